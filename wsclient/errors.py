@@ -1,0 +1,144 @@
+"""What can go wrong, as a tree.
+
+.. code-block:: text
+
+    WebSocketError                 everything that wsclient raises of its own
+    ├── HandshakeError             the connection could not be opened (or closed) as asked
+    │   ├── ConnectionTimeout      … within ``connect_timeout``
+    │   ├── DisconnectionTimeout   … closed within ``disconnect_timeout``
+    │   ├── ConnectionRejected     the server answered, and its answer was no
+    │   └── InvalidUpgrade         the server's answer is not a WebSocket handshake
+    ├── ConnectionClosed           the connection is closed; ``reason`` says why
+    ├── HeartbeatTimeout           the peer sent nothing for too long
+    ├── EstablishError             an ``on_connect`` hook failed or was late
+    ├── ChannelFailed              the channel gave up; its cause is the last failure
+    └── CodecError                 a message cannot be encoded or decoded
+
+Where trio has the right exception it is raised as it is:
+``trio.ClosedResourceError`` (you closed it), ``trio.EndOfChannel`` (nothing more will come),
+``trio.WouldBlock`` (the ``nowait`` variants), ``trio.BusyResourceError``.
+A wrong argument is a ``TypeError`` or a ``ValueError`` at the call.
+
+No text of these exceptions contains a URL's path, query or user information, a header's value, or
+a proxy's credentials: an endpoint is named by scheme, host and port.
+Each survives ``copy`` and ``pickle``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsclient.codes import CloseReason
+
+__all__ = [
+    "ChannelFailed",
+    "CodecError",
+    "ConnectionClosed",
+    "ConnectionRejected",
+    "ConnectionTimeout",
+    "DisconnectionTimeout",
+    "EstablishError",
+    "HandshakeError",
+    "HeartbeatTimeout",
+    "InvalidUpgrade",
+    "WebSocketError",
+]
+
+
+class WebSocketError(Exception):
+    """The base of everything that wsclient raises of its own."""
+
+
+class HandshakeError(WebSocketError):
+    """The connection could not be opened; the text says what failed, ``__cause__`` why."""
+
+
+class ConnectionTimeout(HandshakeError):
+    """The connection was not open within its deadline (name lookup, TCP, TLS and upgrade together)."""
+
+
+class DisconnectionTimeout(HandshakeError):
+    """The peer did not answer our close frame within ``disconnect_timeout``.
+
+    The socket is closed all the same.
+    """
+
+
+class ConnectionRejected(HandshakeError):
+    """The server answered the upgrade request with another status than 101.
+
+    Args:
+        status_code: The HTTP status.
+        headers: The answer's headers, names in lower case, in the server's order.
+        body: The answer's body, at most 64 KiB of it; ``None`` for a 1xx answer.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = None,
+    ) -> None:
+        super().__init__(status_code, headers, body)
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<status_code={self.status_code}>"
+
+    def __str__(self) -> str:
+        # Not the headers and not the body: they may hold cookies.
+        return f"the server refused the upgrade: HTTP {self.status_code}"
+
+
+class InvalidUpgrade(HandshakeError):
+    """The server's answer breaks the rules of the opening handshake (RFC 6455 §4.1)."""
+
+
+class ConnectionClosed(WebSocketError):
+    """The connection is closed.
+
+    Args:
+        reason: Why, or ``None`` if it was never open.
+    """
+
+    def __init__(self, reason: CloseReason | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<{self.reason!r}>"
+
+    def __str__(self) -> str:
+        return f"the connection is closed: {self.reason}"
+
+
+class HeartbeatTimeout(WebSocketError):
+    """Nothing came from the peer, not even a pong, for the heartbeat's interval and timeout."""
+
+
+class EstablishError(WebSocketError):
+    """An ``on_connect`` hook raised (its exception is the cause) or missed its deadline."""
+
+
+class ChannelFailed(WebSocketError):
+    """The channel has given up, because retrying would not help.
+
+    Args:
+        reason: What was decided, and by which rule.
+        history: How the last attempts and connections ended, oldest first.
+    """
+
+    def __init__(self, reason: str, history: tuple[BaseException, ...] = ()) -> None:
+        super().__init__(reason, history)
+        self.reason = reason
+        self.history = history
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class CodecError(WebSocketError):
+    """A message cannot be encoded or decoded; ``__cause__`` says why, the text where."""

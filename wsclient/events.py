@@ -1,0 +1,268 @@
+"""What happened to a session: facts, in the past tense, and the words they use.
+
+Observers are told, never asked: ``observer(event)`` is called at once, must not block, and what it
+raises does not reach the session.
+No event holds a URL's path or query, a header or a message: nothing here is a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeAlias
+
+import attrs
+
+__all__ = [
+    "ChannelClosed",
+    "ChannelGaveUp",
+    "ChannelState",
+    "ConnectionAttempted",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ConnectionOpened",
+    "ConnectionReady",
+    "Delivery",
+    "Event",
+    "Gap",
+    "GapDetected",
+    "HandlerFailed",
+    "MessageUndecoded",
+    "Observer",
+    "ObserverFailed",
+    "Outcome",
+    "RetryScheduled",
+    "StateChanged",
+    "Truth",
+]
+
+
+class ChannelState(Enum):
+    """Where a channel is; which may follow which is the table in ``session/_states.py``."""
+
+    CONNECTING = "connecting"
+    """Name lookup, TCP, TLS and upgrade are under way."""
+    ESTABLISHING = "establishing"
+    """Connected; the ``on_connect`` hook authenticates, resumes, subscribes."""
+    READY = "ready"
+    """Messages flow."""
+    WAITING = "waiting"
+    """Between a failure and the next attempt."""
+    DRAINING = "draining"
+    """Leaving: nothing more is accepted, what was accepted flows out."""
+    CLOSED = "closed"
+    """Closed as asked; final."""
+    FAILED = "failed"
+    """Given up; final. :class:`~wsclient.ChannelFailed` says why."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in (ChannelState.CLOSED, ChannelState.FAILED)
+
+
+class Delivery(Enum):
+    """What is promised for a message that is sent."""
+
+    QUEUED = "queued"
+    """At most once.
+
+    Held in a bounded outbox while there is no connection, then written to *one* connection; once a
+    byte of it was handed to the transport it is never written again.
+    """
+
+
+class Truth(Enum):
+    """What is known of a message: whether the peer can have it."""
+
+    CERTAIN = "certain"
+    """The peer has it."""
+    CERTAINLY_NOT = "certainly not"
+    """Not a byte of it was ever written."""
+    UNKNOWN = "unknown"
+    """It was written, or a part of it was; whether it arrived cannot be told."""
+
+
+class Outcome(Enum):
+    """What became of a message: each that was accepted gets exactly one, once."""
+
+    WRITTEN = "written"
+    """Its last byte was handed to the transport; whether the peer read it is not known."""
+    LOST_UNKNOWN = "lost: unknown"
+    """The connection died while it was being written; it is not written again."""
+    CANCELLED = "cancelled"
+    """Taken back, or the channel ended, before a byte of it was written."""
+
+    @property
+    def truth(self) -> Truth:
+        """What this outcome proves."""
+        return Truth.CERTAINLY_NOT if self is Outcome.CANCELLED else Truth.UNKNOWN
+
+
+@attrs.frozen(kw_only=True)
+class Gap:
+    """An interval in which messages may have been missed.
+
+    It stands between the last message of one connection and the first of a later one.
+    """
+
+    after: int
+    """The epoch of the connection before it."""
+    before: int
+    """The epoch of the connection after it."""
+    since: float
+    """When the last byte came on the connection before (Unix time, seconds)."""
+    until: float
+    """When the connection after was ready (Unix time, seconds)."""
+    reason: str
+    """How the connection before it ended."""
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something happened to the channel called ``channel``."""
+
+    channel: str
+    """The channel's name."""
+
+
+@attrs.frozen(kw_only=True)
+class StateChanged(Event):
+    """The channel went from one state to another."""
+
+    previous: ChannelState
+    state: ChannelState
+    cause: str
+    """What made it change, as a sentence."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionEvent(Event):
+    """Something happened to one of the channel's connections, or to an attempt at one."""
+
+    endpoint: str
+    """Scheme, host and port."""
+    attempt: int
+    """Counts from 1 since the last stable connection."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionAttempted(ConnectionEvent):
+    """An attempt at a connection began."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionFailed(ConnectionEvent):
+    """An attempt at a connection ended without one."""
+
+    cause: str
+    """What failed, as a sentence."""
+    duration: float
+    """Seconds that the attempt took."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionOpened(ConnectionEvent):
+    """The opening handshake succeeded."""
+
+    epoch: int
+    """Numbers the channel's connections from 1."""
+    duration: float
+    """Seconds that the attempt took."""
+    subprotocol: str | None
+    """What the server chose of the subprotocols offered."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionReady(ConnectionEvent):
+    """The hook is done: messages flow."""
+
+    epoch: int
+    outage: float | None
+    """Seconds since the last proof of life on the connection before; ``None`` for the first."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionLost(ConnectionEvent):
+    """A connection ended that the channel did not mean to end."""
+
+    epoch: int
+    cause: str
+    """What ended it, as a sentence."""
+    code: int | None
+    """The close code, where there was one."""
+    duration: float
+    """Seconds that it was open."""
+    ready: bool
+    """Whether messages had flowed, or the hook had still been at work."""
+
+
+@attrs.frozen(kw_only=True)
+class RetryScheduled(ConnectionEvent):
+    """The next attempt will come after ``delay``."""
+
+    delay: float
+    """Seconds."""
+    rule: str
+    """What decided so."""
+
+
+@attrs.frozen(kw_only=True)
+class GapDetected(Event):
+    """Messages may have been missed."""
+
+    gap: Gap
+
+
+@attrs.frozen(kw_only=True)
+class ChannelClosed(Event):
+    """The channel was closed as asked."""
+
+    cancelled: int
+    """Messages that were accepted and never written."""
+    lost_unknown: int
+    """Messages whose write was cut short by this end."""
+
+
+@attrs.frozen(kw_only=True)
+class ChannelGaveUp(Event):
+    """The policy called the last failure fatal."""
+
+    reason: str
+    """What was decided, and by which rule."""
+    cancelled: int
+    """Messages that were accepted and never written."""
+    lost_unknown: int
+    """Messages whose write was cut short by this end."""
+
+
+@attrs.frozen(kw_only=True)
+class HandlerFailed(Event):
+    """A bot's handler raised; the connection lives on."""
+
+    handler: str
+    """The handler's qualified name."""
+    subject: str
+    """What it was called for: a message's type, a timer, a hook."""
+    error: BaseException
+
+
+@attrs.frozen(kw_only=True)
+class MessageUndecoded(Event):
+    """A message could not be decoded, or names no type; it was skipped."""
+
+    size: int
+    """Bytes."""
+    error: BaseException
+
+
+@attrs.frozen(kw_only=True)
+class ObserverFailed(Event):
+    """An observer raised; the others and the session go on."""
+
+    observer: str
+    error: BaseException
+
+
+Observer: TypeAlias = Callable[[Event], object]
+"""Whoever wants to be told: a function of one event."""

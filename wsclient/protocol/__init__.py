@@ -1,0 +1,21 @@
+"""Floor 1: bytes in, facts out (RFC 6455) as pure computation: no I/O, no trio, no clock."""
+
+from ._assembler import encoded_size
+from ._events import CloseReceived, Fact, PingReceived, PongReceived, ProtocolViolated
+from ._handshake import Accepted, ClientHandshake, check_host, check_resource
+from ._machine import ClientProtocol, State
+
+__all__ = [
+    "Accepted",
+    "ClientHandshake",
+    "ClientProtocol",
+    "CloseReceived",
+    "Fact",
+    "PingReceived",
+    "PongReceived",
+    "ProtocolViolated",
+    "State",
+    "check_host",
+    "check_resource",
+    "encoded_size",
+]

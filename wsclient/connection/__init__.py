@@ -1,0 +1,45 @@
+"""Floor 2: one connection, from open to closed."""
+
+from ._connection import (
+    Inbox,
+    WebSocketConnection,
+    attach,
+    forget_ping,
+    start_ping,
+    wait_reading,
+)
+from ._endpoint import Endpoint
+from ._mailbox import Mailbox
+from ._nursery import open_background_nursery
+from ._open import (
+    connect_websocket,
+    connect_websocket_url,
+    open_websocket,
+    open_websocket_url,
+    wrap_client_stream,
+)
+from ._stream import stream_opener
+from ._url import Target, parse_url
+from ._writer import Outgoing, Source
+
+__all__ = [
+    "Endpoint",
+    "Inbox",
+    "Mailbox",
+    "Outgoing",
+    "Source",
+    "Target",
+    "WebSocketConnection",
+    "attach",
+    "connect_websocket",
+    "connect_websocket_url",
+    "forget_ping",
+    "open_background_nursery",
+    "open_websocket",
+    "open_websocket_url",
+    "parse_url",
+    "start_ping",
+    "stream_opener",
+    "wait_reading",
+    "wrap_client_stream",
+]

@@ -1,0 +1,377 @@
+"""Opening connections: the five functions, compatible with trio-websocket's.
+
+What each option means is said in ``ConnectionOptions``; the defaults here are trio-websocket's
+(except ``receive_buffer_size``, which is the stream's choice: 64 KiB).
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from wsclient.errors import ConnectionTimeout, HandshakeError
+from wsclient.options import (
+    CONNECT_TIMEOUT,
+    DISCONNECT_TIMEOUT,
+    MAX_MESSAGE_SIZE,
+    MESSAGE_QUEUE_SIZE,
+    ConnectionOptions,
+    Headers,
+)
+from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
+
+from ._connection import LAST_WORD, WebSocketConnection
+from ._endpoint import host_header, origin
+from ._nursery import open_background_nursery
+from ._stream import open_stream, ssl_context_for
+from ._url import Target, parse_url
+
+
+def open_websocket(
+    host: str,
+    port: int,
+    resource: str,
+    *,
+    use_ssl: bool | ssl.SSLContext,
+    subprotocols: Iterable[str] | None = None,
+    extra_headers: Headers | None = None,
+    message_queue_size: float = MESSAGE_QUEUE_SIZE,
+    max_message_size: float = MAX_MESSAGE_SIZE,
+    receive_buffer_size: int | None = None,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    disconnect_timeout: float = DISCONNECT_TIMEOUT,
+) -> AbstractAsyncContextManager[WebSocketConnection]:
+    """Open a connection for the length of an ``async with`` block, and close it at its end.
+
+    Args:
+        host: A name or an address.
+        port: A TCP port.
+        resource: Path and query, ASCII.
+        use_ssl: Whether to use TLS; a context says how.
+        subprotocols: See :class:`ConnectionOptions`, as for all that follow.
+        extra_headers: …
+        message_queue_size: Messages.
+        max_message_size: Bytes.
+        receive_buffer_size: Bytes.
+        connect_timeout: Seconds for all of it; ``math.inf`` waits for ever.
+        disconnect_timeout: Seconds at the end of the block; one second at most where an exception
+            ends it.
+
+    Raises:
+        HandshakeError: The connection could not be opened; there is always a text and a cause.
+            :class:`ConnectionTimeout`: in time; :class:`ConnectionRejected`: because the server
+            does not want it; :class:`DisconnectionTimeout`: it could not be closed in time.
+        TypeError, ValueError: An argument cannot be used.
+    """
+    options = ConnectionOptions(
+        subprotocols=subprotocols,
+        extra_headers=extra_headers,
+        message_queue_size=message_queue_size,
+        max_message_size=max_message_size,
+        receive_buffer_size=receive_buffer_size,
+        connect_timeout=connect_timeout,
+        disconnect_timeout=disconnect_timeout,
+    )
+    return _open(host, port, resource, use_ssl, options)
+
+
+@asynccontextmanager
+async def _open(
+    host: str,
+    port: int,
+    resource: str,
+    use_ssl: bool | ssl.SSLContext,
+    options: ConnectionOptions,
+) -> AsyncGenerator[WebSocketConnection, None]:
+    ssl_context = ssl_context_for(use_ssl)
+    connection: WebSocketConnection | None = None
+    with trio.move_on_after(options.connect_timeout):
+        connection = await connect(host, port, resource, ssl_context, options)
+    if connection is None:
+        where = origin(host, port, secure=ssl_context is not None)
+        raise ConnectionTimeout(
+            f"{where} was not connected within {options.connect_timeout:g} s"
+        ) from trio.TooSlowError()
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(connection._run)
+        try:
+            yield connection
+        except BaseException:
+            # In trouble: the peer is told, and not waited for.
+            with trio.move_on_after(min(LAST_WORD, options.disconnect_timeout), shield=True):
+                await connection.aclose()
+            raise
+        await connection.aclose()
+
+
+def open_websocket_url(
+    url: str,
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    subprotocols: Iterable[str] | None = None,
+    extra_headers: Headers | None = None,
+    message_queue_size: float = MESSAGE_QUEUE_SIZE,
+    max_message_size: float = MAX_MESSAGE_SIZE,
+    receive_buffer_size: int | None = None,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    disconnect_timeout: float = DISCONNECT_TIMEOUT,
+) -> AbstractAsyncContextManager[WebSocketConnection]:
+    """Open a connection to a URL for the length of an ``async with`` block.
+
+    Args:
+        url: ``ws:`` or ``wss:``; a user and password become an ``Authorization`` header.
+        ssl_context: For ``wss``; ``None`` is the default context.
+        subprotocols: As for :func:`open_websocket`, and all that follow.
+        extra_headers: …
+        message_queue_size: Messages.
+        max_message_size: Bytes.
+        receive_buffer_size: Bytes.
+        connect_timeout: Seconds.
+        disconnect_timeout: Seconds.
+
+    Raises:
+        ValueError: The URL cannot be used; raised by this call, before the block is entered.
+        HandshakeError: As :func:`open_websocket`.
+    """
+    target = parse_url(url, ssl_context)
+    return open_websocket(
+        target.host,
+        target.port,
+        target.resource,
+        use_ssl=target.ssl_context,
+        subprotocols=subprotocols,
+        extra_headers=_with_authorization(extra_headers, target),
+        message_queue_size=message_queue_size,
+        max_message_size=max_message_size,
+        receive_buffer_size=receive_buffer_size,
+        connect_timeout=connect_timeout,
+        disconnect_timeout=disconnect_timeout,
+    )
+
+
+async def connect_websocket(
+    nursery: trio.Nursery,
+    host: str,
+    port: int,
+    resource: str,
+    *,
+    use_ssl: bool | ssl.SSLContext,
+    subprotocols: Iterable[str] | None = None,
+    extra_headers: Headers | None = None,
+    message_queue_size: float = MESSAGE_QUEUE_SIZE,
+    max_message_size: float = MAX_MESSAGE_SIZE,
+    receive_buffer_size: int | None = None,
+) -> WebSocketConnection:
+    """Open a connection whose task runs in a nursery of the caller's.
+
+    There is no time limit here: ``trio.fail_after`` sets one, and nothing is left behind.
+
+    Args:
+        nursery: Where the connection's task runs; its end closes the connection.
+        host: As for :func:`open_websocket`, and all that follow.
+        port: …
+        resource: …
+        use_ssl: …
+        subprotocols: …
+        extra_headers: …
+        message_queue_size: Messages.
+        max_message_size: Bytes.
+        receive_buffer_size: Bytes.
+
+    Raises:
+        HandshakeError: The connection could not be opened; raised here, not in the nursery.
+        TypeError, ValueError: An argument cannot be used.
+
+    Resource handling:
+        The caller closes the connection with ``aclose()``.
+    """
+    options = ConnectionOptions(
+        subprotocols=subprotocols,
+        extra_headers=extra_headers,
+        message_queue_size=message_queue_size,
+        max_message_size=max_message_size,
+        receive_buffer_size=receive_buffer_size,
+        connect_timeout=math.inf,
+        disconnect_timeout=DISCONNECT_TIMEOUT,
+    )
+    _check_nursery(nursery)
+    connection = await connect(host, port, resource, ssl_context_for(use_ssl), options)
+    return await _start(nursery, connection)
+
+
+async def connect_websocket_url(
+    nursery: trio.Nursery,
+    url: str,
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    subprotocols: Iterable[str] | None = None,
+    extra_headers: Headers | None = None,
+    message_queue_size: float = MESSAGE_QUEUE_SIZE,
+    max_message_size: float = MAX_MESSAGE_SIZE,
+    receive_buffer_size: int | None = None,
+) -> WebSocketConnection:
+    """Open a connection to a URL whose task runs in a nursery of the caller's.
+
+    Args:
+        nursery: As for :func:`connect_websocket`.
+        url: As for :func:`open_websocket_url`.
+        ssl_context: …
+        subprotocols: …
+        extra_headers: …
+        message_queue_size: Messages.
+        max_message_size: Bytes.
+        receive_buffer_size: Bytes.
+
+    Raises:
+        HandshakeError: As :func:`connect_websocket`.
+        TypeError, ValueError: An argument cannot be used.
+    """
+    target = parse_url(url, ssl_context)
+    return await connect_websocket(
+        nursery,
+        target.host,
+        target.port,
+        target.resource,
+        use_ssl=target.ssl_context,
+        subprotocols=subprotocols,
+        extra_headers=_with_authorization(extra_headers, target),
+        message_queue_size=message_queue_size,
+        max_message_size=max_message_size,
+        receive_buffer_size=receive_buffer_size,
+    )
+
+
+async def wrap_client_stream(
+    nursery: trio.Nursery,
+    stream: trio.abc.Stream,
+    host: str,
+    resource: str,
+    *,
+    subprotocols: Iterable[str] | None = None,
+    extra_headers: Headers | None = None,
+    message_queue_size: float = MESSAGE_QUEUE_SIZE,
+    max_message_size: float = MAX_MESSAGE_SIZE,
+    receive_buffer_size: int | None = None,
+) -> WebSocketConnection:
+    """Open a connection over a stream that exists already: any ``trio.abc.Stream``.
+
+    Args:
+        nursery: As for :func:`connect_websocket`.
+        stream: Belongs to the connection once the arguments are found good: closing that closes
+            the stream, and so does a handshake that fails.
+        host: The ``Host`` header.
+        resource: As for :func:`open_websocket`, and all that follow.
+        subprotocols: …
+        extra_headers: …
+        message_queue_size: Messages.
+        max_message_size: Bytes.
+        receive_buffer_size: Bytes.
+
+    Raises:
+        HandshakeError: As :func:`connect_websocket`.
+        TypeError, ValueError: An argument cannot be used.
+    """
+    options = ConnectionOptions(
+        subprotocols=subprotocols,
+        extra_headers=extra_headers,
+        message_queue_size=message_queue_size,
+        max_message_size=max_message_size,
+        receive_buffer_size=receive_buffer_size,
+        connect_timeout=math.inf,
+        disconnect_timeout=DISCONNECT_TIMEOUT,
+    )
+    _check_nursery(nursery)
+    if not isinstance(stream, trio.abc.Stream):
+        raise TypeError(f"stream must be trio.abc.Stream, not {type(stream).__name__}")
+    host, resource = check_host(host), check_resource(resource)
+    connection = await _upgrade(stream, host, resource, options, endpoint=f"ws://{host}")
+    return await _start(nursery, connection)
+
+
+async def connect(
+    host: str,
+    port: int,
+    resource: str,
+    ssl_context: ssl.SSLContext | None,
+    options: ConnectionOptions,
+) -> WebSocketConnection:
+    """Open a stream and a connection over it, whose task does not run yet.
+
+    Raises:
+        HandshakeError: As :func:`connect_websocket`.
+        TypeError, ValueError: An argument cannot be used.
+    """
+    host, resource = check_host(host), check_resource(resource)
+    _check_port(port)
+    secure = ssl_context is not None
+    endpoint = origin(host, port, secure=secure)
+    stream = await open_stream(host, port, ssl_context)
+    host = host_header(host, port, secure=secure)
+    return await _upgrade(stream, host, resource, options, endpoint=endpoint)
+
+
+async def _upgrade(
+    stream: trio.abc.Stream,
+    host: str,
+    resource: str,
+    options: ConnectionOptions,
+    *,
+    endpoint: str,
+) -> WebSocketConnection:
+    """The opening handshake; closes the stream unless it succeeds."""
+    try:
+        handshake = ClientHandshake(
+            host, resource, subprotocols=options.subprotocols, headers=options.extra_headers
+        )
+        accepted: Accepted | None = None
+        await stream.send_all(handshake.send_request())
+        while accepted is None:
+            data = bytes(await stream.receive_some(options.receive_buffer_size))
+            if data:
+                accepted = handshake.receive_data(data)
+            else:
+                handshake.receive_eof()
+        return WebSocketConnection(stream, accepted, options, path=resource, endpoint=endpoint)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        await trio.aclose_forcefully(stream)
+        raise HandshakeError(f"the connection to {endpoint} broke in the opening handshake") from (
+            error.__cause__ or error
+        )
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _start(nursery: trio.Nursery, connection: WebSocketConnection) -> WebSocketConnection:
+    try:
+        nursery.start_soon(connection._run)
+    except RuntimeError:  # The nursery was closed while we were connecting.
+        await trio.aclose_forcefully(connection._stream)
+        raise
+    return connection
+
+
+def _check_nursery(nursery: object) -> None:
+    if not isinstance(nursery, trio.Nursery):
+        raise TypeError(f"nursery must be trio.Nursery, not {type(nursery).__name__}")
+
+
+def _check_port(port: object) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be int, not {type(port).__name__}")
+    if not 0 < port < 65536:
+        raise ValueError(f"port must be between 1 and 65535, not {port}")
+
+
+def _with_authorization(headers: Headers | None, target: Target) -> Headers | None:
+    """The headers, and the URL's credentials unless the caller gives better ones."""
+    if target.authorization is None:
+        return headers
+    given = ConnectionOptions(extra_headers=headers).extra_headers
+    if any(name.lower() == b"authorization" for name, _ in given):
+        return given
+    return (*given, (b"Authorization", target.authorization))

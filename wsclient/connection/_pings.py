@@ -1,0 +1,86 @@
+"""Pings on their way, and the pongs that answer them."""
+
+from __future__ import annotations
+
+import secrets
+
+import trio
+
+
+class Ping:
+    """One ping that waits for its pong."""
+
+    __slots__ = ("answered", "payload", "resolved", "sent_at")
+
+    def __init__(self, payload: bytes, sent_at: float) -> None:
+        self.payload = payload
+        self.sent_at = sent_at
+        self.resolved = trio.Event()
+        self.answered = False
+
+
+class Pings:
+    """The pings in flight, oldest first."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[bytes, Ping] = {}
+        self.latency: float | None = None
+        """Seconds of the last round trip."""
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def register(self, payload: bytes | None) -> Ping:
+        """Begin to listen for a pong: before the ping is written, or the pong may come first.
+
+        Args:
+            payload: At most 125 bytes, unlike that of any other ping in flight; ``None`` picks one.
+
+        Raises:
+            TypeError: It is not bytes.
+            ValueError: It is too long, or in flight.
+        """
+        if payload is None:
+            payload = secrets.token_bytes(8)
+        check_control_payload(payload)
+        if payload in self._in_flight:
+            raise ValueError(f"Payload value {payload!r} is already in flight.")
+        ping = self._in_flight[payload] = Ping(payload, trio.current_time())
+        return ping
+
+    def forget(self, ping: Ping) -> None:
+        """Stop to listen for this one."""
+        if self._in_flight.get(ping.payload) is ping:
+            del self._in_flight[ping.payload]
+
+    def received(self, payload: bytes) -> None:
+        """Take a pong; one that nobody asked for is no error (RFC 6455 §5.5.3)."""
+        if payload not in self._in_flight:
+            return
+        self.latency = trio.current_time() - self._in_flight[payload].sent_at
+        # A pong also answers every ping sent before it (RFC 6455 §5.5.3).
+        for earlier in list(self._in_flight):
+            ping = self._in_flight.pop(earlier)
+            ping.answered = True
+            ping.resolved.set()
+            if earlier == payload:
+                return
+
+    def give_up(self) -> None:
+        """No pong will come any more: wake everyone."""
+        for ping in self._in_flight.values():
+            ping.resolved.set()
+        self._in_flight.clear()
+
+
+def check_control_payload(payload: object) -> None:
+    """Check what a ping or pong is to carry (RFC 6455 §5.5).
+
+    Raises:
+        TypeError: It is not bytes.
+        ValueError: It is longer than 125 bytes.
+    """
+    if not isinstance(payload, bytes):
+        raise TypeError(f"payload must be bytes, not {type(payload).__name__}")
+    if len(payload) > 125:
+        raise ValueError("payload too long for control frame: at most 125 bytes (RFC 6455 §5.5)")

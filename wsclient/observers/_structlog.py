@@ -1,0 +1,108 @@
+"""Events → structured log entries.
+
+A library prints nothing by itself, and an unconfigured structlog does print.  So:
+
+- where the user has configured structlog, its logger ``wsclient.session`` is used as it is;
+- where not, entries go to the standard library's logger of that name, with their values in the
+  text and as the record's attributes; it has a ``NullHandler``, so that only the user's handlers
+  are heard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import attrs
+import structlog
+
+from wsclient import events
+from wsclient.events import Event
+
+_LOGGER: Final = "wsclient.session"
+
+logging.getLogger("wsclient").addHandler(logging.NullHandler())
+
+# An hour in which nothing happens logs nothing; a connection that is lost and comes back logs three
+# lines at levels that are shown by default elsewhere; steps between are for whoever debugs.
+_LEVELS: Final[dict[type[Event], str]] = {
+    events.StateChanged: "debug",
+    events.ConnectionAttempted: "debug",
+    events.ConnectionOpened: "debug",
+    events.ConnectionReady: "info",
+    events.RetryScheduled: "info",
+    events.ChannelClosed: "info",
+    events.ConnectionFailed: "warning",
+    events.ConnectionLost: "warning",
+    events.GapDetected: "warning",
+    events.MessageUndecoded: "warning",
+    events.ObserverFailed: "error",
+    events.HandlerFailed: "error",
+    events.ChannelGaveUp: "error",
+}
+
+_NAMES: Final = {
+    kind: "".join(
+        " " + letter.lower() if letter.isupper() else letter for letter in kind.__name__
+    ).strip()
+    for kind in _LEVELS
+}
+
+
+class LoggingObserver:
+    """Logs each event once: what happened, with the channel, the epoch, the endpoint, the attempt.
+
+    Args:
+        logger: A structlog logger; ``None`` as the top of this module says.
+    """
+
+    def __init__(self, logger: Any = None) -> None:
+        self._logger = logger
+
+    def __call__(self, event: Event) -> None:
+        """Log ``event``."""
+        kind = type(event)
+        logger = self._logger or _default_logger()
+        log = getattr(logger, _LEVELS.get(kind, "info"))
+        log(_NAMES.get(kind, kind.__name__), **_values(event))
+
+
+def _values(event: Event) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in attrs.fields_dict(type(event)):
+        value = getattr(event, name)
+        if isinstance(value, BaseException):
+            # Its text and traceback, where the user's configuration prints them.
+            values["exc_info"] = value
+        elif isinstance(value, events.Gap):
+            values.update(attrs.asdict(value))
+        elif isinstance(value, events.ChannelState):
+            values[name] = value.value
+        elif value is not None:
+            values[name] = round(value, 3) if isinstance(value, float) else value
+    return values
+
+
+def _render_for_stdlib(
+    _: object, __: str, entry: MutableMapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    exc_info = entry.pop("exc_info", None)
+    # Quoted: a close reason is the peer's text, and must not look like a line of ours.
+    values = "".join(f" {name}={value!r}" for name, value in entry.items() if name != "event")
+    event = entry.pop("event")
+    return ("%s%s", event, values), {"extra": dict(entry), "exc_info": exc_info}
+
+
+def _default_logger() -> Any:
+    if structlog.is_configured():
+        return structlog.get_logger(_LOGGER)
+    return structlog.wrap_logger(
+        logging.getLogger(_LOGGER),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _render_for_stdlib,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )

@@ -1,0 +1,40 @@
+"""Floor 3: many connections as one channel."""
+
+from ._channel import ChannelStatistics, DurableChannel
+from ._ends import DurableReceiveChannel, DurableSendChannel
+from ._observing import Observers
+from ._open import connect_channel, open_channel
+from ._policy import (
+    Decision,
+    Fatal,
+    Loss,
+    LossKind,
+    NextEndpoint,
+    Phase,
+    Retry,
+    RetryFreshAuth,
+    classify,
+)
+from ._receipt import Receipt
+from ._supervisor import ConnectHook
+
+__all__ = [
+    "ChannelStatistics",
+    "ConnectHook",
+    "Decision",
+    "DurableChannel",
+    "DurableReceiveChannel",
+    "DurableSendChannel",
+    "Fatal",
+    "Loss",
+    "LossKind",
+    "NextEndpoint",
+    "Observers",
+    "Phase",
+    "Receipt",
+    "Retry",
+    "RetryFreshAuth",
+    "classify",
+    "connect_channel",
+    "open_channel",
+]

@@ -1,0 +1,392 @@
+"""The durable end that a user holds, across any number of connections."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import NoReturn, TypeVar
+
+import attrs
+import trio
+
+from wsclient import events
+from wsclient.connection import Mailbox
+from wsclient.errors import ChannelFailed
+from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome
+from wsclient.options import Limits
+
+from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._observing import Observers
+from ._outbox import Outbox
+from ._receipt import Receipt
+from ._states import States, Step
+from ._supervisor import Settings, Supervisor
+
+T = TypeVar("T")
+
+_STATES_THAT_ACCEPT = (
+    ChannelState.CONNECTING,
+    ChannelState.ESTABLISHING,
+    ChannelState.READY,
+    ChannelState.WAITING,
+)
+
+LAST_READ = 1.0
+"""Seconds that a body has to take what was received before a failed channel cancels it."""
+
+
+@attrs.frozen(kw_only=True)
+class ChannelStatistics:
+    """Counts of a channel, at one moment."""
+
+    state: ChannelState
+    epoch: int
+    """Connections so far, the present one included."""
+    attempts: int
+    """Attempts at a connection so far."""
+    gaps: int
+    """Gaps announced so far."""
+    messages_accepted: int
+    """Messages that ``send`` accepted."""
+    messages_received: int
+    """Messages that were taken from the channel."""
+    outcomes: Mapping[Outcome, int]
+    """How many receipts ended how."""
+    outbox_messages: int
+    """Messages accepted and without an outcome."""
+    outbox_size: int
+    """Bytes of them."""
+    inbox_messages: int
+    """Messages received and not taken, gaps included."""
+    inbox_size: int
+    """Bytes of them."""
+    latency: float | None
+    """Seconds of the last ping's round trip on the present connection."""
+
+
+class DurableChannel:
+    """One channel across many connections; ``open_channel`` and ``connect_channel`` make it.
+
+    Receiving: ``async for message in channel``, :meth:`receive`, :meth:`receive_many`;
+    :meth:`items` shows the gaps, too.
+    In order within a connection; between connections stands a gap, because messages may have been
+    missed.
+
+    Sending: :meth:`send` accepts a message also while there is no connection, and returns a
+    :class:`Receipt` that tells what became of it.
+
+    Any number of tasks may use it at once, all on trio's thread.
+    """
+
+    def __init__(
+        self, settings: Settings, limits: Limits, observers: Iterable[Observer] | None
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._observe = Observers(observers)
+        self._states = States(self._state_changed)
+        self._inbox: Mailbox[str | bytes | Gap] = Mailbox(limits.inbox_messages, limits.inbox_size)
+        self._outbox = Outbox(limits)
+        self._supervisor = Supervisor(
+            settings,
+            inbox=self._inbox,
+            outbox=self._outbox,
+            states=self._states,
+            observe=self._observe,
+        )
+        self._accepted = 0
+        self._received = 0
+        handles = Handles()
+        self._receive_channel = DurableReceiveChannel(
+            self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
+        )
+        self._send_channel = DurableSendChannel(
+            self.send, self.send_nowait, handles, lambda: self._memory_statistics(handles)
+        )
+
+    # What it is.
+
+    @property
+    def name(self) -> str:
+        """How the channel is called in events and logs."""
+        return self._settings.name
+
+    @property
+    def endpoint(self) -> str:
+        """Scheme, host and port of what it connects to."""
+        return self._settings.endpoint
+
+    @property
+    def state(self) -> ChannelState:
+        """Where the channel is."""
+        return self._states.state
+
+    @property
+    def epoch(self) -> int:
+        """Numbers the present connection, or the last one, from 1; 0 before the first."""
+        return self._supervisor.epoch
+
+    def statistics(self) -> ChannelStatistics:
+        """Counts, at this moment."""
+        connection = self._supervisor.connection
+        return ChannelStatistics(
+            state=self.state,
+            epoch=self.epoch,
+            attempts=self._supervisor.attempts,
+            gaps=self._supervisor.gaps,
+            messages_accepted=self._accepted,
+            messages_received=self._received,
+            outcomes=MappingProxyType(dict(self._outbox.outcomes)),
+            outbox_messages=self._outbox.messages,
+            outbox_size=self._outbox.size,
+            inbox_messages=len(self._inbox),
+            inbox_size=self._inbox.size,
+            latency=None if connection is None else connection.latency,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
+
+    # Waiting for states.
+
+    async def wait_ready(self) -> None:
+        """Wait until the channel is ready, or has been ready since the call.
+
+        Raises:
+            ChannelFailed: It has given up.
+            trio.ClosedResourceError: It is draining or closed.
+        """
+        state = await self.wait_state(ChannelState.READY, ChannelState.DRAINING)
+        if state is ChannelState.FAILED:
+            raise self._failure()
+        if state is not ChannelState.READY:
+            raise trio.ClosedResourceError("the channel is closed")
+
+    async def wait_state(self, *states: ChannelState) -> ChannelState:
+        """Wait until one of ``states`` is entered, or was since the call; or a final one.
+
+        Returns:
+            The state that ended the wait.
+        """
+        return await self._states.wait_for(*states)
+
+    # Receiving.
+
+    def __aiter__(self) -> DurableChannel:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message; cancelling this loses nothing.
+
+        Raises:
+            trio.EndOfChannel: The channel is closed.
+            ChannelFailed: It has given up, and everything received was taken.
+        """
+        while True:
+            item = await self._take(self._inbox.take)
+            if not isinstance(item, Gap):
+                self._received += 1
+                return item
+
+    def receive_nowait(self) -> str | bytes:
+        """Take the next message if there is one.
+
+        Raises:
+            trio.WouldBlock: There is none.
+            trio.EndOfChannel, ChannelFailed: As :meth:`receive`.
+        """
+        while True:
+            try:
+                item = self._inbox.take_nowait()
+            except trio.EndOfChannel:
+                self._raise_end()
+            if not isinstance(item, Gap):
+                self._received += 1
+                return item
+
+    async def receive_many(self) -> list[str | bytes]:
+        """Wait for messages and take all that are there: at least one.
+
+        Raises:
+            trio.EndOfChannel, ChannelFailed: As :meth:`receive`.
+        """
+        while True:
+            items = await self._take(self._inbox.take_many)
+            messages = [item for item in items if not isinstance(item, Gap)]
+            if messages:
+                self._received += len(messages)
+                return messages
+
+    def items(self) -> Items:
+        """Messages and, in order between them, the gaps: ``async for item in channel.items()``.
+
+        Whoever mixes this with the other ways of receiving sees the gaps that it takes itself.
+        """
+        return Items(self._next_item)
+
+    async def _next_item(self) -> str | bytes | Gap:
+        item = await self._take(self._inbox.take)
+        self._received += not isinstance(item, Gap)
+        return item
+
+    async def _take(self, take: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await take()
+        except trio.EndOfChannel:
+            self._raise_end()
+
+    def _raise_end(self) -> NoReturn:
+        if self.state is ChannelState.FAILED:
+            raise self._failure() from self._failure().__cause__
+        raise trio.EndOfChannel from None
+
+    def _failure(self) -> ChannelFailed:
+        assert self._supervisor.failure is not None
+        return self._supervisor.failure
+
+    @property
+    def receive_channel(self) -> DurableReceiveChannel:
+        """The receiving end alone, as a ``trio.abc.ReceiveChannel``; clone it to hand it on."""
+        return self._receive_channel
+
+    # Sending.
+
+    async def send(self, message: str | bytes, *, delivery: Delivery = Delivery.QUEUED) -> Receipt:
+        """Let the channel accept a message: ``str`` as text, ``bytes`` as binary.
+
+        It is kept while there is no connection, and written in order once there is one.
+        Waits while the outbox is full.
+        Cancelled, the message is not in the outbox and never will be; returning means accepted.
+
+        Args:
+            message: What to send.
+            delivery: What is promised for it.
+
+        Raises:
+            trio.ClosedResourceError: The channel is draining or closed.
+            ChannelFailed: It has given up.
+            TypeError: The message is neither ``str`` nor ``bytes``.
+            UnicodeEncodeError: The text cannot be encoded as UTF-8.
+        """
+        _check_message(message, delivery)
+        receipt = await self._outbox.accept(message)
+        return self._sent(receipt)
+
+    def send_nowait(self, message: str | bytes, *, delivery: Delivery = Delivery.QUEUED) -> Receipt:
+        """Let the channel accept a message if there is room.
+
+        Raises:
+            trio.WouldBlock: There is none, or others wait for it.
+            trio.ClosedResourceError, ChannelFailed, TypeError, UnicodeEncodeError: As :meth:`send`.
+        """
+        _check_message(message, delivery)
+        return self._sent(self._outbox.accept_nowait(message))
+
+    def _sent(self, receipt: Receipt) -> Receipt:
+        self._accepted += 1
+        self._supervisor.wake_writer()
+        return receipt
+
+    @property
+    def send_channel(self) -> DurableSendChannel:
+        """The sending end alone, as a ``trio.abc.SendChannel``; clone it to hand it on."""
+        return self._send_channel
+
+    def _memory_statistics(self, handles: Handles) -> trio.MemoryChannelStatistics:
+        return trio.MemoryChannelStatistics(
+            current_buffer_used=len(self._inbox),
+            max_buffer_size=self._limits.inbox_messages,
+            open_send_channels=handles.senders,
+            open_receive_channels=handles.receivers,
+            tasks_waiting_send=self._outbox.senders_waiting,
+            tasks_waiting_receive=self._inbox.tasks_waiting,
+            peak_buffer_used=self._inbox.peak,
+        )
+
+    # Leaving.
+
+    async def drain(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109  # It returns, not raises.
+        """Accept nothing more, and wait until what was accepted is written.
+
+        If the connection is lost meanwhile, the channel connects again.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            Whether everything was written.
+        """
+        if self.state in _STATES_THAT_ACCEPT:
+            self._outbox.refuse(trio.ClosedResourceError("the channel is draining"))
+            self._states.advance(Step.LEFT)
+        with trio.move_on_after(timeout):
+            await self._outbox.wait_empty()
+        return self._outbox.messages == 0 and not self.state.is_final
+
+    async def aclose(self) -> None:
+        """Close the channel now: what is not written is cancelled, what was received discarded.
+
+        Takes two seconds at most, whatever the peer does.
+        """
+        self._outbox.refuse(trio.ClosedResourceError("the channel is closed"))
+        if self._supervisor.failure is None:
+            self._inbox.end(discard=True)
+        self._supervisor.leave()
+        await self._supervisor.ended.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _leave_well(self) -> None:
+        """What the end of a body that ended well does."""
+        if self._outbox.messages or self._outbox.senders_waiting:
+            await self.drain()
+        await self.aclose()
+
+    async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
+        """The session's task; calls ``failed`` once whoever receives had time to finish."""
+        await self._supervisor.run()
+        if self._supervisor.failure is not None:
+            with trio.move_on_after(LAST_READ):
+                await self._inbox.wait_empty()
+            failed(self._supervisor.failure)
+
+    def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
+        self._observe(
+            events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
+        )
+
+
+class Items:
+    """An iterator over a channel's messages and gaps."""
+
+    def __init__(self, take: Callable[[], Awaitable[str | bytes | Gap]]) -> None:
+        self._take = take
+
+    def __aiter__(self) -> Items:
+        return self
+
+    async def __anext__(self) -> str | bytes | Gap:
+        """The next message or gap.
+
+        Raises:
+            ChannelFailed: The channel has given up, and everything received was taken.
+        """
+        try:
+            return await self._take()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+def _check_message(message: object, delivery: object) -> None:
+    if isinstance(message, str):
+        if not message.isascii():
+            message.encode()  # A lone surrogate is the caller's mistake: tell the caller.
+    elif not isinstance(message, bytes):
+        raise TypeError(f"message must be str or bytes, not {type(message).__name__}")
+    if not isinstance(delivery, Delivery):
+        raise TypeError(f"delivery must be wsclient.Delivery, not {type(delivery).__name__}")

@@ -1,0 +1,50 @@
+"""Is the peer still there?
+
+Liveness is bytes, not pongs.  A ping asks for a sign of life, and whatever comes after it is one: a
+pong may queue behind a large message that is itself the best proof that the peer lives.
+
+Nothing is judged while the reader waits for a slow consumer: what would prove the peer alive lies
+unread in the socket, and the fault is ours.  When reading goes on, the peer gets its full time
+again.
+"""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from wsclient.connection import WebSocketConnection, forget_ping, start_ping, wait_reading
+from wsclient.errors import HeartbeatTimeout
+from wsclient.options import HeartbeatOptions
+
+
+async def watch(connection: WebSocketConnection, options: HeartbeatOptions) -> HeartbeatTimeout:
+    """Ping the peer again and again, until it gives no sign of life in time.
+
+    Returns:
+        What to say about it.
+    """
+    await trio.sleep(_interval(options))
+    while True:
+        ping = start_ping(connection)
+        try:
+            asked_at = trio.current_time()
+            deadline = asked_at + options.timeout
+            next_ping = asked_at + _interval(options)
+            await trio.sleep_until(min(deadline, next_ping))
+            while connection.last_received < asked_at:
+                await trio.sleep_until(deadline)
+                deadline = max(deadline, await wait_reading(connection) + options.timeout)
+                if connection.last_received < asked_at and trio.current_time() >= deadline:
+                    return HeartbeatTimeout(
+                        f"nothing came from the peer for {options.timeout:g} s after a ping"
+                    )
+            await trio.sleep_until(next_ping)
+        finally:
+            forget_ping(connection, ping)
+
+
+def _interval(options: HeartbeatOptions) -> float:
+    # The clients of a server that has come back should not ping in step.
+    return options.interval * random.uniform(1 - options.jitter, 1 + options.jitter)

@@ -1,0 +1,38 @@
+"""Telling observers: at once, in order, and without letting one of them do harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wsclient.events import Event, Observer, ObserverFailed
+from wsclient.observers import LoggingObserver
+
+
+class Observers:
+    """Tells each of ``observers`` every event."""
+
+    def __init__(self, observers: Iterable[Observer] | None) -> None:
+        self._observers: tuple[Observer, ...] = (
+            (LoggingObserver(),) if observers is None else tuple(observers)
+        )
+        for observer in self._observers:
+            if not callable(observer):
+                raise TypeError(f"an observer must be callable, not {type(observer).__name__}")
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as error:  # Whatever it is, the session must not feel it.
+                self._report(observer, event, error)
+
+    def _report(self, failed: Observer, event: Event, error: Exception) -> None:
+        if isinstance(event, ObserverFailed):
+            return  # Reporting failed as well: there is nobody left to tell.
+        report = ObserverFailed(channel=event.channel, observer=repr(failed), error=error)
+        others = [observer for observer in self._observers if observer is not failed]
+        for observer in others or [LoggingObserver()]:
+            try:
+                observer(report)
+            except Exception as another:
+                self._report(observer, report, another)

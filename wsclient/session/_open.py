@@ -1,0 +1,187 @@
+"""Opening channels."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from wsclient.connection import open_background_nursery, parse_url
+from wsclient.errors import ChannelFailed, ConnectionTimeout
+from wsclient.events import Observer
+from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
+
+from ._channel import DurableChannel
+from ._supervisor import ConnectHook, Settings
+
+
+def open_channel(
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    on_connect: ConnectHook | None = None,
+    name: str | None = None,
+    connection: ConnectionOptions | None = None,
+    heartbeat: HeartbeatOptions | None = None,
+    retry: RetryPolicy | None = None,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] | None = None,
+    ready_timeout: float | None = None,
+) -> AbstractAsyncContextManager[DurableChannel]:
+    """Open a channel for the length of an ``async with`` block.
+
+    The block begins at once, while the channel still connects: sends are accepted from the start.
+    When the block ends well, what was accepted is written (within 5 s) before the channel closes;
+    when an exception ends it, the channel closes at once.
+
+    Args:
+        url: ``ws:`` or ``wss:``; a user and password become an ``Authorization`` header.
+        ssl_context: For ``wss``; ``None`` is the default context.
+        on_connect: Called with the raw :class:`WebSocketConnection` of every new connection, before
+            any other message is written: authenticate and subscribe here.
+            Messages that it does not take go to the channel.
+        name: How the channel is called in events and logs; the endpoint if not given.
+        connection: How each connection is opened and limited.
+        heartbeat: How a dead peer is noticed.
+        retry: When to connect again.
+        limits: How much may wait.
+        observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
+        ready_timeout: Seconds to wait for the channel to be ready before the block begins;
+            ``None`` does not wait.
+
+    Raises:
+        ChannelFailed: Out of the block: the channel has given up.
+            The block is cancelled once everything received was taken, or after a second.
+        ConnectionTimeout: The channel was not ready within ``ready_timeout``; its cause is the last
+            failure.
+        TypeError, ValueError: An argument cannot be used; raised by this call.
+    """
+    channel = _make(
+        url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
+    )
+    return _open(channel, ready_timeout)
+
+
+@asynccontextmanager
+async def _open(
+    channel: DurableChannel, ready_timeout: float | None
+) -> AsyncGenerator[DurableChannel, None]:
+    body = trio.CancelScope()
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(channel._run, lambda _: body.cancel())
+        try:
+            with body:
+                if ready_timeout is not None:
+                    await _wait_ready(channel, ready_timeout)
+                yield channel
+        except BaseException:
+            # In trouble: closed at once, and whoever is cancelled gets its time back.
+            with trio.CancelScope(shield=True):
+                await channel.aclose()
+            raise
+        if channel._supervisor.failure is None:
+            await channel._leave_well()
+        if channel._supervisor.failure is not None:
+            raise channel._supervisor.failure
+
+
+async def _wait_ready(channel: DurableChannel, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await channel.wait_ready()
+        return
+    raise ConnectionTimeout(
+        f"{channel.endpoint} was not ready within {seconds:g} s"
+    ) from channel._supervisor.last_error
+
+
+async def connect_channel(
+    nursery: trio.Nursery,
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    on_connect: ConnectHook | None = None,
+    name: str | None = None,
+    connection: ConnectionOptions | None = None,
+    heartbeat: HeartbeatOptions | None = None,
+    retry: RetryPolicy | None = None,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] | None = None,
+) -> DurableChannel:
+    """Open a channel whose session runs in a nursery of the caller's; return at once.
+
+    Args:
+        nursery: Where the session runs; its cancellation closes the channel.
+        url: As for :func:`open_channel`, and all that follow.
+        ssl_context: …
+        on_connect: …
+        name: …
+        connection: …
+        heartbeat: …
+        retry: …
+        limits: …
+        observers: …
+
+    Raises:
+        ChannelFailed: Through the nursery: the channel has given up.
+        TypeError, ValueError: An argument cannot be used; raised by this call.
+
+    Resource handling:
+        The caller closes the channel: ``drain()`` if what was accepted is to be written, then
+        ``aclose()``.
+    """
+    if not isinstance(nursery, trio.Nursery):
+        raise TypeError(f"nursery must be trio.Nursery, not {type(nursery).__name__}")
+    channel = _make(
+        url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
+    )
+    nursery.start_soon(channel._run, _raise)
+    await trio.lowlevel.checkpoint()
+    return channel
+
+
+def _raise(failure: ChannelFailed) -> None:
+    raise failure
+
+
+def _make(
+    url: str,
+    ssl_context: ssl.SSLContext | None,
+    on_connect: ConnectHook | None,
+    name: str | None,
+    connection: ConnectionOptions | None,
+    heartbeat: HeartbeatOptions | None,
+    retry: RetryPolicy | None,
+    limits: Limits | None,
+    observers: Iterable[Observer] | None,
+) -> DurableChannel:
+    """Check every argument, and make a channel that does not run yet."""
+    target = parse_url(url, ssl_context)
+    if on_connect is not None and not callable(on_connect):
+        raise TypeError(f"on_connect must be an async function, not {type(on_connect).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be str, not {type(name).__name__}")
+    settings = Settings(
+        name=name or target.endpoint,
+        url=str(url),
+        endpoint=target.endpoint,
+        ssl_context=ssl_context,
+        on_connect=on_connect,
+        connection=_checked(connection, ConnectionOptions, "connection"),
+        heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
+        retry=_checked(retry, RetryPolicy, "retry"),
+    )
+    return DurableChannel(settings, _checked(limits, Limits, "limits"), observers)
+
+
+T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits)
+
+
+def _checked(given: T | None, kind: type[T], name: str) -> T:
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(given).__name__}")
+    return given

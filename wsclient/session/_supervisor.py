@@ -1,0 +1,396 @@
+"""The supervisor: an accept loop turned inside out.
+
+For each connection: connect, establish, let it live; when it ends, ask the policy, wait, repeat.
+It owns the nursery in which the connections' tasks run, and never waits for a dead one to finish
+closing: that happens in the nursery, while the next one is being opened.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import attrs
+import trio
+
+from wsclient import events
+from wsclient.connection import (
+    Mailbox,
+    WebSocketConnection,
+    attach,
+    connect_websocket_url,
+    open_background_nursery,
+)
+from wsclient.errors import (
+    ChannelFailed,
+    ConnectionClosed,
+    ConnectionTimeout,
+    DisconnectionTimeout,
+    EstablishError,
+    HandshakeError,
+    HeartbeatTimeout,
+)
+from wsclient.events import Event, Gap, Outcome
+from wsclient.options import ConnectionOptions, HeartbeatOptions, RetryPolicy
+
+from . import _heartbeat
+from ._backoff import Backoff
+from ._clock import WallClock, wall_clock
+from ._outbox import Outbox, Tap
+from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
+from ._states import States, Step
+
+ConnectHook = Callable[[WebSocketConnection], Awaitable[object]]
+
+HISTORY_SIZE: Final = 10
+"""Endings that a failure tells of."""
+
+LONGEST_RETRY_AFTER: Final = 3600.0
+"""Seconds: a server that asks for more is asked again after an hour."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a supervisor works by."""
+
+    name: str
+    url: str = attrs.field(repr=False)
+    endpoint: str
+    ssl_context: ssl.SSLContext | None
+    on_connect: ConnectHook | None
+    connection: ConnectionOptions
+    heartbeat: HeartbeatOptions
+    retry: RetryPolicy
+
+
+@attrs.define
+class _Streak:
+    """Losses in a row that fell under one rule."""
+
+    rule: str
+    since: float
+    count: int = 0
+
+
+@attrs.frozen
+class _Past:
+    """A connection that was ready, and is no more."""
+
+    epoch: int
+    last_received: float
+    ended: str
+
+
+class Supervisor:
+    """Keeps a channel connected.
+
+    Args:
+        settings: What to connect to, and how.
+        inbox: Where every connection's messages go, and the gaps between them.
+        outbox: Where every connection's messages come from.
+        states: The channel's state.
+        observe: Told what happens.
+        now: The wall clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        inbox: Mailbox[str | bytes | Gap],
+        outbox: Outbox,
+        states: States,
+        observe: Callable[[Event], None],
+        now: WallClock = wall_clock,
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._outbox = outbox
+        self._states = states
+        self._observe = observe
+        self._now = now
+        self._scope = trio.CancelScope()
+        self._backoff = Backoff(settings.retry)
+        self._streak: _Streak | None = None
+        self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
+        self._phase = Phase.STARTUP
+        self._attempt_began = 0.0
+        self._past: _Past | None = None
+        self._tap = Tap(outbox)
+        self.connection: WebSocketConnection | None = None
+        """The connection that lives now."""
+        self.epoch = 0
+        """How many connections there were, the present one included."""
+        self.attempts = 0
+        """How many attempts there were."""
+        self.gaps = 0
+        """How many gaps were announced."""
+        self.wake_writer: Callable[[], None] = _nobody
+        """To be called when the outbox has something to write."""
+        self.failure: ChannelFailed | None = None
+        """Why the channel is ``FAILED``."""
+        self.ended = trio.Event()
+        """Set when nothing of the session runs any more."""
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """How the last connection, or attempt at one, ended."""
+        return self._history[-1] if self._history else None
+
+    def leave(self) -> None:
+        """Stop connecting; close what is connected."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Keep the channel connected until it fails, or is asked to leave."""
+        try:
+            async with open_background_nursery() as self._nursery:
+                with self._scope:
+                    await self._keep_connected()
+                if self.connection is not None:
+                    await self._close(self.connection)
+        finally:
+            self._settle()
+            self.ended.set()
+
+    async def _keep_connected(self) -> None:
+        decide = self._settings.retry.classify or classify
+        while True:
+            loss = self._count(await self._connect_and_live())
+            decision: Decision = decide(loss, self._phase)
+            delay = self._delay(loss, decision)
+            if delay is None:
+                self._fail(loss, decision)
+                return
+            self._states.advance(Step.LOST, str(loss.error))
+            self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
+            await trio.sleep(delay)
+            self._states.advance(Step.WAITED)
+
+    # One connection's life.
+
+    async def _connect_and_live(self) -> Loss:
+        """Connect, establish, live; return how it ended."""
+        place = self._place()
+        self.attempts += 1
+        began = trio.current_time()
+        self._observe(events.ConnectionAttempted(**place))
+        try:
+            connection = await self._connect()
+        except HandshakeError as error:
+            duration = trio.current_time() - began
+            self._observe(events.ConnectionFailed(**place, cause=str(error), duration=duration))
+            return loss_from(error, self._now())
+        self.connection = connection
+        self.epoch += 1
+        self._states.advance(Step.OPENED)
+        opened_at = trio.current_time()
+        self._observe(
+            events.ConnectionOpened(
+                **place,
+                epoch=self.epoch,
+                duration=opened_at - began,
+                subprotocol=connection.subprotocol,
+            )
+        )
+        ready = False
+        lost = await self._establish(connection)
+        if lost is None:
+            ready = True
+            lost = await self._live(connection)
+        self.connection = None
+        self._nursery.start_soon(self._close, connection)
+        loss = loss_from(lost, self._now())
+        self._observe(
+            events.ConnectionLost(
+                **place,
+                epoch=self.epoch,
+                cause=str(lost),
+                code=loss.code,
+                duration=trio.current_time() - opened_at,
+                ready=ready,
+            )
+        )
+        return loss
+
+    async def _connect(self) -> WebSocketConnection:
+        settings = self._settings
+        options = settings.connection
+        with trio.move_on_after(options.connect_timeout):
+            return await connect_websocket_url(
+                self._nursery,
+                settings.url,
+                settings.ssl_context,
+                subprotocols=options.subprotocols,
+                extra_headers=options.extra_headers,
+                message_queue_size=options.message_queue_size,
+                max_message_size=options.max_message_size,
+                receive_buffer_size=options.receive_buffer_size,
+            )
+        raise ConnectionTimeout(
+            f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
+        )
+
+    async def _establish(self, connection: WebSocketConnection) -> BaseException | None:
+        """Run the hook; return what went wrong."""
+        hook = self._settings.on_connect
+        timeout = self._settings.connection.establish_timeout
+        failed: EstablishError | None = None
+        if hook is not None:
+            try:
+                async with open_background_nursery() as nursery:
+                    nursery.start_soon(_cancel_when_closed, connection, nursery.cancel_scope)
+                    with trio.move_on_after(timeout) as deadline:
+                        await hook(connection)
+                if deadline.cancelled_caught:
+                    failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
+            except Exception as error:  # A user's hook may raise anything.
+                failed = EstablishError(
+                    f"the on_connect hook raised {type(error).__name__}: {error}"
+                )
+                failed.__cause__ = error
+        if connection.closed is not None:
+            # Whatever the hook made of it, this is what happened.
+            return ConnectionClosed(connection.closed)
+        return failed
+
+    async def _live(self, connection: WebSocketConnection) -> BaseException:
+        """Let messages flow until the connection is lost; return how."""
+        ready_at = trio.current_time()
+        outage = self._announce_gap()
+        self._phase = Phase.STEADY
+        self._tap = Tap(self._outbox)
+        self.wake_writer = attach(connection, self._inbox, self._tap)
+        self._states.advance(Step.ESTABLISHED)
+        self._observe(events.ConnectionReady(**self._place(), epoch=self.epoch, outage=outage))
+        silence: list[HeartbeatTimeout] = []
+
+        async def watch() -> None:
+            silence.append(await _heartbeat.watch(connection, self._settings.heartbeat))
+            # A dead path is not worth a close frame.
+            connection.abort()
+
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(watch)
+            reason = await connection.wait_closed()
+        lost = silence[0] if silence else ConnectionClosed(reason)
+        self._tap.close()
+        self._past = _Past(self.epoch, connection.last_received, str(lost))
+        if trio.current_time() - ready_at >= self._settings.retry.stable_after:
+            self._backoff.reset()
+            self._streak = None
+        return lost
+
+    async def _close(self, connection: WebSocketConnection) -> None:
+        # Shielded, since it is bounded: the peer is told even when we are cancelled.
+        with trio.move_on_after(self._settings.connection.disconnect_timeout, shield=True):
+            with suppress(DisconnectionTimeout):
+                await connection.aclose()
+
+    def _announce_gap(self) -> float | None:
+        """Put a gap between the last connection's messages and this one's; return its length."""
+        past = self._past
+        if past is None:
+            return None
+        outage = trio.current_time() - past.last_received
+        until = self._now()
+        gap = Gap(
+            after=past.epoch,
+            before=self.epoch,
+            since=until - outage,
+            until=until,
+            reason=past.ended,
+        )
+        self.gaps += 1
+        self._inbox.put([(gap, 0)])
+        self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
+        return outage
+
+    # What a loss means.
+
+    def _count(self, loss: Loss) -> Loss:
+        """Say how often in a row its rule has been met."""
+        self._history.append(loss.error)
+        rule = rule_for(loss).name
+        now = trio.current_time()
+        if self._streak is None or self._streak.rule != rule:
+            self._streak = _Streak(rule, now)
+        self._streak.count += 1
+        return attrs.evolve(
+            loss, repeated=self._streak.count, repeated_for=now - self._streak.since
+        )
+
+    def _delay(self, loss: Loss, decision: Decision) -> float | None:
+        """Seconds until the next attempt; ``None`` for none."""
+        if isinstance(decision, Fatal):
+            return None
+        if not isinstance(decision, Retry):
+            raise TypeError(
+                "RetryPolicy.classify must return Retry, RetryFreshAuth, NextEndpoint or Fatal,"
+                f" not {decision!r}"
+            )
+        delay = self._backoff.next_delay(loss.error)
+        if delay is None:
+            return None
+        if decision.delay is not None:
+            delay = random.uniform(*decision.delay)
+        if loss.retry_after is not None:
+            asked = min(loss.retry_after, LONGEST_RETRY_AFTER)
+            # Never earlier than asked, and not all clients at once.
+            delay = max(delay, asked + random.uniform(0, 1 + asked / 10))
+        return delay
+
+    def _fail(self, loss: Loss, decision: Decision) -> None:
+        reason = (
+            decision.reason
+            if isinstance(decision, Fatal)
+            else f"RetryPolicy.stop after {self._backoff.failures} failures: {loss.error}"
+        )
+        self.failure = ChannelFailed(
+            f"gave up on {self._settings.endpoint}: {reason}", tuple(self._history)
+        )
+        self.failure.__cause__ = loss.error
+        self._settle()
+
+    def _settle(self) -> None:
+        """Enter the final state: every message gets its outcome, every waiter wakes."""
+        if self._states.state.is_final:
+            return
+        before = self._outbox.outcomes.copy()
+        self._outbox.refuse(self.failure or trio.ClosedResourceError("the channel is closed"))
+        self._tap.close()
+        self._outbox.cancel_all()
+        counts = {
+            "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],
+            "lost_unknown": self._outbox.outcomes[Outcome.LOST_UNKNOWN]
+            - before[Outcome.LOST_UNKNOWN],
+        }
+        name = self._settings.name
+        self._inbox.end(discard=self.failure is None)
+        if self.failure is None:
+            self._states.advance(Step.CLOSED)
+            self._observe(events.ChannelClosed(channel=name, **counts))
+        else:
+            self._states.advance(Step.GAVE_UP, self.failure.reason)
+            self._observe(events.ChannelGaveUp(channel=name, reason=self.failure.reason, **counts))
+
+    def _place(self) -> dict[str, Any]:
+        """What every event about a connection tells."""
+        return {
+            "channel": self._settings.name,
+            "endpoint": self._settings.endpoint,
+            "attempt": self._backoff.failures + 1,
+        }
+
+
+async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+    await connection.wait_closed()
+    scope.cancel()
+
+
+def _nobody() -> None:
+    """There is no writer to wake."""

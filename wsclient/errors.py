@@ -55,7 +55,7 @@ class HandshakeError(WebSocketError):
 
 
 class ConnectionTimeout(HandshakeError):
-    """The connection was not open within its deadline (name lookup, TCP, TLS and upgrade together)."""
+    """The connection was not open in time: name lookup, TCP, TLS and upgrade together."""
 
 
 class DisconnectionTimeout(HandshakeError):

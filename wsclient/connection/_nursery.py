@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 import trio
 
 _BOTH = (
-    "Both internal and user exceptions encountered. This group contains the internal exception(s)"
+    "Both internal and user exceptions encountered."
+    " This group contains the internal exception(s)"
 )
 
 

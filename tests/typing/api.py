@@ -1,0 +1,109 @@
+"""Never run: what users may write, as mypy and pyright should read it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import Any, assert_type
+
+import tenacity
+import trio
+
+import wsclient
+from wsclient.testing import EventRecorder, FaultServer, memory_network
+
+
+async def one_connection() -> None:
+    context = ssl.create_default_context()
+    async with wsclient.open_websocket_url("wss://example.com", context) as connection:
+        assert_type(connection, wsclient.WebSocketConnection)
+        await connection.send_message("text")
+        await connection.send_message(b"bytes")
+        assert_type(await connection.get_message(), str | bytes)
+        assert_type(connection.closed, wsclient.CloseReason | None)
+        assert_type(connection.remote, wsclient.Endpoint | str)
+        async for message in connection:
+            assert_type(message, str | bytes)
+    async with wsclient.open_websocket("example.com", 443, "/", use_ssl=True):
+        pass
+
+
+async def in_a_nursery(stream: trio.abc.Stream) -> None:
+    async with trio.open_nursery() as nursery:
+        wrapped = await wsclient.wrap_client_stream(nursery, stream, "example.com", "/")
+        assert_type(wrapped, wsclient.WebSocketConnection)
+        channel = await wsclient.connect_channel(nursery, "ws://example.com")
+        assert_type(channel, wsclient.DurableChannel)
+
+
+async def subscribe(connection: wsclient.WebSocketConnection) -> None:
+    await connection.send_message("subscribe")
+
+
+def decide(loss: wsclient.Loss, phase: wsclient.Phase) -> wsclient.Decision:
+    if loss.code == 4001:
+        return wsclient.Fatal("the account is closed")
+    return wsclient.classify(loss, phase)
+
+
+async def one_channel() -> None:
+    recorder = EventRecorder()
+    async with wsclient.open_channel(
+        "wss://example.com/feed",
+        on_connect=subscribe,
+        connection=wsclient.ConnectionOptions(extra_headers={"Authorization": "Bearer …"}),
+        heartbeat=wsclient.HeartbeatOptions(interval=10, timeout=5),
+        retry=wsclient.RetryPolicy(
+            wait=tenacity.wait_random_exponential(max=30) + tenacity.wait_random(0, 1),
+            stop=tenacity.stop_after_attempt(10),
+            classify=decide,
+        ),
+        limits=wsclient.Limits(outbox_messages=10),
+        observers=[recorder, print],
+    ) as channel:
+        receipt = await channel.send("hello")
+        assert_type(receipt, wsclient.Receipt)
+        assert_type(await receipt.wait(), wsclient.Outcome)
+        assert_type(await channel.receive(), str | bytes)
+        assert_type(await channel.receive_many(), list[str | bytes])
+        async for item in channel.items():
+            assert_type(item, str | bytes | wsclient.Gap)
+        receiving: trio.abc.ReceiveChannel[str | bytes] = channel.receive_channel.clone()
+        sending: trio.abc.SendChannel[str | bytes] = channel.send_channel
+        await sending.send(await receiving.receive())
+        assert_type(channel.state, wsclient.ChannelState)
+
+
+bot = wsclient.Bot("wss://example.com/bot", key="op")
+
+
+@bot.on("trade")
+async def trade(message: dict[str, Any], context: wsclient.Context) -> None:
+    await context.send({"op": "thanks"})
+
+
+@bot.on("quote")
+def quote(message: dict[str, Any]) -> int:
+    return len(message)
+
+
+# Decorators leave what they decorate as it is.
+assert_type(quote({}), int)
+
+
+@bot.on_connect
+async def log_in(connection: wsclient.WebSocketConnection) -> None:
+    await connection.send_message("…")
+
+
+@bot.every(60)
+async def report() -> None:
+    assert_type(await bot.send({"op": "report"}), wsclient.Receipt)
+
+
+async def with_the_kit() -> None:
+    with memory_network() as network:
+        async with FaultServer(network=network) as server:
+            assert_type(server.url, str)
+            heard: Sequence[str | bytes] = server.messages
+            assert_type(len(heard), int)

@@ -18,8 +18,7 @@ from contextlib import asynccontextmanager
 import trio
 
 _BOTH = (
-    "Both internal and user exceptions encountered."
-    " This group contains the internal exception(s)"
+    "Both internal and user exceptions encountered. This group contains the internal exception(s)"
 )
 
 

@@ -66,7 +66,7 @@ async def open_stream(host: str, port: int, ssl_context: ssl.SSLContext | None) 
         stream = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
         # Now, and not at the first read: a bad certificate is a failure to connect.
         await stream.do_handshake()
-    except trio.BrokenResourceError as error:
+    except (trio.BrokenResourceError, ssl.SSLError) as error:
         await trio.aclose_forcefully(stream)
         cause = error.__cause__ or error
         text = str(cause) or "the peer closed the connection"

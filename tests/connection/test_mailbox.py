@@ -1,0 +1,263 @@
+"""Where received messages wait."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+import trio.testing
+
+from wsclient.connection import Mailbox
+
+
+def batch(*items):
+    return [(item, len(item)) for item in items]
+
+
+async def test_items_leave_in_the_order_in_which_they_came():
+    mailbox = Mailbox(1)
+    mailbox.put(batch("a", "b"))
+    mailbox.put(batch("c"))
+
+    assert ["a", "b", "c"] == [await mailbox.take(), mailbox.take_nowait(), await mailbox.take()]
+
+
+async def test_a_batch_is_never_refused():
+    mailbox = Mailbox(0)
+    mailbox.put(batch("a", "b", "c"))
+
+    assert 3 == len(mailbox)
+    assert ["a", "b", "c"] == await mailbox.take_many()
+
+
+@pytest.mark.parametrize(
+    ("max_items", "max_size", "put", "has_room"),
+    [
+        (0, math.inf, 0, True),
+        (0, math.inf, 1, False),
+        (1, math.inf, 1, True),
+        (1, math.inf, 2, False),
+        (math.inf, math.inf, 10_000, True),
+        (math.inf, 10, 1, True),
+        (math.inf, 10, 2, False),
+        (math.inf, 9, 1, False),
+    ],
+)
+def test_there_is_room_up_to_the_bounds(max_items, max_size, put, has_room):
+    mailbox = Mailbox(max_items, max_size)
+    mailbox.put(batch(*["x" * 10] * put))
+
+    assert has_room is mailbox.has_room
+    assert (put, put * 10) == (len(mailbox), mailbox.size)
+
+
+async def test_the_reader_waits_until_there_is_room(nursery):
+    mailbox = Mailbox(1)
+    mailbox.put(batch("a", "b", "c"))
+    went_on = trio.Event()
+
+    async def read():
+        await mailbox.wait_for_room()
+        went_on.set()
+
+    nursery.start_soon(read)
+    await trio.testing.wait_all_tasks_blocked()
+    mailbox.take_nowait()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert not went_on.is_set()
+
+    mailbox.take_nowait()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert went_on.is_set()
+
+
+@pytest.mark.parametrize("make_room", [Mailbox.take_all, Mailbox.end])
+async def test_taking_all_or_ending_lets_a_waiting_reader_go_on(nursery, make_room):
+    mailbox = Mailbox(0)
+    mailbox.put(batch("a"))
+    nursery.start_soon(mailbox.wait_for_room)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 1 == len(nursery.child_tasks)
+
+    make_room(mailbox)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 0 == len(nursery.child_tasks)
+
+
+async def test_each_item_goes_to_one_of_the_takers(nursery):
+    mailbox = Mailbox(1)
+    taken = []
+
+    async def take():
+        taken.append(await mailbox.take())
+
+    for _ in range(3):
+        nursery.start_soon(take)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 3 == mailbox.tasks_waiting
+
+    mailbox.put(batch("a", "b"))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["a", "b"] == sorted(taken)
+    assert 1 == mailbox.tasks_waiting
+
+    mailbox.put(batch("c"))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["a", "b", "c"] == sorted(taken)
+
+
+async def test_nothing_is_lost_when_a_taker_is_cancelled(nursery):
+    mailbox = Mailbox(1)
+    taken = []
+
+    async def take(scope):
+        with scope:
+            taken.append(await mailbox.take())
+
+    for cancel_first in (True, False):
+        scope = trio.CancelScope()
+        nursery.start_soon(take, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        # Both in one step: the taker has the item, or the mailbox has it still.
+        if cancel_first:
+            scope.cancel()
+        mailbox.put(batch("a"))
+        if not cancel_first:
+            scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert ["a"] == taken + [item for item, _ in mailbox.take_all()]
+        taken.clear()
+
+
+async def test_a_wake_up_is_not_lost_with_a_cancelled_taker(nursery):
+    mailbox = Mailbox(1)
+    taken = []
+
+    async def take(scope):
+        with scope:
+            taken.append(await mailbox.take())
+
+    scopes = [trio.CancelScope(), trio.CancelScope()]
+    for scope in scopes:
+        nursery.start_soon(take, scope)
+        await trio.testing.wait_all_tasks_blocked()
+    mailbox.put(batch("a", "b"))
+    scopes[0].cancel()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["a", "b"] == sorted(taken + [item for item, _ in mailbox.take_all()])
+    assert 0 == mailbox.tasks_waiting
+
+
+async def test_taking_is_always_a_point_of_cancellation():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(batch(*"abcdef"))
+    for take in (mailbox.take, mailbox.take, mailbox.take_many):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await take()
+
+        assert scope.cancelled_caught
+    assert 6 == len(mailbox)
+
+
+async def test_a_loop_over_a_full_mailbox_lets_others_run(nursery):
+    mailbox = Mailbox(math.inf)
+    mailbox.put(batch(*"x" * 1000))
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(other)
+    for _ in range(1000):
+        await mailbox.take()
+
+    assert turns >= 10
+    nursery.cancel_scope.cancel()
+
+
+async def test_take_many_takes_all_there_is_and_at_least_one(nursery):
+    mailbox = Mailbox(math.inf)
+    taken = []
+
+    async def take():
+        taken.append(await mailbox.take_many())
+
+    nursery.start_soon(take)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == taken
+
+    mailbox.put(batch("a", "b", "c"))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [["a", "b", "c"]] == taken
+    assert (0, 0) == (len(mailbox), mailbox.size)
+
+
+def test_taking_without_waiting_tells_empty_from_ended():
+    mailbox = Mailbox(1)
+    with pytest.raises(trio.WouldBlock):
+        mailbox.take_nowait()
+    mailbox.end()
+    with pytest.raises(trio.EndOfChannel):
+        mailbox.take_nowait()
+
+
+async def test_what_waits_at_the_end_can_still_be_taken():
+    mailbox = Mailbox(1)
+    mailbox.put(batch("a", "b"))
+    mailbox.end()
+
+    assert ["a", "b"] == [await mailbox.take(), await mailbox.take()]
+    for take in (mailbox.take, mailbox.take_many):
+        with pytest.raises(trio.EndOfChannel):
+            await take()
+
+
+async def test_an_end_that_discards_leaves_nothing():
+    mailbox = Mailbox(1)
+    mailbox.put(batch("a", "b"))
+    mailbox.end(discard=True)
+
+    assert (0, 0) == (len(mailbox), mailbox.size)
+    with pytest.raises(trio.EndOfChannel):
+        await mailbox.take()
+
+
+def test_nothing_gets_in_after_the_end():
+    mailbox = Mailbox(0)
+    mailbox.end()
+    mailbox.put(batch("a"))
+
+    assert 0 == len(mailbox)
+    assert mailbox.has_room
+
+
+async def test_the_end_wakes_everyone(nursery):
+    mailbox = Mailbox(1)
+
+    async def take(taking):
+        with pytest.raises(trio.EndOfChannel):
+            await taking()
+
+    for taking in (mailbox.take, mailbox.take_many, mailbox.take):
+        nursery.start_soon(take, taking)
+    await trio.testing.wait_all_tasks_blocked()
+    mailbox.end()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 0 == len(nursery.child_tasks)

@@ -1,0 +1,188 @@
+"""Streams to connect over: TCP, and TLS over it."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+import trio.testing
+
+from wsclient.connection import stream_opener
+from wsclient.connection._stream import default_ssl_context, open_stream, ssl_context_for
+from wsclient.errors import HandshakeError
+
+# --- contexts -----------------------------------------------------------------------------------
+
+
+def test_use_ssl_is_a_bool_or_a_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    assert ssl_context_for(False) is None
+    assert ssl_context_for(context) is context
+    assert ssl.SSLContext is type(ssl_context_for(True))
+    for wrong in (1, 0, None, "yes", "context"):
+        with pytest.raises(TypeError, match=r"^`use_ssl` argument must be bool or ssl.SSLContext$"):
+            ssl_context_for(wrong)
+
+
+def test_the_default_context_verifies_and_is_made_once():
+    context = default_ssl_context()
+
+    assert default_ssl_context() is context
+    assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+# --- streams of the test's ----------------------------------------------------------------------
+
+
+async def test_a_stream_opener_opens_the_streams_of_this_run(network):
+    stream = await open_stream("test.example", 80, None)
+
+    assert network.client_streams[-1] is stream
+
+
+def test_another_run_opens_tcp_again():
+    async def set_opener():
+        async def open_nothing(host, port):
+            raise OSError("memory only")
+
+        stream_opener.set(open_nothing)
+
+    async def get_opener():
+        return stream_opener.get()
+
+    trio.run(set_opener)
+
+    assert trio.run(get_opener) is None
+
+
+async def test_tls_works_over_any_stream(network, tls, nursery):
+    received = []
+
+    async def serve():
+        stream = trio.SSLStream((await network.accept()).stream, tls.server, server_side=True)
+        await stream.do_handshake()
+        received.append(await stream.receive_some())
+
+    nursery.start_soon(serve)
+    stream = await open_stream("localhost", 443, tls.client)
+    await stream.send_all(b"secret")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [b"secret"] == received
+    await trio.aclose_forcefully(stream)
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+async def test_a_refused_connection_says_where_and_why():
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(
+        HandshakeError, match=f"^cannot connect to ws://127.0.0.1:{port}: "
+    ) as caught:
+        await open_stream("127.0.0.1", port, None)
+
+    assert HandshakeError is type(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_failed_name_lookup_says_so():
+    class Resolver(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args, **kwargs):
+            await trio.lowlevel.checkpoint()
+            raise trio.socket.gaierror(trio.socket.EAI_NONAME, "no such name")
+
+        async def getnameinfo(self, *args, **kwargs):
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    with pytest.raises(HandshakeError, match=r"ws://nx.test: .*no such name") as caught:
+        await open_stream("nx.test", 80, None)
+
+    assert isinstance(caught.value.__cause__, trio.socket.gaierror)
+
+
+async def test_a_server_that_nobody_vouches_for_is_refused_at_once(network, tls, nursery):
+    ended = []
+
+    async def serve():
+        peer = await network.accept()
+        stream = trio.SSLStream(peer.stream, tls.server, server_side=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.do_handshake()
+        ended.append(await peer.receive_rest())
+
+    nursery.start_soon(serve)
+    with pytest.raises(HandshakeError, match=r"^TLS with wss://localhost failed: ") as caught:
+        await open_stream("localhost", 443, tls.stranger)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+    assert [b""] == ended
+
+
+async def test_a_certificate_for_another_name_is_refused_at_once(network, tls, nursery):
+    async def serve():
+        stream = trio.SSLStream((await network.accept()).stream, tls.other_server, server_side=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    nursery.start_soon(serve)
+    with pytest.raises(HandshakeError, match=r"other.example|localhost") as caught:
+        await open_stream("localhost", 443, tls.client)
+
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_a_plain_server_on_wss_is_refused_at_once(network, tls, nursery):
+    ended = []
+
+    async def serve():
+        peer = await network.accept()
+        await peer.stream.receive_some()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        ended.append(await peer.receive_rest())
+
+    nursery.start_soon(serve)
+    with pytest.raises(HandshakeError, match=r"^TLS with wss://localhost failed: ") as caught:
+        await open_stream("localhost", 443, tls.client)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
+    assert 1 == len(ended)
+
+
+async def test_a_server_that_hangs_up_inside_tls_is_an_error_at_once(network, tls, nursery):
+    async def serve():
+        peer = await network.accept()
+        await peer.stream.receive_some()
+        await peer.stream.aclose()
+
+    nursery.start_soon(serve)
+    with pytest.raises(HandshakeError, match=r"^TLS with wss://localhost failed: .") as caught:
+        await open_stream("localhost", 443, tls.client)
+
+    assert isinstance(caught.value.__cause__, Exception)
+
+
+async def test_a_cancelled_tls_handshake_closes_the_stream(network, tls, autojump_clock):
+    with trio.move_on_after(5) as scope:
+        await open_stream("localhost", 443, tls.client)
+
+    assert scope.cancelled_caught
+    peer = await network.accept()
+    # A client's hello, and then the end.
+    assert (await peer.receive_rest()).startswith(b"\x16\x03")
+
+
+async def test_a_context_that_cannot_be_used_closes_the_stream(network, tls):
+    with pytest.raises(HandshakeError, match=r"^TLS with wss://localhost failed: ") as caught:
+        await open_stream("localhost", 443, tls.server)
+
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
+    assert b"" == await (await network.accept()).receive_rest()

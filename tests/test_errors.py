@@ -1,0 +1,106 @@
+"""Floor 0: what can go wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import pytest
+
+from wsclient import errors
+from wsclient.codes import CloseReason
+
+TREE = {
+    "WebSocketError": "Exception",
+    "HandshakeError": "WebSocketError",
+    "ConnectionTimeout": "HandshakeError",
+    "DisconnectionTimeout": "HandshakeError",
+    "ConnectionRejected": "HandshakeError",
+    "InvalidUpgrade": "HandshakeError",
+    "ConnectionClosed": "WebSocketError",
+    "HeartbeatTimeout": "WebSocketError",
+    "EstablishError": "WebSocketError",
+    "ChannelFailed": "WebSocketError",
+    "CodecError": "WebSocketError",
+}
+
+EXAMPLES = [
+    errors.WebSocketError("text"),
+    errors.HandshakeError("text"),
+    errors.ConnectionTimeout("text"),
+    errors.DisconnectionTimeout("text"),
+    errors.ConnectionRejected(503, ((b"retry-after", b"3"),), b"later"),
+    errors.ConnectionRejected(100),
+    errors.InvalidUpgrade("text"),
+    errors.ConnectionClosed(CloseReason(1001, "deploy")),
+    errors.ConnectionClosed(None),
+    errors.HeartbeatTimeout("text"),
+    errors.EstablishError("text"),
+    errors.ChannelFailed("text", (ValueError("first"), ValueError("second"))),
+    errors.CodecError("text"),
+]
+
+
+def test_the_exceptions_are_the_tree_in_the_docstring():
+    actual = {name: getattr(errors, name).__bases__[0].__name__ for name in errors.__all__}
+
+    assert TREE == actual
+    printed = re.findall(r"^    [│ ]*(?:[├└]── )?(\w+)  ", errors.__doc__, flags=re.MULTILINE)
+    assert sorted(TREE) == sorted(printed)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_exceptions_survive_copy_and_pickle(error, duplicate):
+    again = duplicate(error)
+
+    assert type(error) is type(again)
+    assert str(error) == str(again)
+    assert repr(error) == repr(again)
+    assert vars(error).keys() == vars(again).keys()
+    for name in ("status_code", "headers", "body"):
+        assert getattr(error, name, None) == getattr(again, name, None)
+    assert getattr(error, "reason", None) == getattr(again, "reason", None)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_every_exception_has_a_text(error):
+    assert str(error)
+
+
+def test_a_handshake_error_is_no_os_error():
+    assert not issubclass(errors.HandshakeError, OSError)
+
+
+def test_a_rejection_shows_its_status_and_never_headers_or_body():
+    error = errors.ConnectionRejected(401, ((b"set-cookie", b"canary"),), b"canary")
+
+    assert "ConnectionRejected<status_code=401>" == repr(error)
+    assert "the server refused the upgrade: HTTP 401" == str(error)
+    assert (401, ((b"set-cookie", b"canary"),), b"canary") == (
+        error.status_code,
+        error.headers,
+        error.body,
+    )
+
+
+def test_a_closed_connection_says_why():
+    error = errors.ConnectionClosed(CloseReason(1011, "oops"))
+
+    assert "ConnectionClosed<CloseReason<code=1011, name=INTERNAL_ERROR, reason=oops>>" == repr(
+        error
+    )
+    assert "the connection is closed: 1011 INTERNAL_ERROR 'oops'" == str(error)
+    assert CloseReason(1011, "oops") == error.reason
+
+
+def test_a_failed_channel_keeps_its_history_out_of_its_text():
+    error = errors.ChannelFailed("gave up", (ValueError("first"),))
+
+    assert "gave up" == str(error)
+    assert "first" == str(error.history[0])

@@ -20,12 +20,14 @@ from wsclient.connection import (
     attach,
     forget_ping,
     open_websocket,
+    open_websocket_url,
     start_ping,
     wait_reading,
     wrap_client_stream,
 )
 from wsclient.connection._connection import LAST_WORD, LINGER
 from wsclient.errors import ConnectionClosed, ConnectionRejected, DisconnectionTimeout
+from wsclient.testing import FaultServer, memory_network
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -1398,3 +1400,17 @@ async def test_a_server_of_another_make_refuses(server):
 
     assert (403, b"no, \xff") == (caught.value.status_code, caught.value.body)
     assert (b"x-why", b"because") in caught.value.headers
+
+
+async def test_leaving_at_once_after_the_peers_close_still_answers_it(autojump_clock):
+    async def say_good_bye(peer):
+        await peer.close(1001, "good bye")
+
+    with memory_network() as network:
+        async with FaultServer(handler=say_good_bye, network=network) as server:
+            for number in range(1, 21):
+                async with open_websocket_url(server.url) as connection:
+                    assert [] == [message async for message in connection]
+                visit = await server.wait_over(number)
+
+                assert CloseReason(1001, "good bye") == visit.close

@@ -89,6 +89,48 @@ async def test_taking_all_or_ending_lets_a_waiting_reader_go_on(nursery, make_ro
     assert 0 == len(nursery.child_tasks)
 
 
+@pytest.mark.parametrize("max_items", [0, 1, math.inf])
+async def test_whoever_waits_for_emptiness_is_woken_by_the_last_item(nursery, max_items):
+    mailbox = Mailbox(max_items)
+    await mailbox.wait_empty()
+    mailbox.put(batch("a", "b", "c"))
+    nursery.start_soon(mailbox.wait_empty)
+    for _ in range(3):
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert 1 == len(nursery.child_tasks)
+
+        mailbox.take_nowait()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 0 == len(nursery.child_tasks)
+
+
+async def test_what_an_end_leaves_to_be_taken_keeps_the_mailbox_from_being_empty(nursery):
+    mailbox = Mailbox(0)
+    mailbox.put(batch("a"))
+    nursery.start_soon(mailbox.wait_empty)
+    await trio.testing.wait_all_tasks_blocked()
+    mailbox.end()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 1 == len(nursery.child_tasks)
+
+    mailbox.end(discard=True)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert 0 == len(nursery.child_tasks)
+
+
+def test_the_peak_is_the_most_that_ever_waited():
+    mailbox = Mailbox(0)
+    mailbox.put(batch("a", "b"))
+    mailbox.take_all()
+    mailbox.put(batch("c"))
+
+    assert 2 == mailbox.peak
+
+
 async def test_each_item_goes_to_one_of_the_takers(nursery):
     mailbox = Mailbox(1)
     taken = []

@@ -91,6 +91,36 @@ async def test_a_refused_connection_says_where_and_why():
     assert isinstance(caught.value.__cause__, OSError)
 
 
+@pytest.mark.parametrize(
+    ("error", "cause", "text"),
+    [
+        (ConnectionRefusedError(111, "refused"), None, "refused"),
+        (OSError("all attempts failed"), ConnectionRefusedError(111, "refused"), "refused"),
+        (
+            OSError("all attempts failed"),
+            ExceptionGroup(
+                "attempts",
+                [OSError(101, "unreachable"), OSError(111, "refused"), OSError(101, "unreachable")],
+            ),
+            "unreachable, refused",
+        ),
+        (OSError("something"), None, "something"),
+        (OSError("something"), ValueError("not of the system"), "something"),
+    ],
+)
+async def test_a_failed_connection_says_each_reason_once(network, error, cause, text):
+    async def fail(host, port):
+        await trio.lowlevel.checkpoint()
+        raise error from cause
+
+    stream_opener.set(fail)
+    with pytest.raises(HandshakeError) as caught:
+        await open_stream("test.example", 80, None)
+
+    assert f"cannot connect to ws://test.example: {text}" == str(caught.value)
+    assert caught.value.__cause__ is error
+
+
 async def test_a_failed_name_lookup_says_so():
     class Resolver(trio.abc.HostnameResolver):
         async def getaddrinfo(self, *args, **kwargs):

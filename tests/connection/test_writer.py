@@ -269,6 +269,13 @@ async def test_an_idle_writer_that_was_cancelled_leaves_room_for_a_close_frame(
     assert [(CLOSE, b"\x03\xe8")] == frames_of(*stream.writes)
 
 
+async def test_a_close_frame_that_cannot_be_written_is_nobodys_error(stream, writer):
+    stream.fails_with = trio.BrokenResourceError()
+    await writer.write_close(1000, None)
+
+    assert 1 == len(stream.writes)
+
+
 async def test_giving_up_wakes_everyone_who_waits(stream, writer, nursery):
     stream.may_write = trio.Event()
     source = writer.source = Source()

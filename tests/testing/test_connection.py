@@ -4,8 +4,11 @@ import pytest
 import trio
 
 from wsclient.connection import open_websocket_url
-from wsclient.testing import (
-    FaultServer,
+from wsclient.testing import SILENCE, FaultServer
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: server.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 
@@ -99,10 +102,7 @@ async def test_client_that_does_not_answer_a_close_frame_is_cut(network, autojum
     async with FaultServer(network=network, handler=leave) as server:
         stream = await network.connect("server.test", 80)
         started = trio.current_time()
-        await stream.send_all(
-            b"GET / HTTP/1.1\r\nHost: server.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        await stream.send_all(REQUEST)
         visit = await server.wait_over(1)
 
     assert 10 == visit.ended_at - started
@@ -147,11 +147,7 @@ async def test_handler_that_lingers_is_cancelled_soon_after_its_connection(
 async def test_client_that_breaks_a_rule_is_told_and_recorded(network, autojump_clock):
     async with FaultServer(network=network) as server:
         stream = await network.connect("server.test", 80)
-        await stream.send_all(
-            b"GET / HTTP/1.1\r\nHost: server.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            b"\x81\x01x"  # Not masked.
-        )
+        await stream.send_all(REQUEST + b"\x81\x01x")  # Not masked.
         received = b""
         while data := await stream.receive_some():
             received += data
@@ -161,3 +157,38 @@ async def test_client_that_breaks_a_rule_is_told_and_recorded(network, autojump_
     assert b"\x88" in received.partition(b"\r\n\r\n")[2][:1]
     assert "mask" in server.connections[0].violation
     assert server.connections[0].close is None
+
+
+async def test_send_that_was_cut_short_is_not_followed_by_another(network, autojump_clock):
+    async def impatient(connection):
+        with trio.move_on_after(1):
+            await connection.send(bytes(10**6))
+        await connection.send("more")
+
+    async with FaultServer(network=network, handler=impatient) as server:
+        stream = await network.connect("server.test", 80)
+        await stream.send_all(REQUEST)
+        visit = await server.wait_over(1)
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+
+    assert 1 == visit.ended_at - visit.opened_at
+
+
+async def test_fault_silences_the_handler(network, autojump_clock):
+    async def tick(connection):
+        while True:
+            await trio.sleep(1)
+            await connection.send("tick")
+
+    async with (
+        FaultServer([SILENCE.later(after=3.5)], network=network, handler=tick) as server,
+        open_websocket_url(server.url) as connection,
+    ):
+        heard = []
+        with trio.move_on_after(100):
+            while True:
+                heard.append(await connection.get_message())
+        connection.abort()
+
+    assert ["tick"] * 3 == heard

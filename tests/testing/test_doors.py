@@ -6,12 +6,8 @@ import pytest
 import trio
 
 from wsclient.connection import open_websocket_url
-from wsclient.testing import (
-    FaultServer,
-)
-from wsclient.testing._doors import (
-    SocketDoor,
-)
+from wsclient.testing import FaultServer
+from wsclient.testing._doors import SocketDoor
 
 
 async def test_addresses_are_as_expected(network, autojump_clock, tls):

@@ -111,6 +111,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._pings = Pings()
         self._scope = trio.CancelScope()
         self._over = trio.Event()
+        self._answered = trio.Event()
+        self._answered.set()
         self._stream_closed = trio.Event()
         self._wants_last_word = True
         self._last_received = self._reading_since = trio.current_time()
@@ -288,7 +290,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
         Messages that were not taken are discarded.
         Cancelled, it closes the stream at once; the same after ``disconnect_timeout``.
-        On a connection that is closed already it does nothing.
+        On a connection that the peer has closed it waits only until that is answered.
 
         Args:
             code: A code that may be sent (RFC 6455 §7.4).
@@ -301,7 +303,9 @@ class WebSocketConnection(trio.abc.AsyncResource):
         """
         _check_close(code, reason)
         if self._closed is not None:
-            await trio.lowlevel.checkpoint()
+            with trio.move_on_after(LINGER):
+                await self._answered.wait()
+            await trio.lowlevel.checkpoint_if_cancelled()
             return
         self._closed = CloseReason(CloseCode.NORMAL_CLOSURE)
         self._mailbox.end(discard=True)
@@ -368,6 +372,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
                     finally:
                         # A stream of the user's may raise anything: nobody waits for ever then.
                         self._conclude()
+                        self._answered.set()
                         self._stream_closed.set()
 
     async def _write(self) -> None:
@@ -393,6 +398,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._conclude()
         with trio.move_on_after(LINGER):
             await self._writer.close_written.wait()
+            self._answered.set()
             discarded = 0
             while not answers and discarded < LINGER_SIZE:
                 data = await self._receive_some()
@@ -433,6 +439,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
         if last_word is None:
             return False
         self._closed = CloseReason(last_word.code, last_word.reason)
+        if self._protocol.state is State.ANSWERING:
+            self._answered = trio.Event()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).
         self._writer.post_close(last_word.code, last_word.reason)
         return True

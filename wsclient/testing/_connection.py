@@ -91,6 +91,7 @@ class ServerConnection:
         self._is_closing = False
         """Whether our close frame is written, or being written."""
         self._is_torn = False
+        """Whether a frame is being written, or was cut short."""
         self._turn = trio.StrictFIFOLock()
         self._heard = trio.lowlevel.ParkingLot()
         self._due = trio.Event()
@@ -227,9 +228,11 @@ class ServerConnection:
 
     async def _write(self, data: bytes) -> None:
         async with self._turn:
-            if self._is_torn or self._stage is _Stage.OVER:
+            if self._is_torn:
+                # Half a frame is on the wire: whatever followed would be read as its other half.
+                self._end(reset)
+            if self._stage is _Stage.OVER:
                 raise _Gone("the connection is over")
-            # Half a frame is never followed by another frame.
             self._is_torn = True
             try:
                 await self._stream.send_all(data)

@@ -62,11 +62,14 @@ CONTROL = "must not contain control characters"
         ([("X A", "1")], ValueError, "not a header's name"),
         ([("X-A:", "1")], ValueError, "not a header's name"),
         ([("", "1")], ValueError, "not a header's name"),
-        ([(b"X-\xff", "1")], ValueError, "not a header's name"),
         ([("Größe", "1")], ValueError, "a header's name must be ASCII"),
         ([("X-A", "größer")], ValueError, "the value of header 'X-A' must be ASCII"),
         # The handshake's own.
         ([("Connection", "close")], ValueError, "'Connection' is set by the handshake"),
+        ([("Content-Length", "0")], ValueError, "'Content-Length' must not be sent"),
+        ([("Transfer-Encoding", "x")], ValueError, "'Transfer-Encoding' must not be sent"),
+        ([("X", b"\xff")], ValueError, "the value of header 'X' must be ASCII"),
+        ([(b"\xff", "x")], ValueError, "a header's name must be ASCII"),
         ([("UPGRADE", "h2c")], ValueError, "'UPGRADE' is set by the handshake"),
         ([(b"sec-websocket-key", b"x")], ValueError, "is set by the handshake"),
         ([("Sec-WebSocket-Version", "8")], ValueError, "is set by the handshake"),
@@ -204,6 +207,11 @@ def test_a_count_takes_no_fraction(kind, name, smallest, whole):
 )
 def test_infinity_lifts_a_limit(kind, name):
     assert math.inf == getattr(kind(**{name: math.inf}), name)
+
+
+def test_a_read_has_an_end():
+    with pytest.raises(TypeError, match=r"^receive_buffer_size must be an int, not inf"):
+        ConnectionOptions(receive_buffer_size=math.inf)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.inf, math.nan])

@@ -43,15 +43,19 @@ _TOKEN: Final = frozenset(
     b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 
-# The handshake sets these; a second one would contradict it (RFC 6455 §4.1).
+# The handshake sets these; a second one would contradict it (RFC 6455 §4.1).  The request has no
+# body, and must not announce one.
+_BY_HANDSHAKE: Final = "is set by the handshake"
 _RESERVED: Final = {
-    b"connection": "",
-    b"upgrade": "",
-    b"sec-websocket-accept": "",
-    b"sec-websocket-extensions": "",
-    b"sec-websocket-key": "",
-    b"sec-websocket-protocol": "; use subprotocols=",
-    b"sec-websocket-version": "",
+    b"connection": _BY_HANDSHAKE,
+    b"content-length": "must not be sent: the request has no body",
+    b"sec-websocket-accept": _BY_HANDSHAKE,
+    b"sec-websocket-extensions": _BY_HANDSHAKE,
+    b"sec-websocket-key": _BY_HANDSHAKE,
+    b"sec-websocket-protocol": f"{_BY_HANDSHAKE}; use subprotocols=",
+    b"sec-websocket-version": _BY_HANDSHAKE,
+    b"transfer-encoding": "must not be sent: the request has no body",
+    b"upgrade": _BY_HANDSHAKE,
 }
 
 
@@ -64,6 +68,8 @@ def _ascii(value: object, what: str) -> bytes:
             raise ValueError(f"{what} must be ASCII") from None
     if not isinstance(value, bytes):
         raise TypeError(f"{what} must be str or bytes, not {type(value).__name__}")
+    if not value.isascii():
+        raise ValueError(f"{what} must be ASCII")
     return value
 
 
@@ -86,7 +92,7 @@ def _headers(given: object) -> tuple[tuple[bytes, bytes], ...]:
         if not name or not _TOKEN.issuperset(name):
             raise ValueError(f"not a header's name: {pair[0]!r}")
         if name.lower() in _RESERVED:
-            raise ValueError(f"header {pair[0]!r} is set by the handshake{_RESERVED[name.lower()]}")
+            raise ValueError(f"header {pair[0]!r} {_RESERVED[name.lower()]}")
         # Whoever can smuggle a line end into a header writes headers of his own.
         if any(byte < 0x20 and byte != 0x09 for byte in value) or 0x7F in value:
             raise ValueError(
@@ -119,11 +125,13 @@ def _subprotocols(given: object) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def _number(value: object, name: str, *, minimum: float, whole: bool) -> None:
+def _number(
+    value: object, name: str, *, minimum: float, whole: bool, infinite: bool = True
+) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if whole and not isinstance(value, int) and value != math.inf:
-        raise TypeError(f"{name} must be an int or math.inf, not {value!r}")
+    if whole and not isinstance(value, int) and (value != math.inf or not infinite):
+        raise TypeError(f"{name} must be an int{' or math.inf' * infinite}, not {value!r}")
     if math.isnan(value) or value < minimum:
         raise ValueError(f"{name} must be at least {minimum:g}, not {value!r}")
 
@@ -132,7 +140,7 @@ def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) ->
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:
             return
-        _number(value, attribute.name, minimum=minimum, whole=whole)
+        _number(value, attribute.name, minimum=minimum, whole=whole, infinite=not optional)
 
     return validate
 

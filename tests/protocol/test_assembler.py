@@ -97,3 +97,12 @@ def test_a_limit_of_nothing_lets_empty_messages_pass():
     assert Assembler("", 0).add("", finished=True) == ""
     with pytest.raises(MessageTooBig):
         Assembler("", 0).add("x", finished=True)
+
+
+def test_empty_pieces_without_an_end_are_not_kept():
+    assembler = Assembler("", 10)
+    for _ in range(1000):
+        assembler.add("", finished=False)
+
+    assert [] == assembler._pieces
+    assert "end" == assembler.add("end", finished=True)

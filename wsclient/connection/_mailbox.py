@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import trio
@@ -72,6 +72,17 @@ class Mailbox(Generic[T]):
         self.peak = max(self.peak, len(self._items))
         self._size += sum(size for _, size in items)
         self._takers.unpark(count=len(items))
+
+    def amend(self, amend: Callable[[T], T | None]) -> bool:
+        """Let ``amend`` replace the newest item that waits, if it gives another; whether it did."""
+        if self._ended or not self._items:
+            return False
+        item, size = self._items[-1]
+        amended = amend(item)
+        if amended is None:
+            return False
+        self._items[-1] = (amended, size)
+        return True
 
     async def wait_for_room(self) -> None:
         """Wait until the takers have made room; return at once if there is some."""

@@ -62,7 +62,8 @@ def open_websocket(
             ends it.
 
     Raises:
-        HandshakeError: The connection could not be opened; there is always a text and a cause.
+        HandshakeError: The connection could not be opened; the text says what failed, and the
+            cause is the error behind it, where there is one.
             :class:`ConnectionTimeout`: in time; :class:`ConnectionRejected`: because the server
             does not want it; :class:`DisconnectionTimeout`: it could not be closed in time.
         TypeError, ValueError: An argument cannot be used.

@@ -44,7 +44,8 @@ class Assembler(Generic[_Payload]):
         if finished and not self._pieces:
             self._size = 0
             return piece
-        self._pieces.append(piece)
+        if piece:  # Empty fragments without an end would fill the memory all the same.
+            self._pieces.append(piece)
         if not finished:
             return None
         message: _Payload = self._empty.join(self._pieces)

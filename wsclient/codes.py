@@ -75,8 +75,8 @@ def _text(reason: str | None) -> str | None:
 class CloseReason:
     """Why a connection was closed."""
 
-    code: int
-    """The close code (RFC 6455 §7.4)."""
+    code: int = attrs.field(converter=int)
+    """The close code (RFC 6455 §7.4); a number, also where it has a name."""
     reason: str | None = attrs.field(default=None, converter=_text)
     """The text that came with it, at most 123 bytes of UTF-8; ``None`` if there was none."""
 

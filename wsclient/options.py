@@ -206,7 +206,7 @@ class ConnectionOptions:
     connect_timeout: float = attrs.field(default=10.0, validator=_at_least(0))
     """Seconds for name lookup, TCP, TLS and upgrade together.
 
-    Ten is what ably, NATS' peers and websockets allow; a server that is slower is better retried.
+    Ten, as other clients have it: a server that takes longer is better tried again.
     """
 
     establish_timeout: float = attrs.field(default=15.0, validator=_at_least(0))
@@ -249,7 +249,7 @@ class RetryPolicy:
     since the last stable connection.
 
     ``None``: first ``U(0, 1)``, then ``0.25 + U(0.5, 1) · min(30, 0.5 · 2^k)``: never near zero,
-    never in lockstep, and at most two connections a minute to a server that keeps failing.
+    never in lockstep, and two to four connections a minute to a server that keeps failing.
     """
 
     stop: Callable[[Any], bool] | None = attrs.field(default=None, validator=_callable_or_none)

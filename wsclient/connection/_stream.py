@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -82,5 +83,12 @@ def _reason(error: OSError) -> str:
     causes: tuple[BaseException | None, ...] = (error.__cause__,)
     if isinstance(error.__cause__, BaseExceptionGroup):
         causes = error.__cause__.exceptions
-    texts = [cause.strerror or str(cause) for cause in causes if isinstance(cause, OSError)]
-    return ", ".join(dict.fromkeys(texts)) or error.strerror or str(error)
+    texts = [_text(cause) for cause in causes if isinstance(cause, OSError)]
+    return ", ".join(dict.fromkeys(texts)) or _text(error)
+
+
+def _text(error: OSError) -> str:
+    # trio puts the address into strerror; name lookup has numbers of its own, below zero.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

@@ -54,7 +54,8 @@ class LoggingObserver:
     """Logs each event once: what happened, with the channel, the epoch, the endpoint, the attempt.
 
     Args:
-        logger: A structlog logger; ``None`` as the top of this module says.
+        logger: A structlog logger.  ``None``: the user's own, if structlog is configured, and the
+            standard library's logger ``wsclient.session`` if not.
     """
 
     def __init__(self, logger: Any = None) -> None:
@@ -68,7 +69,7 @@ class LoggingObserver:
         log(_NAMES.get(kind, kind.__name__), **_values(event))
 
 
-def _values(event: Event) -> dict[str, Any]:
+def _values(event: Event | events.Gap) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in attrs.fields_dict(type(event)):
         value = getattr(event, name)
@@ -76,7 +77,7 @@ def _values(event: Event) -> dict[str, Any]:
             # Its text and traceback, where the user's configuration prints them.
             values["exc_info"] = value
         elif isinstance(value, events.Gap):
-            values.update(attrs.asdict(value))
+            values.update(_values(value))
         elif isinstance(value, events.ChannelState):
             values[name] = value.value
         elif value is not None:

@@ -325,9 +325,13 @@ class DurableChannel:
         if self.state in _STATES_THAT_ACCEPT:
             self._outbox.refuse(trio.ClosedResourceError("the channel is draining"))
             self._states.advance(Step.LEFT)
+        outcomes = self._outbox.outcomes
+        lost_before = outcomes[Outcome.LOST_UNKNOWN]
         with trio.move_on_after(timeout):
             await self._outbox.wait_empty()
-        return self._outbox.messages == 0 and not self.state.is_final
+        if self._outbox.messages or self.state.is_final:
+            return False
+        return outcomes[Outcome.LOST_UNKNOWN] == lost_before
 
     async def aclose(self) -> None:
         """Close the channel now: what is not written is cancelled, what was received discarded.

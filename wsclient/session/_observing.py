@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 from wsclient.events import Event, Observer, ObserverFailed
@@ -12,12 +13,21 @@ class Observers:
     """Tells each of ``observers`` every event."""
 
     def __init__(self, observers: Iterable[Observer] | None) -> None:
+        if observers is not None and not isinstance(observers, Iterable):
+            raise TypeError(
+                f"observers must be an iterable of functions, such as [print],"
+                f" not {type(observers).__name__}"
+            )
         self._observers: tuple[Observer, ...] = (
             (LoggingObserver(),) if observers is None else tuple(observers)
         )
         for observer in self._observers:
             if not callable(observer):
                 raise TypeError(f"an observer must be callable, not {type(observer).__name__}")
+            if inspect.iscoroutinefunction(observer):
+                raise TypeError(
+                    f"an observer must not be asynchronous: nobody would await {_name(observer)}"
+                )
 
     def __call__(self, event: Event) -> None:
         for observer in self._observers:
@@ -29,10 +39,15 @@ class Observers:
     def _report(self, failed: Observer, event: Event, error: Exception) -> None:
         if isinstance(event, ObserverFailed):
             return  # Reporting failed as well: there is nobody left to tell.
-        report = ObserverFailed(channel=event.channel, observer=repr(failed), error=error)
+        report = ObserverFailed(channel=event.channel, observer=_name(failed), error=error)
         others = [observer for observer in self._observers if observer is not failed]
         for observer in others or [LoggingObserver()]:
             try:
                 observer(report)
             except Exception as another:
                 self._report(observer, report, another)
+
+
+def _name(observer: Observer) -> str:
+    # Not its repr, which may hold anything, and may raise.
+    return getattr(observer, "__qualname__", None) or type(observer).__qualname__

@@ -59,6 +59,7 @@ def open_channel(
             failure.
         TypeError, ValueError: An argument cannot be used; raised by this call.
     """
+    _check_ready_timeout(ready_timeout)
     channel = _make(
         url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
     )
@@ -174,6 +175,15 @@ def _make(
         retry=_checked(retry, RetryPolicy, "retry"),
     )
     return DurableChannel(settings, _checked(limits, Limits, "limits"), observers)
+
+
+def _check_ready_timeout(seconds: object) -> None:
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"ready_timeout must be a number, not {type(seconds).__name__}")
+    if not seconds >= 0:
+        raise ValueError(f"ready_timeout must be at least 0, not {seconds!r}")
 
 
 T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits)

@@ -105,6 +105,7 @@ class Fatal:
 
 
 Decision: TypeAlias = Retry | RetryFreshAuth | NextEndpoint | Fatal
+"""What a policy decides: one of these."""
 
 
 @attrs.frozen
@@ -124,6 +125,9 @@ _FIVE_MINUTES: Final = _Patience(seconds=300)
 
 _AT_THE_CAP: Final = (15.25, 30.25)
 _SECOND_RESTART: Final = (5.0, 30.0)
+_RESTARTS: Final = 3
+"""In a row: so many may be a rolling deployment.  More are a loop, and waiting 17.5 s on average
+would be more than 40 connections in ten minutes now and then."""
 
 
 @attrs.frozen
@@ -226,7 +230,7 @@ def classify(loss: Loss, phase: Phase) -> Decision:
     if rule.name == "close 1013":
         delay = _AT_THE_CAP
     elif rule.name == "close 1012" and loss.repeated > 1:
-        delay = _SECOND_RESTART
+        delay = _SECOND_RESTART if loss.repeated <= _RESTARTS else _AT_THE_CAP
     return rule.decision(reason, delay)
 
 

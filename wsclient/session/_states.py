@@ -7,7 +7,7 @@ No state but ``READY`` and the final ones lacks something that ends it:
 - ``CONNECTING``: ``ConnectionOptions.connect_timeout``
 - ``ESTABLISHING``: ``ConnectionOptions.establish_timeout``
 - ``WAITING``: the delay that the retry policy gave
-- ``DRAINING``: the time given to ``drain()``
+- ``DRAINING``: whoever asked to drain closes the channel, after the time that it gave it
 """
 
 from __future__ import annotations
@@ -119,9 +119,11 @@ class States:
         Returns:
             The state that ended the wait: one of ``states``, or a final one.
         """
-        await trio.lowlevel.checkpoint()
         if self.state in states or self.state.is_final:
-            return self.state
+            state = self.state
+            await trio.lowlevel.checkpoint()
+            return state
+        # Listening from the first step on: a checkpoint before would miss what comes meanwhile.
         waiter = _Waiter(states)
         self._waiters.append(waiter)
         try:

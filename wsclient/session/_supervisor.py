@@ -306,7 +306,9 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
-        self._inbox.put([(gap, 0)])
+        # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
+        if not self._inbox.amend(lambda item: _joined(item, gap)):
+            self._inbox.put([(gap, 0)])
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
@@ -390,6 +392,13 @@ class Supervisor:
 async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
     await connection.wait_closed()
     scope.cancel()
+
+
+def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
+    """One gap from the beginning of ``item`` to the end of ``gap``, if ``item`` is one."""
+    if not isinstance(item, Gap):
+        return None
+    return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)
 
 
 def _nobody() -> None:

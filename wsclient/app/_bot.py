@@ -97,7 +97,7 @@ class Bot:
         self._channel: DurableChannel | None = None
         self._receiving: trio.CancelScope | None = None
         self._is_stopping = False
-        self.unhandled = 0
+        self.unhandled: int = 0
         """Messages for whose type there is no handler."""
 
     @property

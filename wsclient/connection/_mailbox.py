@@ -41,7 +41,7 @@ class Mailbox(Generic[T]):
         self._takers = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._until_checkpoint = 0
-        self.peak = 0
+        self.peak: int = 0
         """The largest number of items that have waited."""
 
     def __len__(self) -> int:

@@ -13,10 +13,10 @@ class Ping:
     __slots__ = ("answered", "payload", "resolved", "sent_at")
 
     def __init__(self, payload: bytes, sent_at: float) -> None:
-        self.payload = payload
-        self.sent_at = sent_at
-        self.resolved = trio.Event()
-        self.answered = False
+        self.payload: bytes = payload
+        self.sent_at: float = sent_at
+        self.resolved: trio.Event = trio.Event()
+        self.answered: bool = False
 
 
 class Pings:

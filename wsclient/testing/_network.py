@@ -56,13 +56,13 @@ class _Pipe:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.data = bytearray()
+        self.data: bytearray = bytearray()
         self.ended = False
         """Nothing more will be sent."""
         self.abandoned = False
         """Nobody will receive any more."""
         self.is_reset = False
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     @property
     def room(self) -> int:

@@ -62,7 +62,7 @@ class Log:
     def __init__(self) -> None:
         self.visits: list[Visit] = []
         self.messages: list[str | bytes] = []
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def add_visit(self, visit: Visit) -> None:
         """Somebody came."""

@@ -130,8 +130,12 @@ class ServerConnection:
         if self._is_closing or self.visit.close is not None:
             return False
         return self._stage is _Stage.HEALTHY or (
-            self._stage is _Stage.STRUCK and self._fault.kind is FaultKind.NEVER_READS
+            self._stage is _Stage.STRUCK and self._may_send_when_struck
         )
+
+    @property
+    def _may_send_when_struck(self) -> bool:
+        return self._fault.kind is FaultKind.NEVER_READS
 
     @property
     def _is_dead(self) -> bool:
@@ -217,7 +221,7 @@ class ServerConnection:
         if self._is_closing or self.visit.close is not None:
             await trio.lowlevel.checkpoint()
             raise _Gone("the connection is closing")
-        await self._write(frame)
+        await self._write(frame, in_health=True)
 
     async def _send_close(self, code: int, reason: str) -> None:
         if self._is_closing:
@@ -226,8 +230,11 @@ class ServerConnection:
         self._is_closing = True
         await self._write(_frames.encode_close(code, reason))
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, *, in_health: bool = False) -> None:
         async with self._turn:
+            # Asked when it is our turn: the fault may have struck while we waited.
+            if in_health and self._stage is _Stage.STRUCK and not self._may_send_when_struck:
+                raise _Gone("the fault has struck")
             if self._is_torn:
                 # Half a frame is on the wire: whatever followed would be read as its other half.
                 self._end(reset)
@@ -470,7 +477,9 @@ class ServerConnection:
                     self.visit.pings.append(Heard(bytes(payload), trio.current_time()))
                     self._log.changed.unpark_all()
                     if self.is_open:
-                        await self._write(_frames.encode_control(_frames.PONG, bytes(payload)))
+                        await self._write(
+                            _frames.encode_control(_frames.PONG, bytes(payload)), in_health=True
+                        )
                 case Pong(payload=payload):
                     self.visit.pongs.append(Heard(bytes(payload), trio.current_time()))
                     self._log.changed.unpark_all()

@@ -1,0 +1,128 @@
+"""What can be asked for, and how mistakes are answered."""
+
+from __future__ import annotations
+
+import pytest
+
+import wsclient
+from wsclient.cli._arguments import DemoArguments, ListenArguments, complain, parse
+
+URL = "wss://feed.example/ws"
+CANARY = "canary"
+
+
+def test_listening_needs_a_url_only():
+    assert ListenArguments(
+        url=URL, messages=(), headers=(), subprotocols=(), json=False, quiet=False
+    ) == parse(["listen", URL])
+
+
+def test_listening_takes_messages_headers_and_subprotocols_in_their_order():
+    argv = ["listen", "--send", "a", URL, "--send", "", "-H", "X-A: 1", "--header=X-B:2:3"]
+    argv += ["--subprotocol", "v2", "--subprotocol", "v1", "--json", "--quiet"]
+
+    assert ListenArguments(
+        url=URL,
+        messages=("a", ""),
+        headers=(("X-A", "1"), ("X-B", "2:3")),
+        subprotocols=("v2", "v1"),
+        json=True,
+        quiet=True,
+    ) == parse(argv)
+
+
+def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
+    assert DemoArguments(seconds=15, seed=None, json=False, plain=False) == parse(["demo"])
+    assert DemoArguments(seconds=4.5, seed=7, json=True, plain=True) == parse(
+        ["demo", "--seconds", "4.5", "--seed", "7", "--json", "--plain"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["listen"], "the following arguments are required: URL"),
+        (["listen", URL, URL], "too many arguments"),
+        (["listen", URL, "--bogus"], "unknown option --bogus"),
+        (["listen", URL, "--js"], "unknown option --js"),
+        (["listen", URL, "-x"], "unknown option -x"),
+        (["listen", URL, "--send"], "expected one argument"),
+        (["listen", URL, "--send", "\udc80"], "not valid Unicode"),
+        (["listen", URL, "--header", "X-A"], "a header is NAME:VALUE"),
+        (["listen", URL, "--header", ": 1"], "a header is NAME:VALUE"),
+        (["listen", URL, "--header", "X A: 1"], "a header is NAME:VALUE"),
+        (["demo", "--seconds", "soon"], "a number from 1 to 3600"),
+        (["demo", "--seconds", "0.5"], "a number from 1 to 3600"),
+        (["demo", "--seconds", "nan"], "a number from 1 to 3600"),
+        (["demo", "--seconds", "inf"], "a number from 1 to 3600"),
+        (["demo", "--seed", "x"], "a whole number"),
+        (["demo", URL], "too many arguments"),
+        ([URL], "`wsclient listen URL` listens to it"),
+        (["dance"], "unknown command; there are listen and demo"),
+        (["--bogus", "listen", URL], "unknown option --bogus"),
+        ([], "usage: wsclient"),
+    ],
+)
+def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+
+    printed = capsys.readouterr()
+
+    assert 2 == caught.value.code
+    assert complaint in printed.err
+    assert "" == printed.out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [f"wss://user:{CANARY}@feed.example/"],
+        ["--bogus", f"wss://user:{CANARY}@feed.example/"],
+        ["listen", URL, f"wss://user:{CANARY}@feed.example/"],
+        ["listen", URL, f"--token={CANARY}"],
+        ["listen", URL, f"-x{CANARY}"],
+        ["listen", URL, "--header", CANARY],
+        ["listen", URL, "--header", f"Bearer {CANARY}: x"],
+        ["listen", URL, "--hedaer", f"Authorization: {CANARY}"],
+        ["listen", "--header", f"Authorization: {CANARY}"],
+        ["demo", f"wss://user:{CANARY}@feed.example/"],
+        ["demo", "--seconds", CANARY],
+    ],
+)
+def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
+    with pytest.raises(SystemExit):
+        parse(argv)
+
+    assert CANARY not in "".join(capsys.readouterr())
+
+
+def test_arguments_do_not_show_url_and_headers():
+    arguments = parse(["listen", f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"])
+
+    assert CANARY not in repr(arguments)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--help"], ["listen", "demo", "--version"]),
+        (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
+        (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
+        (["--version"], [wsclient.__version__]),
+    ],
+)
+def test_help_and_version_go_to_the_standard_output(argv, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+
+    printed = capsys.readouterr()
+
+    assert 0 == caught.value.code
+    assert [] == [word for word in words if word not in printed.out]
+    assert "" == printed.err
+
+
+def test_a_complaint_is_safe_to_print(capsys):
+    assert 2 == complain("listen", "no\x1b[2J")
+    assert "wsclient listen: error: no\\x1b[2J\n" in capsys.readouterr().err

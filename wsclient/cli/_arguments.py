@@ -1,0 +1,252 @@
+"""What can be asked for on the command line.
+
+argparse quotes what it does not understand, and what it does not understand may be a URL with a
+password or a header with a token.  So nothing is left to it that it would quote: the command is
+looked up here, and unknown options are named without their values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+import attrs
+
+import wsclient
+
+from ._text import escape
+
+_MAIN_HELP: Final = """\
+commands:
+  listen URL    print what a server sends, across any number of connections
+  demo          see a server die in different ways, and a channel live through it
+
+`wsclient COMMAND --help` tells more.
+"""
+
+_LISTEN_HELP: Final = """\
+Messages go to the standard output, one a line: control characters are escaped (a line end becomes
+\\n), and a binary message is written as "[binary, 2 bytes] 6869".
+The story of the connection goes to the standard error.
+
+With --json both go to the standard output, one object a line, in ASCII:
+  {"event": "message", "text": "…"}        a text message
+  {"event": "message", "base64": "…"}      a binary message
+  {"event": "gap_detected", "gap": {…}}    in its place between the messages
+  {"event": "connection_lost", …}          and so on: the classes of wsclient's events, in lower
+                                           case with underscores, with the fields of these classes
+
+Exit status: 0 when asked to stop (SIGTERM, or nobody reads the output any more), 1 when the channel
+gave up (the standard error says why), 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+"""
+
+_DEMO_HELP: Final = """\
+A server on this machine sends numbers and dies in different ways; one channel receives them, and
+sends numbers of its own. In the end everything is accounted for.
+
+On a terminal, and with rich installed, this is a picture that moves; otherwise it is lines.
+
+Exit status: 0 if nothing is unaccounted for (also when asked to stop), 1 if something is, 2 for
+wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+"""
+
+# RFC 9110 §5.6.2
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@attrs.frozen(kw_only=True)
+class ListenArguments:
+    """``wsclient listen``."""
+
+    url: str = attrs.field(repr=False)
+    messages: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    subprotocols: tuple[str, ...]
+    json: bool
+    quiet: bool
+
+
+@attrs.frozen(kw_only=True)
+class DemoArguments:
+    """``wsclient demo``."""
+
+    seconds: float
+    seed: int | None
+    json: bool
+    plain: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in two lines what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(self.prog.removeprefix("wsclient").strip(), message)
+        sys.exit(2)
+
+
+def complain(command: str, message: str) -> int:
+    """Say what is wrong with the arguments; return the exit status."""
+    name = f"wsclient {command}".rstrip()
+    print(f"{name}: error: {escape(message)}\nTry '{name} --help'.", file=sys.stderr)
+    return 2
+
+
+def parse(argv: Sequence[str]) -> ListenArguments | DemoArguments:
+    """Read the arguments.
+
+    Raises:
+        SystemExit: The help was asked for and printed (0), or something is wrong and was said (2).
+    """
+    parser = _Parser(
+        prog="wsclient",
+        description="A WebSocket client that reconnects, and says what it may have missed.",
+        epilog=_MAIN_HELP,
+        usage="wsclient [--help] [--version] COMMAND …",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"wsclient {wsclient.__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    given = _known(parser, argv)
+    if given.command is None:
+        parser.print_help(sys.stderr)
+        sys.exit(2)
+    if "://" in given.command:
+        parser.error("what shall be done with the URL? `wsclient listen URL` listens to it")
+    if given.command not in _COMMANDS:
+        parser.error("unknown command; there are listen and demo")
+    return _COMMANDS[given.command](given.rest)
+
+
+def _parse_listen(argv: Sequence[str]) -> ListenArguments:
+    parser = _Parser(
+        prog="wsclient listen",
+        description="Print what a server sends, across any number of connections, until stopped.",
+        epilog=_LISTEN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        help="ws:// or wss://; user:password@ becomes an Authorization header",
+    )
+    parser.add_argument(
+        "--send",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        type=_text,
+        help="send this message, once, as soon as there is a connection; repeatable",
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        metavar="NAME:VALUE",
+        action="append",
+        default=[],
+        type=_header,
+        help="send this header with each opening handshake; repeatable",
+    )
+    parser.add_argument(
+        "--subprotocol",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="offer this subprotocol; repeatable, the preferred one first",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print messages and events as JSON, one object a line"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print messages only, not the story")
+    given = _known(parser, argv)
+    return ListenArguments(
+        url=given.url,
+        messages=tuple(given.send),
+        headers=tuple(given.header),
+        subprotocols=tuple(given.subprotocol),
+        json=given.json,
+        quiet=given.quiet,
+    )
+
+
+def _parse_demo(argv: Sequence[str]) -> DemoArguments:
+    parser = _Parser(
+        prog="wsclient demo",
+        description="See a server die in different ways, and a channel live through it.",
+        epilog=_DEMO_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--seconds",
+        metavar="N",
+        type=_duration,
+        default=15.0,
+        help="how long it takes, about (default: 15)",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=_seed, help="draw the waits between attempts from this seed"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print events and the summary as JSON, one a line"
+    )
+    parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
+    given = _known(parser, argv)
+    return DemoArguments(seconds=given.seconds, seed=given.seed, json=given.json, plain=given.plain)
+
+
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], ListenArguments | DemoArguments]]] = {
+    "listen": _parse_listen,
+    "demo": _parse_demo,
+}
+
+
+def _known(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
+    given, unknown = parser.parse_known_args(argv)
+    for argument in unknown:
+        if argument.startswith("--"):
+            parser.error(f"unknown option {argument.partition('=')[0]}")
+        if argument.startswith("-"):
+            parser.error(f"unknown option {argument[:2]}")
+    if unknown:
+        parser.error("too many arguments")
+    return given
+
+
+def _text(argument: str) -> str:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not valid Unicode") from None
+    return argument
+
+
+def _header(argument: str) -> tuple[str, str]:
+    name, colon, value = argument.partition(":")
+    if not colon or not _TOKEN.fullmatch(name):
+        # Not quoted: what stands in the wrong place may be the token.
+        raise argparse.ArgumentTypeError("a header is NAME:VALUE, such as 'X-Room: 5'")
+    return name, value.strip(" \t")
+
+
+def _duration(argument: str) -> float:
+    try:
+        duration = float(argument)
+    except ValueError:
+        duration = math.nan
+    if not 1 <= duration <= 3600:
+        raise argparse.ArgumentTypeError("a number from 1 to 3600 is expected")
+    return duration
+
+
+def _seed(argument: str) -> int:
+    try:
+        return int(argument)
+    except ValueError:
+        raise argparse.ArgumentTypeError("a whole number is expected") from None

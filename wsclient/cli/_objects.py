@@ -1,0 +1,54 @@
+"""Messages and events as JSON objects, one a line.
+
+Each has an ``event``.  For a message this is ``message``, with ``text``, or with ``base64`` for a
+binary one.  For everything else it is the name of a class of wsclient's events in lower case with
+underscores (``connection_lost``), with that class' fields.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import attrs
+
+import wsclient
+
+
+def message_object(message: str | bytes) -> dict[str, Any]:
+    """A message."""
+    if isinstance(message, str):
+        return {"event": "message", "text": message}
+    return {"event": "message", "base64": base64.b64encode(message).decode("ascii")}
+
+
+def event_object(event: wsclient.Event) -> dict[str, Any]:
+    """An event, with all its fields."""
+    return {"event": _snake_case(type(event).__name__), **_fields(event)}
+
+
+def json_line(values: Mapping[str, Any]) -> str:
+    """An object as one line of ASCII, which no terminal can take for a command."""
+    return json.dumps(values, ensure_ascii=True)
+
+
+def _fields(value: attrs.AttrsInstance) -> dict[str, Any]:
+    return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    if isinstance(value, float):
+        return round(value, 6)
+    return _fields(value) if attrs.has(type(value)) else value
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

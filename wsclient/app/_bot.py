@@ -79,6 +79,8 @@ class Bot:
         limits: Limits | None = None,
         observers: Iterable[Observer] | None = None,
     ) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"key must be str, not {type(key).__name__}")
         self._url = url
         self._key = key
         self._codec: Codec = JsonCodec() if codec is None else codec
@@ -97,6 +99,8 @@ class Bot:
         self._channel: DurableChannel | None = None
         self._receiving: trio.CancelScope | None = None
         self._is_stopping = False
+        self._timers_at_work = 0
+        self._timer_done = trio.lowlevel.ParkingLot()
         self.unhandled: int = 0
         """Messages for whose type there is no handler."""
 
@@ -210,11 +214,14 @@ class Bot:
                         nursery.start_soon(self._keep_time, seconds, timer)
                     task_status.started(channel)
                     await self._handle_messages(channel)
+                    self._is_stopping = True
+                    while self._timers_at_work:
+                        await self._timer_done.park()
             finally:
                 self._channel = None
 
     def stop(self) -> None:
-        """Let the handler at work finish, what was sent be written, and :meth:`serve` return."""
+        """Let the handlers at work finish, what was sent be written, and :meth:`serve` return."""
         self._is_stopping = True
         if self._receiving is not None:
             self._receiving.cancel()
@@ -285,10 +292,18 @@ class Bot:
 
     async def _keep_time(self, seconds: float, timer: Route) -> None:
         context = Context(self, self.channel)
+        due = trio.current_time()
         while True:
-            due = trio.current_time() + seconds
+            due = max(due + seconds, trio.current_time())
             await trio.sleep_until(due)
-            await self._call(timer, subject=f"every {seconds:g} s", context=context)
+            if self._is_stopping:
+                return
+            self._timers_at_work += 1
+            try:
+                await self._call(timer, subject=f"every {seconds:g} s", context=context)
+            finally:
+                self._timers_at_work -= 1
+                self._timer_done.unpark_all()
 
     async def _call(self, handler: Route, *args: Any, subject: str, context: Context) -> None:
         try:

@@ -43,7 +43,10 @@ def route(handler: Handler, *, takes: int) -> Route:
     """
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-    signature = inspect.signature(handler)
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # Some of the builtin functions do not tell.
+        return Route(handler, wants_context=False)
     wants_context = "context" in signature.parameters
     try:
         signature.bind(*[None] * takes, **({"context": None} if wants_context else {}))

@@ -42,6 +42,8 @@ _LEVELS: Final[dict[type[Event], str]] = {
     events.ChannelGaveUp: "error",
 }
 
+_RECORDS_OWN: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message"})
+
 _NAMES: Final = {
     kind: "".join(
         " " + letter.lower() if letter.isupper() else letter for letter in kind.__name__
@@ -92,7 +94,9 @@ def _render_for_stdlib(
     # Quoted: a close reason is the peer's text, and must not look like a line of ours.
     values = "".join(f" {name}={value!r}" for name, value in entry.items() if name != "event")
     event = entry.pop("event")
-    return ("%s%s", event, values), {"extra": dict(entry), "exc_info": exc_info}
+    # A context variable may be called as a record's own attribute, which logging refuses.
+    extra = {name: value for name, value in entry.items() if name not in _RECORDS_OWN}
+    return ("%s%s", event, values), {"extra": extra, "exc_info": exc_info}
 
 
 def _default_logger() -> Any:

@@ -179,12 +179,12 @@ class Supervisor:
         self.attempts += 1
         began = trio.current_time()
         self._observe(events.ConnectionAttempted(**place))
-        try:
-            connection = await self._connect()
-        except HandshakeError as error:
+        connection = await self._connect()
+        if isinstance(connection, HandshakeError):
             duration = trio.current_time() - began
-            self._observe(events.ConnectionFailed(**place, cause=str(error), duration=duration))
-            return loss_from(error, self._now())
+            cause = str(connection)
+            self._observe(events.ConnectionFailed(**place, cause=cause, duration=duration))
+            return loss_from(connection, self._now())
         self.connection = connection
         self.epoch += 1
         self._states.advance(Step.OPENED)
@@ -217,21 +217,26 @@ class Supervisor:
         )
         return loss
 
-    async def _connect(self) -> WebSocketConnection:
+    async def _connect(self) -> WebSocketConnection | HandshakeError:
+        """Connect, or return why not."""
         settings = self._settings
         options = settings.connection
         with trio.move_on_after(options.connect_timeout):
-            return await connect_websocket_url(
-                self._nursery,
-                settings.url,
-                settings.ssl_context,
-                subprotocols=options.subprotocols,
-                extra_headers=options.extra_headers,
-                message_queue_size=options.message_queue_size,
-                max_message_size=options.max_message_size,
-                receive_buffer_size=options.receive_buffer_size,
-            )
-        raise ConnectionTimeout(
+            try:
+                return await connect_websocket_url(
+                    self._nursery,
+                    settings.url,
+                    settings.ssl_context,
+                    subprotocols=options.subprotocols,
+                    extra_headers=options.extra_headers,
+                    message_queue_size=options.message_queue_size,
+                    max_message_size=options.max_message_size,
+                    receive_buffer_size=options.receive_buffer_size,
+                )
+            except HandshakeError as error:
+                _forget_frames(error)
+                return error
+        return ConnectionTimeout(
             f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
         )
 
@@ -392,6 +397,17 @@ class Supervisor:
 async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
     await connection.wait_closed()
     scope.cancel()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from ``error`` and from what caused it.
+
+    The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
+    and structlog's do) would print them wherever a failure is logged.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:

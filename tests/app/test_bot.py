@@ -1,0 +1,814 @@
+"""A bot: handlers in order, whose failures never touch the connection."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import tenacity
+import trio
+
+import wsclient
+from wsclient.events import (
+    ChannelState,
+    ConnectionLost,
+    ConnectionReady,
+    HandlerFailed,
+    MessageUndecoded,
+    Outcome,
+    StateChanged,
+)
+from wsclient.testing import NONE, REFUSE, REJECT_404, EventRecorder, Fault, FaultServer
+
+EVERY_SECOND = wsclient.RetryPolicy(wait=tenacity.wait_fixed(1))
+
+
+def says(*messages):
+    """A server's handler that says this, and listens."""
+
+    async def speak(connection):
+        for message in messages:
+            text = message if isinstance(message, (str, bytes)) else json.dumps(message)
+            await connection.send(text)
+        async for _ in connection:
+            pass
+
+    return speak
+
+
+@pytest.fixture
+async def serving(autojump_clock, network, nursery):
+    """``server = await serving(bot, *what the server says)``, once the bot serves."""
+
+    async def run(server, task_status):
+        async with server:
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def serving(bot, *messages, faults=()):
+        server = FaultServer(faults, network=network, handler=says(*messages))
+        await nursery.start(run, server)
+        await nursery.start(bot.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        return server
+
+    return serving
+
+
+@pytest.fixture
+def bot(recorder):
+    return wsclient.Bot("ws://server.test", retry=EVERY_SECOND, observers=[recorder])
+
+
+# --- handlers -----------------------------------------------------------------------------------
+
+
+async def test_a_message_goes_to_the_handlers_of_its_type(autojump_clock, bot, serving):
+    calls = []
+
+    @bot.on("trade")
+    def trade(message):
+        calls.append(("trade", message))
+
+    @bot.on("quote")
+    async def quote(message):
+        await trio.sleep(0.1)
+        calls.append(("quote", message))
+
+    await serving(bot, {"type": "quote", "n": 1}, {"type": "trade", "n": 2}, {"type": "else"})
+    await trio.sleep(1)
+
+    assert [
+        ("quote", {"type": "quote", "n": 1}),
+        ("trade", {"type": "trade", "n": 2}),
+    ] == calls
+    assert 1 == bot.unhandled
+
+
+async def test_messages_are_handled_in_order_one_after_the_other(autojump_clock, bot, serving):
+    began, ended = [], []
+
+    @bot.on("x")
+    async def handle(message):
+        began.append(message["n"])
+
+        assert len(began) == len(ended) + 1
+        await trio.sleep(1 / (message["n"] + 1))
+        ended.append(message["n"])
+
+    await serving(bot, *({"type": "x", "n": n} for n in range(20)))
+    await trio.sleep(10)
+
+    assert list(range(20)) == began == ended
+
+
+async def test_several_handlers_of_one_type_are_called_in_order_of_registration(
+    autojump_clock, bot, serving
+):
+    calls = []
+
+    @bot.on("x")
+    async def first(message):
+        await trio.sleep(1)
+        calls.append("first")
+
+    @bot.on("x")
+    def second(message):
+        calls.append("second")
+
+    await serving(bot, {"type": "x"}, {"type": "x"})
+    await trio.sleep(5)
+
+    assert ["first", "second"] * 2 == calls
+
+
+async def test_registering_gives_the_function_back(bot):
+    def handler(message):
+        pass
+
+    async def hook(connection):
+        pass
+
+    def timer():
+        pass
+
+    assert handler is bot.on("x")(handler)
+    assert hook is bot.on_connect(hook)
+    assert timer is bot.every(1)(timer)
+
+
+async def test_the_context_has_the_bot_the_channel_and_the_message(autojump_clock, bot, serving):
+    contexts = []
+
+    @bot.on("x")
+    async def handle(message, context):
+        contexts.append(context)
+        receipt = await context.send({"type": "reply"})
+
+        assert Outcome.WRITTEN is await receipt.wait()
+
+    server = await serving(bot, '{"type": "x"}', b'{"type": "x"}')
+    await server.wait_messages(2)
+
+    assert ['{"type":"reply"}'] * 2 == server.messages
+    assert [bot] * 2 == [context.bot for context in contexts]
+    assert [bot.channel] * 2 == [context.channel for context in contexts]
+    assert ['{"type": "x"}', b'{"type": "x"}'] == [context.message for context in contexts]
+
+
+async def test_the_field_of_the_type_can_be_chosen(autojump_clock, recorder, serving):
+    bot, calls = wsclient.Bot("ws://server.test", key="op", observers=[recorder]), []
+    bot.on("x")(calls.append)
+    await serving(bot, {"op": "x"}, {"type": "x"})
+    await trio.sleep(1)
+
+    assert [{"op": "x"}] == calls
+    assert ["the message has no field 'op' that names its type"] == [
+        str(event.error) for event in recorder.of(MessageUndecoded)
+    ]
+
+
+async def test_a_codec_of_ones_own_is_used(autojump_clock, recorder, serving):
+    class Lines:
+        def encode(self, value):
+            return value.encode()
+
+        def decode(self, message):
+            kind, _, rest = message.partition(" ")
+            if not rest:
+                raise wsclient.CodecError("no rest")
+            return {"type": kind, "rest": rest}
+
+    bot = wsclient.Bot("ws://server.test", codec=Lines(), observers=[recorder])
+    calls = []
+
+    @bot.on("greet")
+    async def greet(message, context):
+        calls.append(message["rest"])
+        await context.send("hello")
+
+    server = await serving(bot, "greet world", "alone")
+    await server.wait_messages(1)
+
+    assert ["world"] == calls
+    assert [b"hello"] == server.messages
+    assert ["no rest"] == [str(event.error) for event in recorder.of(MessageUndecoded)]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), ExceptionGroup("g", [OSError()])])
+async def test_s7_2_a_handler_that_raises_is_told_and_the_connection_lives_on(
+    autojump_clock, bot, recorder, serving, error
+):
+    calls = []
+
+    @bot.on("bad")
+    def bad(message):
+        raise error
+
+    @bot.on("bad")
+    def after_it(message):
+        calls.append("after it")
+
+    @bot.on("good")
+    def good(message):
+        calls.append("good")
+
+    server = await serving(bot, {"type": "bad"}, {"type": "good"})
+    await trio.sleep(1)
+
+    # The others of its type, and the messages after it.
+    assert ["after it", "good"] == calls
+    assert [
+        HandlerFailed(
+            channel="ws://server.test", handler=bad.__qualname__, subject="bad", error=error
+        )
+    ] == recorder.of(HandlerFailed)
+    assert [] == recorder.of(ConnectionLost)
+    assert 1 == len(server.connections)
+
+
+async def test_s7_2_what_is_no_exception_ends_the_bot_as_itself(autojump_clock, bot, network):
+    class Interrupt(BaseException):
+        pass
+
+    mine = Interrupt()
+
+    @bot.on("x")
+    def handle(message):
+        raise mine
+
+    async with FaultServer(network=network, handler=says({"type": "x"})):
+        with pytest.raises(Interrupt) as caught:
+            await bot.serve()
+
+    assert mine is caught.value
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "size"),
+    [
+        ("not json", "not JSON: Expecting value", 8),
+        (b"\xff", "not JSON: not valid UTF-8", 1),
+        ("[1, 2]", "has no field 'type'", 6),
+        ("null", "has no field 'type'", 4),
+        ('{"no": "type"}', "has no field 'type'", 14),
+        ('{"type": 1}', "has no field 'type'", 11),
+        ('{"type": "größe", }', "not JSON", 21),
+    ],
+)
+async def test_a_message_that_cannot_be_decoded_is_told_and_skipped(
+    autojump_clock, bot, recorder, serving, message, text, size
+):
+    calls = []
+    bot.on("good")(calls.append)
+    await serving(bot, message, {"type": "good"})
+    await trio.sleep(1)
+    [event] = recorder.of(MessageUndecoded)
+
+    assert text in str(event.error)
+    assert size == event.size
+    assert [{"type": "good"}] == calls
+    assert 0 == bot.unhandled
+
+
+async def test_messages_for_whose_type_there_is_no_handler_are_counted(
+    autojump_clock, bot, recorder, serving
+):
+    await serving(bot, {"type": "a"}, {"type": "b"}, {"type": "a"})
+    await trio.sleep(1)
+
+    assert 3 == bot.unhandled
+    assert [] == recorder.of(MessageUndecoded)
+
+
+async def test_a_value_that_cannot_be_encoded_is_the_handlers_failure(
+    autojump_clock, bot, recorder, serving
+):
+    @bot.on("x")
+    async def handle(message, context):
+        await context.send(object())
+
+    await serving(bot, {"type": "x"})
+    await trio.sleep(1)
+
+    assert [wsclient.CodecError] == [type(event.error) for event in recorder.of(HandlerFailed)]
+
+
+# --- hooks and timers ---------------------------------------------------------------------------
+
+
+async def test_hooks_run_on_every_connection_in_order_before_anything_else(
+    autojump_clock, bot, recorder, serving
+):
+    @bot.on_connect
+    async def authenticate(connection):
+        await trio.sleep(0.5)
+        await connection.send_message("authenticate")
+
+    @bot.on_connect
+    async def subscribe(connection):
+        await connection.send_message("subscribe")
+
+    server = await serving(bot, faults=[Fault.reset(after_messages=3), NONE])
+    await bot.send("one")
+    await server.wait_over(1)
+    await bot.send("two")
+    await server.wait_messages(6)
+
+    assert [["authenticate", "subscribe", '"one"'], ["authenticate", "subscribe", '"two"']] == [
+        visit.messages for visit in server.connections
+    ]
+
+
+async def test_a_hook_that_raises_at_startup_ends_the_bot(autojump_clock, bot, network):
+    @bot.on_connect
+    async def subscribe(connection):
+        raise LookupError("no such stream")
+
+    async with FaultServer(network=network):
+        with pytest.raises(wsclient.ChannelFailed, match="no such stream"):
+            await bot.serve()
+
+
+async def test_timers_tick_at_their_interval(autojump_clock, bot, serving):
+    ticks = []
+
+    @bot.every(10)
+    def tick():
+        ticks.append(trio.current_time())
+
+    @bot.every(25)
+    async def tick_with_context(context):
+        ticks.append(("context", context.message, trio.current_time()))
+        await context.send("ping")
+
+    server = await serving(bot)
+    await trio.sleep(55)
+
+    assert [10, 20, ("context", None, 25), 30, 40, 50, ("context", None, 50)] == sorted(
+        ticks, key=lambda tick: tick if isinstance(tick, float) else tick[2] + 0.1
+    )
+    assert ['"ping"'] * 2 == server.messages
+
+
+async def test_a_timer_keeps_its_beat_though_its_calls_take_time(autojump_clock, bot, serving):
+    began = []
+
+    @bot.every(10)
+    async def tick():
+        began.append(trio.current_time())
+        await trio.sleep(4)
+
+    await serving(bot)
+    await trio.sleep(45)
+
+    assert [10, 20, 30, 40] == began
+
+
+async def test_a_call_that_takes_longer_than_an_interval_delays_the_next(
+    autojump_clock, bot, serving
+):
+    began = []
+
+    @bot.every(10)
+    async def tick():
+        began.append(trio.current_time())
+        await trio.sleep(25 if len(began) == 1 else 0)
+
+    await serving(bot)
+    await trio.sleep(60)
+
+    # At once when it is over, and then on the new beat: nothing is made up for.
+    assert [10, 35, 45, 55] == began
+
+
+async def test_a_timer_that_raises_ticks_on(autojump_clock, bot, recorder, serving):
+    @bot.every(10)
+    def tick():
+        raise LookupError("mine")
+
+    await serving(bot)
+    await trio.sleep(35)
+
+    assert [("every 10 s", tick.__qualname__)] * 3 == [
+        (event.subject, event.handler) for event in recorder.of(HandlerFailed)
+    ]
+
+
+async def test_timers_tick_during_an_outage_and_do_not_wait_for_handlers(
+    autojump_clock, bot, serving
+):
+    ticks = []
+
+    @bot.every(1)
+    def tick():
+        ticks.append(trio.current_time())
+
+    @bot.on("x")
+    async def slow(message):
+        await trio.sleep(100)
+
+    await serving(bot, {"type": "x"}, faults=[Fault.reset(after=2), REFUSE])
+    await trio.sleep(9.5)
+
+    assert list(range(1, 10)) == ticks
+
+
+# --- serving and stopping -----------------------------------------------------------------------
+
+
+async def test_a_bot_has_its_channel_while_it_serves(autojump_clock, bot, network, nursery):
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = bot.channel
+    with pytest.raises(RuntimeError, match="not serving"):
+        await bot.send("x")
+    async with FaultServer(network=network):
+        channel = await nursery.start(bot.serve)
+
+        assert channel is bot.channel
+        with pytest.raises(RuntimeError, match="serving already"):
+            await bot.serve()
+        bot.stop()
+        await channel.wait_state(ChannelState.CLOSED)
+        await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = bot.channel
+
+
+async def test_stop_ends_a_bot_that_waits(autojump_clock, bot, network):
+    async with FaultServer(network=network) as server, trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await bot.channel.wait_ready()
+        await trio.sleep(5)
+        bot.stop()
+    # Out of the nursery: it returned.
+    assert 5 == trio.current_time()
+    assert 1000 == server.connections[0].close.code
+
+
+async def test_stop_lets_a_handler_finish_and_what_it_sent_be_written(autojump_clock, bot, network):
+    calls = []
+
+    @bot.on("x")
+    async def handle(message, context):
+        await trio.sleep(3)
+        await context.send("done")
+        calls.append(message["n"])
+
+    messages = [{"type": "x", "n": n} for n in range(3)]
+    async with FaultServer(network=network, handler=says(*messages)) as server:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bot.serve)
+            await trio.sleep(1)
+            bot.stop()
+
+        assert 3 == trio.current_time()
+    # The one at work, and no other.
+    assert [0] == calls
+    assert ['"done"'] == server.messages
+
+
+async def test_stop_lets_a_timers_call_finish_too(autojump_clock, bot, network):
+    calls = []
+
+    @bot.every(1)
+    async def tick(context):
+        await trio.sleep(2)
+        await context.send("done")
+        calls.append(trio.current_time())
+
+    @bot.every(1.2)
+    def another():
+        calls.append("another")
+
+    async with FaultServer(network=network) as server:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bot.serve)
+            await trio.sleep(1.1)
+            bot.stop()
+
+        assert 3 == trio.current_time()
+    assert [3] == calls
+    assert ['"done"'] == server.messages
+
+
+async def test_a_handler_may_stop_its_bot(autojump_clock, bot, network):
+    @bot.on("bye")
+    def bye(message, context):
+        context.bot.stop()
+
+    async with FaultServer(network=network, handler=says({"type": "bye"})):
+        await bot.serve()
+    assert 0 == trio.current_time()
+
+
+async def test_stop_writes_what_was_sent_during_an_outage(autojump_clock, bot, network):
+    async with FaultServer([REFUSE, REFUSE, NONE], network=network) as server:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bot.serve)
+            receipt = await bot.send("owed")
+            bot.stop()
+
+        assert 2 == trio.current_time()
+    assert ['"owed"'] == server.messages
+    assert Outcome.WRITTEN is receipt.outcome
+
+
+async def test_a_bot_can_serve_again(autojump_clock, bot, network):
+    calls = []
+
+    @bot.on("x")
+    def handle(message, context):
+        calls.append(message)
+        context.bot.stop()
+
+    async with FaultServer(network=network, handler=says({"type": "x"})) as server:
+        await bot.serve()
+        await bot.serve()
+    assert 2 == len(calls) == len(server.connections)
+
+
+async def test_stopping_a_bot_that_does_not_serve_does_nothing(autojump_clock, bot, network):
+    bot.stop()
+    async with FaultServer(network=network), trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await trio.sleep(5)
+
+        assert ChannelState.READY is bot.channel.state
+        bot.stop()
+
+
+async def test_a_bot_whose_channel_is_closed_returns(autojump_clock, bot, network):
+    async with FaultServer(network=network), trio.open_nursery() as nursery:
+        channel = await nursery.start(bot.serve)
+        await channel.wait_ready()
+        await channel.aclose()
+    assert 0 == trio.current_time()
+
+
+async def test_cancelling_a_bot_ends_it_at_once(autojump_clock, bot, recorder, network):
+    calls = []
+
+    @bot.on("x")
+    async def handle(message):
+        await trio.sleep(100)
+        calls.append(message)
+
+    async with FaultServer(network=network, handler=says({"type": "x"})):
+        with trio.move_on_after(5) as scope:
+            await bot.serve()
+    assert scope.cancelled_caught
+    assert 5 == trio.current_time()
+    assert [] == calls
+    assert ChannelState.CLOSED is recorder.of(StateChanged)[-1].state
+
+
+async def test_a_channel_that_gives_up_ends_its_bot(autojump_clock, bot, network):
+    async with FaultServer([REJECT_404], network=network):
+        with pytest.raises(wsclient.ChannelFailed, match="HTTP 404"):
+            await bot.serve()
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = bot.channel
+
+
+async def test_a_bot_rides_out_outages(autojump_clock, bot, recorder, network):
+    numbers = itertools.count(1)
+
+    async def feed(connection):
+        while True:
+            await connection.send(json.dumps({"type": "n", "n": next(numbers)}))
+            await trio.sleep(1)
+
+    received = []
+    bot.on("n")(lambda message: received.append(message["n"]))
+    story = [Fault.reset(after=5.5), REFUSE, Fault.close(1012, after=5.5), NONE]
+    async with FaultServer(story, network=network, handler=feed), trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await recorder.wait_for(ConnectionReady, count=3)
+        await trio.sleep(5.5)
+        bot.stop()
+
+    assert sorted(set(received)) == received
+    assert len(received) > 15
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [None, 1, b"x", lambda message: None])
+def test_a_handler_is_registered_for_a_type(bot, kind):
+    with pytest.raises(TypeError, match=r"bot\.on needs a message's type"):
+        bot.on(kind)
+
+
+@pytest.mark.parametrize("handler", [None, "x", lambda: None, lambda one, two: None])
+def test_a_handler_that_cannot_be_called_is_refused_when_it_is_registered(bot, handler):
+    with pytest.raises(TypeError, match=r"handler must be callable|must take one argument"):
+        bot.on("x")(handler)
+
+
+@pytest.mark.parametrize("seconds", [None, "1", True, lambda: None])
+def test_an_interval_is_a_number(bot, seconds):
+    with pytest.raises(TypeError, match=r"bot\.every needs seconds"):
+        bot.every(seconds)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_an_interval_is_above_zero(bot, seconds):
+    with pytest.raises(ValueError, match="above 0"):
+        bot.every(seconds)
+
+
+def test_a_timer_needs_no_argument(bot):
+    with pytest.raises(TypeError, match="must take no argument"):
+        bot.every(1)(lambda message: None)
+
+
+@pytest.mark.parametrize("hook", [None, "hook", 1])
+def test_a_hook_is_a_function(bot, hook):
+    with pytest.raises(TypeError, match="a hook must be callable"):
+        bot.on_connect(hook)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"key": 1}, "key must be str, not int"),
+        ({"observers": 1}, "observers"),
+        ({"observers": [1]}, "an observer must be callable"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_when_the_bot_is_made(options, text):
+    with pytest.raises(TypeError, match=text):
+        wsclient.Bot("ws://server.test", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"url": "http://server.test"}, ValueError, "scheme"),
+        ({"url": None}, TypeError, "URL must be str"),
+        ({"url": "ws://x", "retry": 3}, TypeError, "retry must be RetryPolicy"),
+        ({"url": "ws://x", "name": 3}, TypeError, "name must be str"),
+    ],
+)
+async def test_what_only_the_channel_can_tell_is_refused_when_the_bot_serves(options, error, text):
+    bot = wsclient.Bot(**options)
+    with pytest.raises(error, match=text):
+        await bot.serve()
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = bot.channel
+
+
+# --- run(): a program, and signals --------------------------------------------------------------
+
+PROGRAM = """
+import sys
+import trio
+import wsclient
+
+bot = wsclient.Bot(sys.argv[1])
+
+@bot.on_connect
+async def greet(connection):
+    await connection.send_message("here")
+
+@bot.on("work")
+async def work(message, context):
+    await context.send("working")
+    await trio.sleep(message["seconds"])
+    await context.send("done")
+
+bot.run()
+print("returned")
+"""
+
+
+async def start_program(nursery, url):
+    """Start the program; gives the process, and a function that waits for its end."""
+    ends, end = trio.open_memory_channel(1)
+
+    async def run(task_status):
+        completed = await trio.run_process(
+            [sys.executable, "-W", "error", "-c", PROGRAM, url],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            task_status=task_status,
+        )
+        await ends.send(completed)
+
+    return await nursery.start(run), end.receive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_a_program_without_a_traceback(nursery, number):
+    async with FaultServer() as server:
+        process, wait = await start_program(nursery, server.url)
+        with trio.fail_after(20):
+            await server.wait_messages(1)
+            process.send_signal(number)
+            completed = await wait()
+
+    assert (0, b"returned\n", b"") == (
+        completed.returncode,
+        completed.stdout,
+        completed.stderr,
+    )
+    assert 1000 == server.connections[0].close.code
+
+
+async def test_a_signal_lets_the_handler_at_work_finish(nursery):
+    work = {"type": "work", "seconds": 0.5}
+    async with FaultServer(handler=says(work, work)) as server:
+        process, wait = await start_program(nursery, server.url)
+        with trio.fail_after(20):
+            await server.wait_messages(2)
+            process.send_signal(signal.SIGINT)
+            completed = await wait()
+
+    assert ["here", '"working"', '"done"'] == server.messages
+    assert (0, b"returned\n", b"") == (
+        completed.returncode,
+        completed.stdout,
+        completed.stderr,
+    )
+
+
+async def test_a_second_signal_does_not_wait_for_the_handler(nursery):
+    async with FaultServer(handler=says({"type": "work", "seconds": 1000})) as server:
+        process, wait = await start_program(nursery, server.url)
+        with trio.fail_after(20):
+            await server.wait_messages(2)
+            process.send_signal(signal.SIGTERM)
+            await trio.sleep(0.3)
+
+            assert process.returncode is None
+            process.send_signal(signal.SIGTERM)
+            completed = await wait()
+
+    assert ["here", '"working"'] == server.messages
+    assert b"" == completed.stdout
+    assert 0 != completed.returncode
+    assert b"KeyboardInterrupt" in completed.stderr
+
+
+async def test_a_signal_during_an_outage_ends_a_program_at_once(nursery):
+    async with FaultServer() as server:
+        process, wait = await start_program(nursery, server.url)
+        with trio.fail_after(20):
+            await server.wait_messages(1)
+            await server.stop()
+            await trio.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            with trio.fail_after(2):
+                completed = await wait()
+
+    assert (0, b"returned\n", b"") == (
+        completed.returncode,
+        completed.stdout,
+        completed.stderr,
+    )
+
+
+def test_a_program_whose_channel_gives_up_says_why():
+    async def refuse():
+        async with FaultServer([REJECT_404]) as server:
+            return await trio.run_process(
+                [sys.executable, "-c", PROGRAM, server.url],
+                capture_stderr=True,
+                stdout=subprocess.DEVNULL,
+                check=False,
+            )
+
+    completed = trio.run(refuse)
+
+    assert 1 == completed.returncode
+    assert b"wsclient.errors.ChannelFailed: gave up on ws://127.0.0.1" in completed.stderr
+    assert b"HTTP 404" in completed.stderr
+
+
+async def test_a_bot_can_run_in_a_thread_that_gets_no_signals():
+    async with FaultServer(handler=says({"type": "bye"})) as server:
+        bot = wsclient.Bot(server.url, observers=[EventRecorder()])
+        threads = []
+
+        @bot.on("bye")
+        def bye(message):
+            threads.append(threading.current_thread())
+            bot.stop()
+
+        with trio.fail_after(20):
+            await trio.to_thread.run_sync(bot.run)
+
+    assert threads != [threading.main_thread()]
+    assert 1 == len(threads)

@@ -536,14 +536,19 @@ async def test_a_bot_can_serve_again(autojump_clock, bot, network):
     assert 2 == len(calls) == len(server.connections)
 
 
-async def test_stopping_a_bot_that_does_not_serve_does_nothing(autojump_clock, bot, network):
-    bot.stop()
-    async with FaultServer(network=network), trio.open_nursery() as nursery:
-        await nursery.start(bot.serve)
-        await trio.sleep(5)
+async def test_a_stop_that_comes_before_the_first_step_is_not_forgotten(
+    autojump_clock, bot, network
+):
+    async with FaultServer(network=network) as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bot.serve)
+            bot.stop()
 
-        assert ChannelState.READY is bot.channel.state
-        bot.stop()
+        assert 0 == trio.current_time()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bot.serve)
+            await server.wait_connections(1)
+            bot.stop()
 
 
 async def test_a_bot_whose_channel_is_closed_returns(autojump_clock, bot, network):
@@ -659,14 +664,13 @@ def test_an_option_that_cannot_work_is_refused_when_the_bot_is_made(options, tex
         ({"url": None}, TypeError, "URL must be str"),
         ({"url": "ws://x", "retry": 3}, TypeError, "retry must be RetryPolicy"),
         ({"url": "ws://x", "name": 3}, TypeError, "name must be str"),
+        ({"url": "ws://x", "codec": 5}, TypeError, "codec must be an object with encode"),
+        ({"url": "ws://x", "codec": wsclient.JsonCodec}, TypeError, "such as JsonCodec()"),
     ],
 )
-async def test_what_only_the_channel_can_tell_is_refused_when_the_bot_serves(options, error, text):
-    bot = wsclient.Bot(**options)
+def test_what_cannot_be_used_is_refused_when_the_bot_is_made(options, error, text):
     with pytest.raises(error, match=text):
-        await bot.serve()
-    with pytest.raises(RuntimeError, match="not serving"):
-        _ = bot.channel
+        wsclient.Bot(**options)
 
 
 # --- run(): a program, and signals --------------------------------------------------------------

@@ -7,7 +7,8 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection._writer import WRITE_SIZE, Posted, Writer
+from wsclient.connection._pings import Ping
+from wsclient.connection._writer import SLICE_SIZE, WRITE_SIZE, Posted, Writer
 from wsclient.protocol import ClientProtocol
 from wsclient.protocol._machine import Input
 
@@ -106,8 +107,8 @@ async def test_what_waits_is_written_at_once_in_order(stream, writer, nursery, f
 async def test_control_frames_go_first_and_the_source_last(stream, writer, nursery, frames_of):
     writer.source = Source(Message("source"))
     writer.post(text("caller"))
-    writer.post_control(Input.SEND_PONG, b"1")
-    writer.post_control(Input.SEND_PING, b"2")
+    writer.post_pong(b"1")
+    writer.post_ping(Ping(b"2", 0))
     nursery.start_soon(writer.run)
     await trio.testing.wait_all_tasks_blocked()
 
@@ -138,7 +139,8 @@ async def test_one_write_has_a_bounded_size(stream, writer, nursery, frames_of):
 
     # What the writer has not pulled was certainly not written.
     assert 13 == len(source.waiting)
-    assert WRITE_SIZE <= len(stream.writes[0]) < WRITE_SIZE + 11_000
+    assert WRITE_SIZE <= 7 * 10_000
+    assert SLICE_SIZE == len(stream.writes[0])
     assert not any(message.was_written for message in source.pulled)
 
     stream.may_write.set()
@@ -177,7 +179,7 @@ async def test_the_close_frame_is_the_last_and_what_waits_fails(stream, writer, 
     source = writer.source = Source(Message("source"))
     posted = text("waits")
     writer.post(posted)
-    writer.post_control(Input.SEND_PONG, b"1")
+    writer.post_pong(b"1")
     writer.post_close(4000, "bye")
     writer.post_close(1000, None)
     await writer.run()
@@ -210,7 +212,7 @@ async def test_after_a_close_frame_of_the_peer_no_pong_is_written(stream, frame,
     protocol = ClientProtocol(max_message_size=100)
     writer = Writer(stream, protocol)
     protocol.receive_data(frame(PING, b"1") + frame(CLOSE))
-    writer.post_control(Input.SEND_PONG, b"1")
+    writer.post_pong(b"1")
     writer.post_close(1005, None)
     await writer.run()
 
@@ -221,7 +223,7 @@ async def test_a_flood_of_pings_is_answered_with_the_newest_pongs(
     stream, writer, nursery, frames_of
 ):
     for number in range(10_000):
-        writer.post_control(Input.SEND_PONG, b"%d" % number)
+        writer.post_pong(b"%d" % number)
     nursery.start_soon(writer.run)
     await trio.testing.wait_all_tasks_blocked()
 

@@ -115,7 +115,10 @@ async def test_a_peer_that_answers_pings_is_kept_for_ever(autojump_clock, networ
     assert [] == recorder.of(ConnectionLost)
 
 
-async def test_s5_1_any_byte_is_life(autojump_clock, network, recorder):
+@pytest.mark.parametrize("interval", [5, 20])
+async def test_s5_1_any_byte_is_life(autojump_clock, network, recorder, interval):
+    heartbeat = HeartbeatOptions(interval=interval, timeout=20, jitter=0)
+
     async def talk(connection):
         while True:
             await trio.sleep(15)
@@ -124,7 +127,7 @@ async def test_s5_1_any_byte_is_life(autojump_clock, network, recorder):
     # It never reads our pings: what it says is all there is.
     async with (
         FaultServer([NEVER_READS], network=network, handler=talk) as server,
-        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+        wsclient.open_channel(server.url, heartbeat=heartbeat, observers=[recorder]) as channel,
     ):
         for _ in range(100):
             await channel.receive()

@@ -351,8 +351,13 @@ class Life:
         gaps = [event.gap for event in self.recorder.of(GapDetected)]
         epochs = [event.epoch for event in self.recorder.of(ConnectionReady)]
 
-        assert list(itertools.pairwise(epochs)) == [(gap.after, gap.before) for gap in gaps], "I8"
-        last, after_gap, before = None, False, epochs[0] if epochs else 0
+        # The gaps are a chain of the connections that were ready, and of those that were not but
+        # said something before they were lost.
+        chain = [gaps[0].after, *(gap.before for gap in gaps)] if gaps else epochs[:1]
+        assert list(itertools.pairwise(chain)) == [(gap.after, gap.before) for gap in gaps], "I8"
+        assert chain == sorted(set(chain))
+        assert set(epochs) <= set(chain), "I8"
+        last, after_gap, before = None, False, chain[0] if chain else 0
         for item in self.items:
             if isinstance(item, Gap):
                 # Nothing between two gaps is left out.  (They are one, unless the first was read

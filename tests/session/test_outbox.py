@@ -208,7 +208,7 @@ async def test_s2_7_refusing_wakes_whoever_waits_for_room(small, nursery):
     for _ in range(3):
         nursery.start_soon(send)
     await trio.testing.wait_all_tasks_blocked()
-    small.refuse(error)
+    small.refuse(lambda: error)
     await trio.testing.wait_all_tasks_blocked()
 
     assert [error] * 3 == raised
@@ -216,19 +216,43 @@ async def test_s2_7_refusing_wakes_whoever_waits_for_room(small, nursery):
     assert 2 == small.messages
 
 
-async def test_the_first_refusal_stands(outbox):
-    first, second = trio.ClosedResourceError("first"), trio.ClosedResourceError("second")
-    outbox.refuse(first)
-    outbox.refuse(second)
-    with pytest.raises(trio.ClosedResourceError, match="first"):
+async def test_the_last_refusal_counts_and_each_sender_gets_an_exception_of_its_own(outbox):
+    outbox.refuse(lambda: trio.ClosedResourceError("first"))
+    outbox.refuse(lambda: trio.ClosedResourceError("second"))
+    with pytest.raises(trio.ClosedResourceError, match="second") as one:
         await outbox.accept("a")
-    with pytest.raises(trio.ClosedResourceError, match="first"):
+    with pytest.raises(trio.ClosedResourceError, match="second") as other:
         outbox.accept_nowait("a")
+
+    assert one.value is not other.value
+
+
+async def test_a_sender_that_goes_lets_a_smaller_message_behind_it_in(autojump_clock):
+    outbox = Outbox(Limits(outbox_size=100))
+    outbox.accept_nowait("x" * 60)
+    async with trio.open_nursery() as nursery:
+        accepted = []
+
+        async def send(size, scope):
+            with scope:
+                await outbox.accept("x" * size)
+                accepted.append(size)
+
+        large = trio.CancelScope()
+        nursery.start_soon(send, 80, large)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(send, 30, trio.CancelScope())
+        await trio.testing.wait_all_tasks_blocked()
+        assert [] == accepted
+
+        large.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [30] == accepted
 
 
 async def test_what_was_accepted_before_a_refusal_still_flows_out(outbox):
     outbox.accept_nowait("a")
-    outbox.refuse(trio.ClosedResourceError())
+    outbox.refuse(trio.ClosedResourceError)
 
     assert ["a"] == drain(outbox)
 
@@ -378,7 +402,7 @@ async def test_s3_3_what_is_left_at_the_end_is_cancelled(outbox):
     receipts = [outbox.accept_nowait(text) for text in "abc"]
     tap = Tap(outbox)
     tap.pull()
-    outbox.refuse(trio.ClosedResourceError())
+    outbox.refuse(trio.ClosedResourceError)
     tap.close()
     outbox.cancel_all()
 

@@ -1136,12 +1136,16 @@ async def test_s7_1_what_a_users_function_raises_leaves_as_itself(
                 server.url, retry=RetryPolicy(**{where: function}), observers=[recorder]
             ) as channel:
                 receipt = await channel.send("waits")
-                await trio.sleep_forever()
+                # Not a quiet end, as after closing.
+                with pytest.raises(wsclient.ChannelFailed) as failed:
+                    await channel.receive()
+                raise failed.value
 
     assert mine is caught.value
+    assert mine is failed.value.__cause__
     assert wsclient.Outcome.CANCELLED is receipt.outcome
-    assert ChannelState.CLOSED is channel.state
-    assert 1 == len(recorder.of(ChannelClosed))
+    assert ChannelState.FAILED is channel.state
+    assert 1 == len(recorder.of(wsclient.ChannelGaveUp))
 
 
 async def test_a_wait_that_is_no_number_is_told_so(autojump_clock, network):

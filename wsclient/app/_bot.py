@@ -22,7 +22,14 @@ from wsclient.errors import CodecError
 from wsclient.events import Observer
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
 from wsclient.protocol import encoded_size
-from wsclient.session import ConnectHook, DurableChannel, Observers, Receipt, open_channel
+from wsclient.session import (
+    ConnectHook,
+    DurableChannel,
+    Observers,
+    Receipt,
+    call_hook,
+    open_channel,
+)
 
 from ._codec import Codec, JsonCodec
 from ._routing import Handler, Route, Routes, route
@@ -61,8 +68,7 @@ class Bot:
         observers: …
 
     Raises:
-        TypeError, ValueError: An argument cannot be used; raised by :meth:`serve` where only the
-            channel can tell.
+        TypeError, ValueError: An argument cannot be used.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class Bot:
         self._url = url
         self._key = key
         self._codec: Codec = JsonCodec() if codec is None else codec
+        _check_codec(self._codec)
         self._observe = Observers(observers)
         self._channel_options: dict[str, Any] = {
             "name": name,
@@ -93,6 +100,8 @@ class Bot:
             "retry": retry,
             "limits": limits,
         }
+        # Only to be told now, and not when it serves, what cannot be used.
+        open_channel(url, observers=(), **self._channel_options)
         self._routes = Routes()
         self._connect_hooks: list[ConnectHook] = []
         self._timers: list[tuple[float, Route]] = []
@@ -200,7 +209,6 @@ class Bot:
         """
         if self._channel is not None:
             raise RuntimeError("the bot is serving already")
-        self._is_stopping = False
         async with open_channel(
             self._url,
             on_connect=self._establish if self._connect_hooks else None,
@@ -219,6 +227,7 @@ class Bot:
                         await self._timer_done.park()
             finally:
                 self._channel = None
+                self._is_stopping = False
 
     def stop(self) -> None:
         """Let the handlers at work finish, what was sent be written, and :meth:`serve` return."""
@@ -253,7 +262,7 @@ class Bot:
 
     async def _establish(self, connection: WebSocketConnection) -> None:
         for hook in self._connect_hooks:
-            await hook(connection)
+            await call_hook(hook, connection)
 
     async def _handle_messages(self, channel: DurableChannel) -> None:
         while not self._is_stopping:
@@ -271,7 +280,7 @@ class Bot:
         try:
             value = self._codec.decode(message)
             kind = self._kind_of(value)
-        except CodecError as error:
+        except Exception as error:  # A codec of the user's may raise anything; the bot goes on.
             self._observe(
                 events.MessageUndecoded(
                     channel=channel.name, size=encoded_size(message), error=error
@@ -317,3 +326,9 @@ class Bot:
                     error=error,
                 )
             )
+
+
+def _check_codec(codec: object) -> None:
+    methods = (getattr(codec, "encode", None), getattr(codec, "decode", None))
+    if isinstance(codec, type) or not all(callable(method) for method in methods):
+        raise TypeError("codec must be an object with encode() and decode(), such as JsonCodec()")

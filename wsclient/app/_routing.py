@@ -21,7 +21,8 @@ class Route:
     @property
     def name(self) -> str:
         """The handler's qualified name."""
-        return getattr(self.handler, "__qualname__", None) or repr(self.handler)
+        # Not its repr: a partial's shows its arguments.
+        return getattr(self.handler, "__qualname__", None) or type(self.handler).__qualname__
 
     async def __call__(self, *args: Any, context: Any) -> None:
         """Call the handler, and await it if it is asynchronous."""
@@ -53,7 +54,7 @@ def route(handler: Handler, *, takes: int) -> Route:
     except TypeError as error:
         what = "no argument" if takes == 0 else "one argument"
         raise TypeError(
-            f"{getattr(handler, '__qualname__', handler)!s} must take {what}"
+            f"{getattr(handler, '__qualname__', type(handler).__qualname__)} must take {what}"
             f", and may take one called 'context': {error}"
         ) from None
     return Route(handler, wants_context)

@@ -3,9 +3,11 @@
 from ._connection import (
     Inbox,
     WebSocketConnection,
+    asked_at,
     attach,
     forget_ping,
     start_ping,
+    take_untaken,
     wait_reading,
 )
 from ._endpoint import Endpoint
@@ -30,6 +32,7 @@ __all__ = [
     "Source",
     "Target",
     "WebSocketConnection",
+    "asked_at",
     "attach",
     "connect_websocket",
     "connect_websocket_url",
@@ -40,6 +43,7 @@ __all__ = [
     "parse_url",
     "start_ping",
     "stream_opener",
+    "take_untaken",
     "wait_reading",
     "wrap_client_stream",
 ]

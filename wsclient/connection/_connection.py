@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
 from typing import ClassVar, Final, Protocol
 
 import trio
@@ -46,6 +48,9 @@ RFC 6455 §7.1.1 wants the server to close first; it does not say what to do if 
 LINGER_SIZE: Final = 2**20
 """Bytes that we read and discard meanwhile: closing on unread bytes would reset the connection and
 may destroy our close frame on its way; reading without an end would let a peer keep us busy."""
+
+SLICE_SIZE: Final = 2048
+"""Bytes that are understood in one step: of empty frames, they take about 20 ms."""
 
 LAST_WORD: Final = 1.0
 """Seconds that a cancelled connection may take to write its close frame.
@@ -327,6 +332,20 @@ class WebSocketConnection(trio.abc.AsyncResource):
             )
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection; an exception that leaves the block does not wait for the peer."""
+        if error is None:
+            await self.aclose()
+            return
+        with trio.move_on_after(min(LAST_WORD, self._options.disconnect_timeout), shield=True):
+            with suppress(DisconnectionTimeout):
+                await self.aclose()
+
     def abort(self) -> None:
         """Give the connection up at once, without a close frame: for a path that is dead."""
         if self._closed is None:
@@ -383,9 +402,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     async def _read(self) -> None:
         data = self._accepted.trailing
-        while not (data and self._receive(data)):
-            if not self._inbox.has_room:
-                await self._wait_for_room()
+        while not await self._receive_slices(data):
             data = await self._receive_some()
             if not data:
                 self._protocol.receive_eof()
@@ -405,6 +422,21 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 if not data:
                     return
                 discarded += len(data)
+
+    async def _receive_slices(self, data: bytes) -> bool:
+        """Act on what one read brought, bit by bit; true if it holds the peer's last word.
+
+        A read of tiny frames takes long to understand: other tasks run between its slices, and a
+        full inbox stops us there.
+        """
+        for start in range(0, len(data), SLICE_SIZE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            if self._receive(data[start : start + SLICE_SIZE]):
+                return True
+            if not self._inbox.has_room:
+                await self._wait_for_room()
+        return False
 
     async def _receive_some(self) -> bytes:
         """One read; empty at the end of the stream, however it came."""
@@ -430,7 +462,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 case str() | bytes():
                     messages.append((fact, encoded_size(fact)))
                 case PingReceived(payload):
-                    self._writer.post_control(Input.SEND_PONG, payload)
+                    self._writer.post_pong(payload)
                 case PongReceived(payload):
                     self._pings.received(payload)
                 case CloseReceived() | ProtocolViolated():
@@ -471,12 +503,17 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     Returns:
         What to call when ``source`` has something to pull.
     """
-    inbox.put(connection._mailbox.take_all())
+    inbox.put(take_untaken(connection))
     connection._inbox = inbox
     if connection.closed is None:
         connection._writer.source = source
     connection._writer.wake()
     return connection._writer.wake
+
+
+def take_untaken(connection: WebSocketConnection) -> list[tuple[str | bytes, int]]:
+    """Take the messages that nobody took, each with its size in bytes."""
+    return connection._mailbox.take_all()
 
 
 def start_ping(connection: WebSocketConnection) -> Ping:
@@ -485,13 +522,21 @@ def start_ping(connection: WebSocketConnection) -> Ping:
     :func:`forget_ping` it in the end.
     """
     ping = connection._pings.register(None)
-    connection._writer.post_control(Input.SEND_PING, ping.payload)
+    connection._writer.post_ping(ping)
     return ping
 
 
 def forget_ping(connection: WebSocketConnection, ping: Ping) -> None:
     """Stop to listen for the pong."""
     connection._pings.forget(ping)
+
+
+def asked_at(connection: WebSocketConnection, ping: Ping) -> float:
+    """Since when the peer could answer ``ping`` (trio's clock, seconds).
+
+    While it waits behind a large message: since the peer last made room for more of that.
+    """
+    return connection._writer.progressed_at if ping.written_at is None else ping.written_at
 
 
 async def wait_reading(connection: WebSocketConnection) -> float:

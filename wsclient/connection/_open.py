@@ -24,7 +24,7 @@ from wsclient.options import (
 )
 from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
 
-from ._connection import LAST_WORD, WebSocketConnection
+from ._connection import WebSocketConnection
 from ._endpoint import host_header, origin
 from ._nursery import open_background_nursery
 from ._stream import open_stream, ssl_context_for
@@ -99,14 +99,8 @@ async def _open(
         ) from trio.TooSlowError()
     async with open_background_nursery() as nursery:
         nursery.start_soon(connection._run)
-        try:
+        async with connection:
             yield connection
-        except BaseException:
-            # In trouble: the peer is told, and not waited for.
-            with trio.move_on_after(min(LAST_WORD, options.disconnect_timeout), shield=True):
-                await connection.aclose()
-            raise
-        await connection.aclose()
 
 
 def open_websocket_url(

@@ -10,11 +10,13 @@ import trio
 class Ping:
     """One ping that waits for its pong."""
 
-    __slots__ = ("answered", "payload", "resolved", "sent_at")
+    __slots__ = ("answered", "payload", "resolved", "sent_at", "written_at")
 
     def __init__(self, payload: bytes, sent_at: float) -> None:
         self.payload: bytes = payload
         self.sent_at: float = sent_at
+        self.written_at: float | None = None
+        """When it was handed to the transport, where that was asked for."""
         self.resolved: trio.Event = trio.Event()
         self.answered: bool = False
 

@@ -12,6 +12,9 @@ from wsclient.protocol import check_host, check_resource
 
 from ._endpoint import origin
 
+# Types that have a text of their own, which is no URL.
+_OTHER_TEXTS = (bytes.__str__, bytearray.__str__, int.__str__, float.__str__, type(None).__str__)
+
 
 @attrs.frozen
 class Target:
@@ -45,13 +48,16 @@ def parse_url(url: object, ssl_context: ssl.SSLContext | None = None) -> Target:
         ValueError: The URL cannot be used; the text says why, and never quotes the URL, which may
             hold a password or a token.
     """
-    if url is None or isinstance(url, (bytes, bytearray, int, float)):
+    if not isinstance(url, str) and type(url).__str__ in (object.__str__, *_OTHER_TEXTS):
         raise TypeError(f"URL must be str, not {type(url).__name__}")
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise TypeError(
             f"ssl_context must be ssl.SSLContext or None, not {type(ssl_context).__name__}"
         )
     text = str(url)
+    # Browsers take it for a slash, urlsplit for a part of the host.
+    if "\\" in text:
+        raise ValueError("URL must not contain a backslash; percent-encode it")
     # urlsplit would drop these without a word.
     if any(character <= " " or character == "\x7f" for character in text):
         raise ValueError("URL must not contain spaces or control characters (CR, LF, NUL, …)")

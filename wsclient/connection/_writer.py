@@ -22,11 +22,16 @@ import trio
 from wsclient.protocol import ClientProtocol
 from wsclient.protocol._machine import Input
 
+from ._pings import Ping
+
 WRITE_SIZE: Final = 64 * 1024
 """Bytes after which no further message joins a write: one write is lost or delivered as a whole,
 as far as anyone can tell, and this bounds what a cut leaves unknown."""
 
-_CONTROL_QUEUE_SIZE: Final = 256
+SLICE_SIZE: Final = 16 * 1024
+"""Bytes that are handed to the transport at a time: each time shows that the peer still reads."""
+
+_PONG_QUEUE_SIZE: Final = 256
 """Frames; a peer that floods us with pings gets the newest answers only (RFC 6455 §5.5.3)."""
 
 
@@ -81,6 +86,8 @@ class Posted:
             await self._resolved.wait()
         except trio.Cancelled:
             self.withdrawn = not self.begun
+            if self.withdrawn:
+                self.payload = b""  # The queue keeps the entry, but not what it holds.
             raise
         return self.is_written
 
@@ -91,7 +98,11 @@ class Writer:
     def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol) -> None:
         self._stream = stream
         self._protocol = protocol
-        self._control: deque[tuple[Input, bytes]] = deque(maxlen=_CONTROL_QUEUE_SIZE)
+        self._pongs: deque[bytes] = deque(maxlen=_PONG_QUEUE_SIZE)
+        self._pings: deque[Ping] = deque()
+        self._pinging: list[Ping] = []
+        self.progressed_at: float = trio.current_time()
+        """When the transport last took something (trio's clock, seconds)."""
         self._queue: deque[Posted] = deque()
         self._writing: list[Outgoing] = []
         self._close: tuple[int, str | None] | None = None
@@ -110,9 +121,14 @@ class Writer:
         self._queue.append(posted)
         self.wake()
 
-    def post_control(self, kind: Input, payload: bytes) -> None:
-        """Write a ping or a pong before any message that has not begun."""
-        self._control.append((kind, payload))
+    def post_pong(self, payload: bytes) -> None:
+        """Write a pong before any message that has not begun."""
+        self._pongs.append(payload)
+        self.wake()
+
+    def post_ping(self, ping: Ping) -> None:
+        """Write a ping before any message that has not begun, and note when it was written."""
+        self._pings.append(ping)
         self.wake()
 
     def post_close(self, code: int, reason: str | None) -> None:
@@ -146,15 +162,28 @@ class Writer:
             # Whatever interrupts the write, cancellation too, leaves half a frame on the wire.
             self.is_broken = True
             try:
-                await self._stream.send_all(data)
+                await self._send(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             self.is_broken = False
+            for ping in self._pinging:
+                ping.written_at = self.progressed_at
+            self._pinging.clear()
             for outgoing in self._writing:
                 outgoing.written()
             self._writing.clear()
             if closes:
                 self.close_written.set()
+
+    async def _send(self, data: bytes) -> None:
+        if len(data) <= SLICE_SIZE:
+            await self._stream.send_all(data)
+            self.progressed_at = trio.current_time()
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE_SIZE):
+            await self._stream.send_all(view[start : start + SLICE_SIZE])
+            self.progressed_at = trio.current_time()
 
     async def write_close(self, code: int, reason: str | None) -> None:
         """Write a close frame in the place of a writer that was cancelled while idle."""
@@ -170,11 +199,13 @@ class Writer:
         """All that waits, as one buffer; whether our close frame is its end."""
         frames: list[bytes] = []
         protocol = self._protocol
-        while self._control:
-            kind, payload = self._control.popleft()
-            # Once a close frame went either way there is nobody to answer.
-            if protocol.allows(kind):
-                frames.append(_frame(protocol, kind, payload))
+        # Once a close frame went either way there is nobody to answer, or to ask.
+        if protocol.allows(Input.SEND_PONG):
+            frames += [protocol.send_pong(payload) for payload in self._pongs]
+            frames += [protocol.send_ping(ping.payload) for ping in self._pings]
+            self._pinging += self._pings
+        self._pongs.clear()
+        self._pings.clear()
         if self._close is not None:
             if protocol.allows(Input.SEND_CLOSE):
                 frames.append(protocol.send_close(*self._close))

@@ -16,7 +16,7 @@ from ._policy import (
     classify,
 )
 from ._receipt import Receipt
-from ._supervisor import ConnectHook
+from ._supervisor import ConnectHook, call_hook
 
 __all__ = [
     "ChannelStatistics",
@@ -34,6 +34,7 @@ __all__ = [
     "Receipt",
     "Retry",
     "RetryFreshAuth",
+    "call_hook",
     "classify",
     "connect_channel",
     "open_channel",

@@ -167,7 +167,13 @@ class DurableChannel:
 
         Returns:
             The state that ended the wait.
+
+        Raises:
+            TypeError: One of ``states`` is not a :class:`ChannelState`.
         """
+        for state in states:
+            if not isinstance(state, ChannelState):
+                raise TypeError(f"a state must be ChannelState, not {type(state).__name__}")
         return await self._states.wait_for(*states)
 
     # Receiving.
@@ -243,7 +249,8 @@ class DurableChannel:
 
     def _raise_end(self) -> NoReturn:
         if self.state is ChannelState.FAILED:
-            raise self._failure() from self._failure().__cause__
+            failure = self._failure()
+            raise failure.with_traceback(None) from failure.__cause__
         raise trio.EndOfChannel from None
 
     def _failure(self) -> ChannelFailed:
@@ -312,33 +319,45 @@ class DurableChannel:
     # Leaving.
 
     async def drain(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109  # It returns, not raises.
-        """Accept nothing more, and wait until what was accepted is written.
+        """Accept nothing more, wait until what was accepted is written, and close the channel.
 
         If the connection is lost meanwhile, the channel connects again.
+        Messages can be received until it is closed.
 
         Args:
-            timeout: Seconds.
+            timeout: Seconds; then the channel is closed all the same, also where this call was
+                cancelled meanwhile.
 
         Returns:
             Whether everything was written.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is not a number of seconds.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}")
+        if not timeout >= 0:
+            raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}")
         if self.state in _STATES_THAT_ACCEPT:
-            self._outbox.refuse(trio.ClosedResourceError("the channel is draining"))
+            self._outbox.refuse(lambda: trio.ClosedResourceError("the channel is draining"))
             self._states.advance(Step.LEFT)
-        outcomes = self._outbox.outcomes
-        lost_before = outcomes[Outcome.LOST_UNKNOWN]
-        with trio.move_on_after(timeout):
-            await self._outbox.wait_empty()
-        if self._outbox.messages or self.state.is_final:
-            return False
-        return outcomes[Outcome.LOST_UNKNOWN] == lost_before
+        unwritten = self._unwritten()
+        self._supervisor.leave(within=timeout)
+        # At the deadline every message gets its outcome, too.
+        await self._outbox.wait_empty()
+        await self.aclose()
+        return not self._supervisor.cut_off and unwritten == self._unwritten()
+
+    def _unwritten(self) -> int:
+        """How many messages ended otherwise than written."""
+        return self._outbox.outcomes.total() - self._outbox.outcomes[Outcome.WRITTEN]
 
     async def aclose(self) -> None:
         """Close the channel now: what is not written is cancelled, what was received discarded.
 
         Takes two seconds at most, whatever the peer does.
         """
-        self._outbox.refuse(trio.ClosedResourceError("the channel is closed"))
+        self._outbox.refuse(self._supervisor.end)
         if self._supervisor.failure is None:
             self._inbox.end(discard=True)
         self._supervisor.leave()
@@ -348,6 +367,8 @@ class DurableChannel:
     async def _leave_well(self) -> None:
         """What the end of a body that ended well does."""
         if self._outbox.messages or self._outbox.senders_waiting:
+            # Nobody will take what comes: a peer that waits for us to read would not read, either.
+            self._inbox.end(discard=True)
             await self.drain()
         await self.aclose()
 

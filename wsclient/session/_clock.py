@@ -39,8 +39,8 @@ def retry_after_seconds(value: bytes, now: float) -> float | None:
         return max(0.0, seconds - now if seconds >= _UNIX_TIME else seconds)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - now)
+    except (ValueError, OverflowError):
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, date.timestamp() - now)

@@ -47,6 +47,7 @@ class _Handle:
     async def _while_open(self, wait: Callable[[], Awaitable[T]]) -> T:
         self._check_open()
         await trio.lowlevel.checkpoint()
+        self._check_open()
         with trio.CancelScope() as scope:
             self._waits.add(scope)
             try:

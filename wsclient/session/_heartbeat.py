@@ -5,7 +5,8 @@ pong may queue behind a large message that is itself the best proof that the pee
 
 Nothing is judged while the reader waits for a slow consumer: what would prove the peer alive lies
 unread in the socket, and the fault is ours.  When reading goes on, the peer gets its full time
-again.
+again.  Nor is anything judged before the ping is written: it may wait behind a large message that
+the peer takes slowly, and as long as it takes more of it, it lives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import random
 
 import trio
 
-from wsclient.connection import WebSocketConnection, forget_ping, start_ping, wait_reading
+from wsclient.connection import (
+    WebSocketConnection,
+    asked_at,
+    forget_ping,
+    start_ping,
+    wait_reading,
+)
 from wsclient.errors import HeartbeatTimeout
 from wsclient.options import HeartbeatOptions
 
@@ -29,14 +36,15 @@ async def watch(connection: WebSocketConnection, options: HeartbeatOptions) -> H
     while True:
         ping = start_ping(connection)
         try:
-            asked_at = trio.current_time()
-            deadline = asked_at + options.timeout
-            next_ping = asked_at + _interval(options)
+            began = trio.current_time()
+            deadline = began + options.timeout
+            next_ping = began + _interval(options)
             await trio.sleep_until(min(deadline, next_ping))
-            while connection.last_received < asked_at:
+            while connection.last_received < began:
                 await trio.sleep_until(deadline)
-                deadline = max(deadline, await wait_reading(connection) + options.timeout)
-                if connection.last_received < asked_at and trio.current_time() >= deadline:
+                since = max(await wait_reading(connection), asked_at(connection, ping))
+                deadline = max(deadline, since + options.timeout)
+                if connection.last_received < began and trio.current_time() >= deadline:
                     return HeartbeatTimeout(
                         f"nothing came from the peer for {options.timeout:g} s after a ping"
                     )

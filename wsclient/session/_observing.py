@@ -24,7 +24,9 @@ class Observers:
         for observer in self._observers:
             if not callable(observer):
                 raise TypeError(f"an observer must be callable, not {type(observer).__name__}")
-            if inspect.iscoroutinefunction(observer):
+            if inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(
+                type(observer).__call__
+            ):
                 raise TypeError(
                     f"an observer must not be asynchronous: nobody would await {_name(observer)}"
                 )

@@ -78,14 +78,15 @@ async def _open(
                 if ready_timeout is not None:
                     await _wait_ready(channel, ready_timeout)
                 yield channel
-        except BaseException:
+        except BaseException as error:
             # In trouble: closed at once, and whoever is cancelled gets its time back.
             with trio.CancelScope(shield=True):
                 await channel.aclose()
-            raise
+            if channel._supervisor.crash is None or error is not channel._supervisor.failure:
+                raise
         if channel._supervisor.failure is None:
             await channel._leave_well()
-        if channel._supervisor.failure is not None:
+        if channel._supervisor.failure is not None and channel._supervisor.crash is None:
             raise channel._supervisor.failure
 
 
@@ -138,8 +139,9 @@ async def connect_channel(
     channel = _make(
         url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
     )
-    nursery.start_soon(channel._run, _raise)
+    # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
+    nursery.start_soon(channel._run, _raise)
     return channel
 
 

@@ -10,6 +10,7 @@ Three things make the promise of ``Delivery.QUEUED``, at most once:
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 
 import trio
 
@@ -57,7 +58,7 @@ class Outbox:
         self._limits = limits
         self._waiting: deque[Entry] = deque()
         self._senders: OrderedDict[trio.lowlevel.Task, _Waiter] = OrderedDict()
-        self._refusal: BaseException | None = None
+        self._refusal: Callable[[], BaseException] | None = None
         self._emptied = trio.lowlevel.ParkingLot()
         self.messages = 0
         """Accepted and without an outcome."""
@@ -76,7 +77,7 @@ class Outbox:
         """Accept a message, waiting for room if there is none; senders wait in turn.
 
         Raises:
-            BaseException: What :meth:`refuse` was given.
+            BaseException: What :meth:`refuse` was told to raise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -89,6 +90,8 @@ class Outbox:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._senders[task]
+            # Whoever waited behind may want less room.
+            self._admit()
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -103,10 +106,10 @@ class Outbox:
 
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
-            BaseException: What :meth:`refuse` was given.
+            BaseException: What :meth:`refuse` was told to raise.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal()
         size = encoded_size(message)
         if self._senders or not self._has_room(size):
             raise trio.WouldBlock
@@ -126,12 +129,11 @@ class Outbox:
         self.size += size
         return entry.receipt
 
-    def refuse(self, error: BaseException) -> None:
-        """Accept nothing from now on; the first reason given stands."""
-        if self._refusal is None:
-            self._refusal = error
+    def refuse(self, make_error: Callable[[], BaseException]) -> None:
+        """Accept nothing from now on; each sender gets what ``make_error`` gives."""
+        self._refusal = make_error
         for task, waiter in self._senders.items():
-            waiter.error = self._refusal
+            waiter.error = make_error()
             trio.lowlevel.reschedule(task)
         self._senders.clear()
 
@@ -144,6 +146,12 @@ class Outbox:
         self.outcomes[outcome] += 1
         self.messages -= 1
         self.size -= entry.size
+        self._admit()
+        if not self.messages:
+            self._emptied.unpark_all()
+
+    def _admit(self) -> None:
+        """Accept what waiting senders bring, in turn, as far as there is room."""
         while self._senders:
             task, waiter = next(iter(self._senders.items()))
             if not self._has_room(waiter.size):
@@ -151,8 +159,6 @@ class Outbox:
             del self._senders[task]
             waiter.receipt = self._add(waiter.message, waiter.size)
             trio.lowlevel.reschedule(task)
-        if not self.messages:
-            self._emptied.unpark_all()
 
     def withdraw(self, entry: Entry) -> None:
         """Take back a message of which nothing was written."""

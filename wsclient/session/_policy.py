@@ -82,8 +82,17 @@ class Retry:
 
     reason: str
     """Which rule says so."""
-    delay: tuple[float, float] | None = None
+    delay: tuple[float, float] | None = attrs.field(default=None)
     """Seconds, at least and at most, between which chance picks; ``None``: as the backoff says."""
+
+    @delay.validator
+    def _check_delay(self, _: object, delay: object) -> None:
+        match delay:
+            case None:
+                return
+            case (int() | float() as low, int() | float() as high) if 0 <= low <= high < math.inf:
+                return
+        raise ValueError(f"delay must be two numbers of seconds, (least, most), not {delay!r}")
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ No state but ``READY`` and the final ones lacks something that ends it:
 - ``CONNECTING``: ``ConnectionOptions.connect_timeout``
 - ``ESTABLISHING``: ``ConnectionOptions.establish_timeout``
 - ``WAITING``: the delay that the retry policy gave
-- ``DRAINING``: whoever asked to drain closes the channel, after the time that it gave it
+- ``DRAINING``: the time given to ``drain()``
 """
 
 from __future__ import annotations

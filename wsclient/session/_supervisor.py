@@ -7,6 +7,7 @@ closing: that happens in the nursery, while the next one is being opened.
 
 from __future__ import annotations
 
+import inspect
 import random
 import ssl
 from collections import deque
@@ -24,6 +25,7 @@ from wsclient.connection import (
     attach,
     connect_websocket_url,
     open_background_nursery,
+    take_untaken,
 )
 from wsclient.errors import (
     ChannelFailed,
@@ -48,6 +50,9 @@ ConnectHook = Callable[[WebSocketConnection], Awaitable[object]]
 
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
+
+LAST_WORD: Final = 1.0
+"""Seconds that closing may wait for the peer, so that leaving takes two at most."""
 
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
@@ -133,29 +138,51 @@ class Supervisor:
         """To be called when the outbox has something to write."""
         self.failure: ChannelFailed | None = None
         """Why the channel is ``FAILED``."""
+        self.cut_off = 0
+        """Messages that the session's end has left unwritten."""
+        self.crash: Exception | None = None
+        """What has made the session fail otherwise than by a decision; it leaves as itself."""
         self.ended = trio.Event()
         """Set when nothing of the session runs any more."""
+
+    def end(self) -> BaseException:
+        """What a sender gets once the session is over."""
+        if self.failure is None:
+            return trio.ClosedResourceError("the channel is closed")
+        # One exception for everyone: without the frames of whoever got it before.
+        return self.failure.with_traceback(None)
 
     @property
     def last_error(self) -> BaseException | None:
         """How the last connection, or attempt at one, ended."""
         return self._history[-1] if self._history else None
 
-    def leave(self) -> None:
-        """Stop connecting; close what is connected."""
-        self._scope.cancel()
+    def leave(self, *, within: float = 0.0) -> None:
+        """Stop connecting and close what is connected: now, or so many seconds from now at last."""
+        if within:
+            deadline = trio.current_time() + within
+            self._scope.deadline = min(self._scope.deadline, deadline)
+        else:
+            self._scope.cancel()
 
     async def run(self) -> None:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
                 with self._scope:
-                    await self._keep_connected()
+                    try:
+                        await self._keep_connected()
+                    except Exception as error:
+                        # A function of the user's (a wait, a classify), or a bug of ours.
+                        self._crash(error)
+                        raise
                 if self.connection is not None:
                     await self._close(self.connection)
         finally:
-            self._settle()
-            self.ended.set()
+            try:
+                self._settle()
+            finally:
+                self.ended.set()
 
     async def _keep_connected(self) -> None:
         decide = self._settings.retry.classify or classify
@@ -202,6 +229,8 @@ class Supervisor:
         if lost is None:
             ready = True
             lost = await self._live(connection)
+        else:
+            self._keep_untaken(connection, lost)
         self.connection = None
         self._nursery.start_soon(self._close, connection)
         loss = loss_from(lost, self._now())
@@ -229,7 +258,8 @@ class Supervisor:
                     settings.ssl_context,
                     subprotocols=options.subprotocols,
                     extra_headers=options.extra_headers,
-                    message_queue_size=options.message_queue_size,
+                    # A server may say much before the hook is done.
+                    message_queue_size=self._inbox.max_items,
                     max_message_size=options.max_message_size,
                     receive_buffer_size=options.receive_buffer_size,
                 )
@@ -250,7 +280,7 @@ class Supervisor:
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(_cancel_when_closed, connection, nursery.cancel_scope)
                     with trio.move_on_after(timeout) as deadline:
-                        await hook(connection)
+                        await call_hook(hook, connection)
                 if deadline.cancelled_caught:
                     failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
             except Exception as error:  # A user's hook may raise anything.
@@ -290,9 +320,18 @@ class Supervisor:
             self._streak = None
         return lost
 
+    def _keep_untaken(self, connection: WebSocketConnection, lost: BaseException) -> None:
+        """Keep what came while the hook was at work: it was received, and a gap follows it."""
+        messages = take_untaken(connection)
+        if messages:
+            self._announce_gap()
+            self._inbox.put(messages)
+            self._past = _Past(self.epoch, connection.last_received, str(lost))
+
     async def _close(self, connection: WebSocketConnection) -> None:
         # Shielded, since it is bounded: the peer is told even when we are cancelled.
-        with trio.move_on_after(self._settings.connection.disconnect_timeout, shield=True):
+        seconds = min(LAST_WORD, self._settings.connection.disconnect_timeout)
+        with trio.move_on_after(seconds, shield=True):
             with suppress(DisconnectionTimeout):
                 await connection.aclose()
 
@@ -363,12 +402,21 @@ class Supervisor:
         self.failure.__cause__ = loss.error
         self._settle()
 
+    def _crash(self, error: Exception) -> None:
+        self._history.append(error)
+        self.failure = ChannelFailed(
+            f"gave up on {self._settings.endpoint}: {type(error).__name__}: {error}",
+            tuple(self._history),
+        )
+        self.failure.__cause__ = self.crash = error
+        self._settle()
+
     def _settle(self) -> None:
         """Enter the final state: every message gets its outcome, every waiter wakes."""
         if self._states.state.is_final:
             return
         before = self._outbox.outcomes.copy()
-        self._outbox.refuse(self.failure or trio.ClosedResourceError("the channel is closed"))
+        self._outbox.refuse(self.end)
         self._tap.close()
         self._outbox.cancel_all()
         counts = {
@@ -376,6 +424,7 @@ class Supervisor:
             "lost_unknown": self._outbox.outcomes[Outcome.LOST_UNKNOWN]
             - before[Outcome.LOST_UNKNOWN],
         }
+        self.cut_off = sum(counts.values())
         name = self._settings.name
         self._inbox.end(discard=self.failure is None)
         if self.failure is None:
@@ -392,6 +441,19 @@ class Supervisor:
             "endpoint": self._settings.endpoint,
             "attempt": self._backoff.failures + 1,
         }
+
+
+async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
+    """Call an ``on_connect`` hook.
+
+    Raises:
+        TypeError: It is not asynchronous.
+        BaseException: What it raises.
+    """
+    result: object = hook(connection)
+    if not inspect.isawaitable(result):
+        raise TypeError("on_connect must be an async function: its call gave nothing to await")
+    await result
 
 
 async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:

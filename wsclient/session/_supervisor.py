@@ -123,7 +123,6 @@ class Supervisor:
         self._streak: _Streak | None = None
         self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
         self._phase = Phase.STARTUP
-        self._attempt_began = 0.0
         self._past: _Past | None = None
         self._tap = Tap(outbox)
         self.connection: WebSocketConnection | None = None

@@ -30,8 +30,8 @@ class JsonCodec:
     """JSON (RFC 8259) in text messages, by the standard library.
 
     Decoding takes UTF-8 in binary messages, too.
-    Both refuse ``NaN`` and ``Infinity``, which are not JSON; encoding refuses lone surrogates, which
-    are not text.
+    Both refuse ``NaN`` and ``Infinity``, which are not JSON; encoding refuses lone surrogates,
+    which are not text.
     """
 
     def encode(self, value: Any) -> str:

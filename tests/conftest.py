@@ -12,6 +12,7 @@ import gc
 import hashlib
 import math
 import os
+import signal
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,10 @@ import trio_websocket
 import trustme
 
 from wsclient.connection import WebSocketConnection, stream_opener, wrap_client_stream
+
+# A shell's background job ignores SIGINT, and so would every program that a test starts and stops.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # --- nothing is left behind ---------------------------------------------------------------------
 

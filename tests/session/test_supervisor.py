@@ -464,15 +464,15 @@ async def test_s3_2_how_long_is_stable_can_be_chosen(autojump_clock, network, re
 async def test_s4_4_a_row_of_refusals_is_counted_anew_after_a_stable_connection(
     autojump_clock, network
 ):
-    # Twice 1008 is borne in steady state; a stable time between begins a new count.
-    policy_violation = Fault.close(1008)
-    stable = Fault.reset(after=16)
-    story = [policy_violation] * 2 + [stable] + [policy_violation] * 2 + [NONE]
+    # Twice 1008 is borne in steady state.  The third one ends a connection that was stable: it is
+    # the first of a new count.
+    at_once, stable = Fault.close(1008), Fault.close(1008, after=16)
+    story = [at_once, at_once, stable, at_once, NONE]
     async with (
         FaultServer(story, network=network) as server,
         wsclient.open_channel(server.url, observers=()) as channel,
     ):
-        await server.wait_connections(6)
+        await server.wait_connections(5)
         await channel.send("still there")
         await server.wait_messages(1)
 

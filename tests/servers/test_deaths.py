@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
 import socket
@@ -63,6 +64,8 @@ async def server_process(
 ) -> AsyncGenerator[ServerProcess, None]:
     process = await trio.lowlevel.open_process(
         [sys.executable, str(PROGRAMS / program), str(port), str(folder)],
+        # The programs share a module that lies beside them.
+        env=os.environ | {"PYTHONPATH": str(PROGRAMS)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -166,8 +166,13 @@ class ConnectionOptions:
     For a channel: how each of its connections is.
     """
 
-    subprotocols: tuple[str, ...] = attrs.field(default=(), converter=_subprotocols)
-    """Offered to the server, the preferred first (RFC 6455 §1.9)."""
+    subprotocols: tuple[str, ...] = attrs.field(
+        default=(), converter=_subprotocols, repr=lambda names: f"<{len(names)}>"
+    )
+    """Offered to the server, the preferred first (RFC 6455 §1.9).
+
+    Printed as a number only: some services take a token for one.
+    """
 
     extra_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(
         default=(), converter=_headers, repr=_header_names

@@ -28,9 +28,11 @@ import trustme
 
 from wsclient.connection import WebSocketConnection, stream_opener, wrap_client_stream
 
-# A shell's background job ignores SIGINT, and so would every program that a test starts and stops.
+# A shell's background job ignores these, and so would every program that a test starts and stops.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # --- nothing is left behind ---------------------------------------------------------------------
 

@@ -274,3 +274,30 @@ def test_an_observer_object_must_not_be_asynchronous():
 def test_urls_that_lead_elsewhere_are_refused(url, error):
     with pytest.raises(error, match="URL must"):
         wsclient.open_channel(url, observers=())
+
+
+@pytest.mark.parametrize("hook", [None, trio.sleep])
+async def test_s2_3_reconnects_do_not_fill_an_inbox_that_nobody_reads(
+    autojump_clock, network, hook
+):
+    async def talk(connection):
+        for number in range(20):
+            await connection.send(str(number))
+        await connection.close(1001)
+
+    async def linger(_):
+        await trio.sleep(1)
+
+    async with (
+        FaultServer(network=network, handler=talk) as server,
+        wsclient.open_channel(
+            server.url,
+            on_connect=hook and linger,
+            limits=Limits(inbox_messages=3),
+            heartbeat=wsclient.HeartbeatOptions(interval=5, timeout=5),
+            observers=(),
+        ) as channel,
+    ):
+        await trio.sleep(3600)
+
+        assert channel.statistics().inbox_messages <= 2 * (3 + 20 + 1)

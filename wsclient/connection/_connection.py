@@ -432,10 +432,12 @@ class WebSocketConnection(trio.abc.AsyncResource):
         for start in range(0, len(data), SLICE_SIZE):
             if start:
                 await trio.lowlevel.checkpoint()
-            if self._receive(data[start : start + SLICE_SIZE]):
-                return True
             if not self._inbox.has_room:
                 await self._wait_for_room()
+            if self._receive(data[start : start + SLICE_SIZE]):
+                return True
+        if not self._inbox.has_room:
+            await self._wait_for_room()
         return False
 
     async def _receive_some(self) -> bytes:

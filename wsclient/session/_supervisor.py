@@ -320,9 +320,12 @@ class Supervisor:
         return lost
 
     def _keep_untaken(self, connection: WebSocketConnection, lost: BaseException) -> None:
-        """Keep what came while the hook was at work: it was received, and a gap follows it."""
+        """Keep what came while the hook was at work: it was received, and a gap follows it.
+
+        Where nobody reads and the inbox is full, it is covered by the gap instead.
+        """
         messages = take_untaken(connection)
-        if messages:
+        if messages and self._inbox.has_room:
             self._announce_gap()
             self._inbox.put(messages)
             self._past = _Past(self.epoch, connection.last_received, str(lost))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -20,7 +21,7 @@ class Handles:
         self.receivers = 0
 
 
-class _Handle:
+class _Handle(ABC):
     """What both ends share: counting, being closed, and waking whoever waits then.
 
     Args:
@@ -37,8 +38,9 @@ class _Handle:
         self._waits: set[trio.CancelScope] = set()
         self._count(+1)
 
+    @abstractmethod
     def _count(self, change: int) -> None:
-        raise NotImplementedError  # pragma: no cover
+        """Add ``change`` to the open handles of this end."""
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -50,7 +50,8 @@ from .events import (
     Truth,
 )
 from .observers import LoggingObserver
-from .options import ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
+from .options import Compression, ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
+from .protocol import COMPILED
 from .session import (
     ChannelStatistics,
     Decision,
@@ -70,6 +71,9 @@ from .session import (
 
 __version__ = "0.1.0"
 
+__compiled__: bool = COMPILED
+"""Whether the frame codec runs compiled, or as plain Python (several times slower)."""
+
 __all__ = [
     "Bot",
     "ChannelClosed",
@@ -81,6 +85,7 @@ __all__ = [
     "CloseReason",
     "Codec",
     "CodecError",
+    "Compression",
     "ConnectionAttempted",
     "ConnectionClosed",
     "ConnectionFailed",

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 __all__ = [
+    "Compression",
     "ConnectionOptions",
     "Headers",
     "HeartbeatOptions",
@@ -145,9 +146,9 @@ def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) ->
     return validate
 
 
-def _between(low: float, high: float) -> Any:
+def _between(low: float, high: float, *, whole: bool = False) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        _number(value, attribute.name, minimum=low, whole=False)
+        _number(value, attribute.name, minimum=low, whole=whole)
         if value > high:
             raise ValueError(f"{attribute.name} must be at most {high:g}, not {value!r}")
 
@@ -157,6 +158,67 @@ def _between(low: float, high: float) -> Any:
 def _callable_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{attribute.name} must be callable, not {type(value).__name__}")
+
+
+def _bits(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{attribute.name} must be int or None, not {type(value).__name__}")
+    if value is not None and not 9 <= value <= 15:
+        raise ValueError(f"{attribute.name} must be from 9 to 15, not {value!r}")
+
+
+def _flag(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be bool, not {type(value).__name__}")
+
+
+@attrs.frozen(kw_only=True)
+class Compression:
+    """How messages are compressed, where the server agrees (permessage-deflate, RFC 7692).
+
+    The four parameters are what is offered to the server (§7.1); the rest is ours alone.
+    """
+
+    server_no_context_takeover: bool = attrs.field(default=False, validator=_flag)
+    """Demand that the server compresses each message by itself: less memory, larger messages."""
+
+    client_no_context_takeover: bool = attrs.field(default=False, validator=_flag)
+    """Compress each of our messages by itself."""
+
+    server_max_window_bits: int | None = attrs.field(default=None, validator=_bits)
+    """Base-2 logarithm of the server's window, 9 to 15; ``None`` leaves it to the server.
+
+    Our end needs as many bytes to inflate.
+    """
+
+    client_max_window_bits: int | None = attrs.field(default=None, validator=_bits)
+    """Likewise of our window; ``None`` does what the server asks for.
+
+    8 cannot be had: zlib has no such window.
+    """
+
+    level: int = attrs.field(default=6, validator=_between(0, 9, whole=True))
+    """How hard zlib tries, 1 (fast) to 9 (small); 0 stores. 6 is zlib's own default."""
+
+    memory_level: int = attrs.field(default=8, validator=_between(1, 9, whole=True))
+    """zlib's ``memLevel``, 1 to 9: 2^(this + 9) bytes to compress with; 8 is its default."""
+
+    threshold: int = attrs.field(default=128, validator=_at_least(0, whole=True, optional=False))
+    """Bytes below which a message goes uncompressed: for so few it is not worth the time."""
+
+
+def _compression(value: object) -> Any:
+    """``True`` is the default way, ``False`` none."""
+    if value is True:
+        return Compression()
+    return None if value is False else value
+
+
+def _compression_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, Compression):
+        raise TypeError(
+            f"{attribute.name} must be a bool, a Compression or None, not {type(value).__name__}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -198,6 +260,23 @@ class ConnectionOptions:
     """Bytes of one message, text counted as UTF-8; a larger one closes with 1009.
 
     ``math.inf`` is no limit, and lets a peer fill the memory.
+    """
+
+    max_frame_size: float = attrs.field(default=math.inf, validator=_at_least(1, whole=True))
+    """Bytes of one frame's payload, as it comes; a larger one closes with 1009.
+
+    No limit, since ``max_message_size`` is one; a limit where messages are received in parts.
+    """
+
+    max_fragments: float = attrs.field(default=4096, validator=_at_least(1, whole=True))
+    """Frames of one message; more close with 1009, lest a message of nothing never ends."""
+
+    compression: Compression | None = attrs.field(
+        default=None, converter=_compression, validator=_compression_or_none
+    )
+    """Offer to compress messages (``True``, or how); ``None`` does not.
+
+    Off, since it costs some 300 KiB of memory and several µs a message on either side.
     """
 
     receive_buffer_size: int | None = attrs.field(

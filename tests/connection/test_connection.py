@@ -1230,7 +1230,7 @@ async def test_an_attached_connection_feeds_the_inbox_what_came_before_first(con
         await peer.send_frame(TEXT, b"after")
         await settle()
 
-        assert [("before", 6), ("after", 5)] == inbox.take_all()
+        assert (["before", "after"], 11) == inbox.take_all()
 
 
 async def test_an_attached_connection_writes_what_it_pulls(connected):
@@ -1271,11 +1271,11 @@ async def test_an_inbox_without_room_stops_the_reading(connected):
         await peer.send_frame(TEXT, b"2")
         await settle()
 
-        assert [("1", 1)] == inbox.take_all()
+        assert (["1"], 1) == inbox.take_all()
 
         await settle()
 
-        assert [("2", 1)] == inbox.take_all()
+        assert (["2"], 1) == inbox.take_all()
 
 
 async def test_whoever_judges_the_peer_learns_since_when_we_read(connected, autojump_clock):

@@ -170,7 +170,7 @@ async def test_cancelled_sends_hold_no_memory(autojump_clock, network):
 
         # One is being written.
         assert 9 == len(connection._writer._queue)
-        assert not any(posted.payload for posted in connection._writer._queue)
+        assert not any(posted._payload for posted in connection._writer._queue)
         connection.abort()
 
 

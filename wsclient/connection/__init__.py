@@ -1,5 +1,6 @@
 """Floor 2: one connection, from open to closed."""
 
+from ._batches import MessageIterator
 from ._connection import (
     Inbox,
     WebSocketConnection,
@@ -28,6 +29,7 @@ __all__ = [
     "Endpoint",
     "Inbox",
     "Mailbox",
+    "MessageIterator",
     "Outgoing",
     "Source",
     "Target",

@@ -2,7 +2,8 @@
 
 Three parts, each the only one of its kind: a *reader* (the loop in ``_read``), a *writer*
 (``_writer.py``) and a *mailbox* between the reader and whoever wants the messages.  One task runs
-reader and writer and closes the stream on every way out.
+reader and writer and closes the stream on every way out; how the bytes travel is the transport's
+(``_transport.py``).
 
 How a connection ends: ``closed`` is set once a close begins, from either side; it is the peer's
 reason where the peer gave one.  Every wait ends then: nobody waits on a closed connection.
@@ -11,10 +12,10 @@ reason where the peer gave one.  Every wait ends then: nobody waits on a closed 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
-from typing import ClassVar, Final, Protocol
+from types import NoneType, TracebackType
+from typing import Any, ClassVar, Final, NoReturn, Protocol
 
 import trio
 
@@ -25,19 +26,21 @@ from wsclient.protocol import (
     Accepted,
     ClientProtocol,
     CloseReceived,
+    Fact,
+    MessagePart,
     PingReceived,
     PongReceived,
     ProtocolViolated,
     State,
-    encoded_size,
 )
-from wsclient.protocol._machine import Input
 
+from ._batches import MessageIterator
 from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
 from ._pings import Ping, Pings, check_control_payload
-from ._writer import Posted, Source, Writer
+from ._transport import Transport
+from ._writer import Source, Writer
 
 LINGER: Final = 2.0
 """Seconds that we wait for the peer to end the stream after the last close frame.
@@ -48,9 +51,6 @@ RFC 6455 §7.1.1 wants the server to close first; it does not say what to do if 
 LINGER_SIZE: Final = 2**20
 """Bytes that we read and discard meanwhile: closing on unread bytes would reset the connection and
 may destroy our close frame on its way; reading without an end would let a peer keep us busy."""
-
-SLICE_SIZE: Final = 2048
-"""Bytes that are understood in one step: of empty frames, they take about 20 ms."""
 
 LAST_WORD: Final = 1.0
 """Seconds that a cancelled connection may take to write its close frame.
@@ -72,8 +72,8 @@ class Inbox(Protocol):
     def has_room(self) -> bool:
         """Whether it makes sense to read on."""
 
-    def put(self, items: Sequence[tuple[str | bytes, int]]) -> None:
-        """Add messages, each with its size in bytes."""
+    def put(self, items: list[Any], size: int) -> None:
+        """Add messages of ``size`` bytes together."""
 
     async def wait_for_room(self) -> None:
         """Wait until it does."""
@@ -95,7 +95,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        transport: Transport,
         accepted: Accepted,
         options: ConnectionOptions,
         *,
@@ -103,16 +103,23 @@ class WebSocketConnection(trio.abc.AsyncResource):
         endpoint: str,
     ) -> None:
         self._id = next(self.CONNECTION_ID)
-        self._stream = stream
+        self._transport = transport
+        self._stream = transport.stream
         self._options = options
         self._accepted = accepted
         self._path = path
         self._endpoint = endpoint
         self._closed: CloseReason | None = None
-        self._protocol = ClientProtocol(max_message_size=options.max_message_size)
-        self._writer = Writer(stream, self._protocol)
-        self._mailbox: Mailbox[str | bytes] = Mailbox(options.message_queue_size)
+        self._protocol = ClientProtocol(
+            max_message_size=options.max_message_size,
+            max_frame_size=options.max_frame_size,
+            max_fragments=options.max_fragments,
+            deflate=accepted.deflate,
+        )
+        self._writer = Writer(transport, self._protocol)
+        self._mailbox: Mailbox[str | bytes | MessagePart] = Mailbox(options.message_queue_size)
         self._inbox: Inbox = self._mailbox
+        self._pieces: list[str | bytes] = []
         self._pings = Pings()
         self._scope = trio.CancelScope()
         self._over = trio.Event()
@@ -200,29 +207,99 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: There is none and will be none.
         """
         try:
-            return await self._mailbox.take()
+            message = await self._mailbox.take()
+            return await self._join(message) if isinstance(message, MessagePart) else message
         except trio.EndOfChannel:
             raise ConnectionClosed(self._closed) from None
 
-    def __aiter__(self) -> WebSocketConnection:
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        """The next message; the end after close codes 1000, 1001 and 1005.
+    async def receive_many(self) -> list[str | bytes]:
+        """Wait for messages, and take all that are there: at least one.
 
         Raises:
-            ConnectionClosed: The connection ended with any other code.
+            ConnectionClosed: There is none and will be none.
         """
+        messages = [await self.get_message()]
+        while not isinstance(message := self._mailbox.peek(), (MessagePart, NoneType)):
+            messages.append(message)
+            self._mailbox.take_nowait()
+        return messages
+
+    def __aiter__(self) -> MessageIterator:
+        """The messages, until close codes 1000, 1001 and 1005.
+
+        Raises:
+            ConnectionClosed: By the iterator: the connection ended with any other code.
+        """
+        return MessageIterator(self._mailbox.batches, self._next_message, self._join_or_end)
+
+    async def __anext__(self) -> str | bytes:
+        """The next message; a loop takes the faster way of the iterator."""
+        return await self._next_message()
+
+    async def _next_message(self) -> str | bytes:
+        try:
+            message = await self._mailbox.take()
+            return await self._join(message) if isinstance(message, MessagePart) else message
+        except trio.EndOfChannel:
+            self._raise_end()
+
+    async def _join_or_end(self, part: MessagePart) -> str | bytes:
+        try:
+            return await self._join(part)
+        except trio.EndOfChannel:
+            self._raise_end()
+
+    def _raise_end(self) -> NoReturn:
+        if self._closed is not None and self._closed.code in _DONE_WELL:
+            raise StopAsyncIteration from None
+        raise ConnectionClosed(self._closed) from None
+
+    def receive_parts(self) -> MessageParts:
+        """The next message in parts, as they come: ``async for part in …receive_parts()``.
+
+        Parts are ``str`` of a text, ``bytes`` of a binary message, and never empty; a short message
+        is one part, and an empty one none.
+        From the first call on, messages that are not whole in one read are kept in parts, which
+        count as messages in ``message_queue_size`` and are not limited by ``max_message_size``.
+
+        Take all of them before the next message: what is left would begin it.
+
+        Raises:
+            ConnectionClosed: By the iterator: the message, or its rest, will not come.
+        """
+        self._protocol.in_parts = True
+        return MessageParts(self._next_part)
+
+    async def _next_part(self) -> str | bytes | MessagePart:
         try:
             return await self._mailbox.take()
         except trio.EndOfChannel:
-            if self._closed is not None and self._closed.code in _DONE_WELL:
-                raise StopAsyncIteration from None
             raise ConnectionClosed(self._closed) from None
+
+    async def _join(self, part: MessagePart) -> str | bytes:
+        """Make one message of the part that was taken and those that follow it."""
+        pieces = self._pieces
+        pieces.append(part.data)
+        # What was taken stays here while this waits: cancelled, the next call goes on.
+        while not part.is_last:
+            if sum(map(len, pieces)) > self._options.max_message_size:
+                self._fail(
+                    CloseCode.MESSAGE_TOO_BIG,
+                    f"Exceeded maximum message size: {self._options.max_message_size} bytes",
+                )
+                raise ConnectionClosed(self._closed)
+            following = await self._mailbox.take()
+            assert isinstance(following, MessagePart)
+            part = following
+            pieces.append(part.data)
+        self._pieces = []
+        return type(part.data)().join(pieces)  # type: ignore[arg-type]
 
     async def send_message(self, message: str | bytes) -> None:
         """Send a message: ``str`` as text, ``bytes`` as binary; return when it was handed over.
 
+        On a TCP socket, one of a burst of messages is handed over to our own buffer, which takes
+        64 KiB, and goes out when the sender lets other tasks run.
         Cancelled before its first byte was written, it is not sent at all; after, it is sent as a
         whole.
 
@@ -230,13 +307,52 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: The connection is closed or closing.
             ValueError: ``message`` is of another type, or cannot be encoded as UTF-8.
         """
-        self._check_open()
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed)
         if isinstance(message, str):
             if not message.isascii():
                 message.encode()  # A lone surrogate is the caller's mistake, not the writer's.
         elif not isinstance(message, bytes):
             raise ValueError("message must be str or bytes")
-        await self._post(Input.SEND_MESSAGE, message)
+        if not await self._writer.post(self._protocol.send_message, message):
+            raise ConnectionClosed(self._closed)
+
+    async def send_parts(self, parts: AsyncIterable[str | bytes] | Iterable[str | bytes]) -> None:
+        """Send one message in parts, each as it comes, without ever having it whole.
+
+        Other messages wait until it is whole; pings and pongs go between the parts (RFC 6455 §5.4).
+        A message that cannot be finished ends the connection (close code 1011), since none can
+        follow it: also where this call is cancelled, or ``parts`` raises.
+
+        Args:
+            parts: All ``str``, for a text, or all ``bytes``; none at all is an empty text.
+
+        Raises:
+            ConnectionClosed: The connection is closed or closing.
+            TypeError: ``parts`` is no iterable of ``str`` or of ``bytes``.
+        """
+        if isinstance(parts, (str, bytes)) or not isinstance(parts, (AsyncIterable, Iterable)):
+            raise TypeError(
+                f"parts must be an iterable of str or bytes, not {type(parts).__name__}"
+            )
+        self._check_open()
+        try:
+            sent = await self._writer.post_parts(
+                parts.__aiter__() if isinstance(parts, AsyncIterable) else _each(parts)
+            )
+        finally:
+            if self._writer.is_in_parts:
+                self._fail(CloseCode.INTERNAL_ERROR, "a message was not finished")
+        if not sent:
+            raise ConnectionClosed(self._closed)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        """End the connection for a reason of ours, without waiting."""
+        if self._closed is None:
+            self._closed = CloseReason(code, reason)
+            self._mailbox.end()
+            self._pings.give_up()
+            self._writer.post_close(code, reason)
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, without a time limit; see ``trio.fail_after``.
@@ -253,7 +369,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         # Listening before asking: the pong may come while we still write.
         ping = self._pings.register(payload)
         try:
-            await self._post(Input.SEND_PING, ping.payload)
+            await self._post(self._protocol.send_ping, ping.payload)
             await ping.resolved.wait()
         finally:
             self._pings.forget(ping)
@@ -274,18 +390,14 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._check_open()
         payload = b"" if payload is None else payload
         check_control_payload(payload)
-        await self._post(Input.SEND_PONG, payload)
+        await self._post(self._protocol.send_pong, payload)
 
     def _check_open(self) -> None:
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
 
-    async def _post(self, kind: Input, payload: str | bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_open()
-        posted = Posted(kind, payload)
-        self._writer.post(posted)
-        if not await posted.wait():
+    async def _post(self, write: Callable[[bytes], None], payload: bytes) -> None:
+        if not await self._writer.post(write, payload):
             raise ConnectionClosed(self._closed)
 
     # Closing.
@@ -395,16 +507,18 @@ class WebSocketConnection(trio.abc.AsyncResource):
                         self._stream_closed.set()
 
     async def _write(self) -> None:
-        await self._writer.run()
-        if self._writer.is_broken:
+        try:
+            await self._writer.run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The peer may have said why before it cut us: let the reader find it.
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + LAST_WORD)
 
     async def _read(self) -> None:
-        data = self._accepted.trailing
-        while not await self._receive_slices(data):
-            data = await self._receive_some()
-            if not data:
+        data: bytes | bytearray = self._accepted.trailing
+        size = len(data)
+        while not await self._receive(data, size):
+            data, size = await self._transport.receive()
+            if not size:
                 self._protocol.receive_eof()
                 # In the same step: what is sent from here on would meet a protocol that is closed.
                 self._conclude()
@@ -418,66 +532,105 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._answered.set()
             discarded = 0
             while not answers and discarded < LINGER_SIZE:
-                data = await self._receive_some()
-                if not data:
+                _, size = await self._transport.receive()
+                if not size:
                     return
-                discarded += len(data)
+                discarded += size
 
-    async def _receive_slices(self, data: bytes) -> bool:
-        """Act on what one read brought, bit by bit; true if it holds the peer's last word.
+    async def _receive(self, data: bytes | bytearray, size: int) -> bool:
+        """Act on what one read brought, a batch at a time; true if it holds the last word.
 
-        A read of tiny frames takes long to understand: other tasks run between its slices, and a
-        full inbox stops us there.
+        The buffer is decoded before anything here waits: the transport fills it again.
         """
-        for start in range(0, len(data), SLICE_SIZE):
-            if start:
-                await trio.lowlevel.checkpoint()
+        protocol = self._protocol
+        while True:
+            facts = protocol.receive_data(data, size)
+            last_word = None
+            if protocol.batch_controls:
+                facts, last_word = await self._answer(facts)
+            self._inbox.put(facts, protocol.batch_size)
+            if last_word is not None:
+                self._end(last_word)
+                return True
             if not self._inbox.has_room:
                 await self._wait_for_room()
-            if self._receive(data[start : start + SLICE_SIZE]):
-                return True
-        if not self._inbox.has_room:
-            await self._wait_for_room()
-        return False
+            elif protocol.has_more:
+                await trio.lowlevel.checkpoint()
+            if not protocol.has_more:
+                return False
+            data, size = b"", 0
 
-    async def _receive_some(self) -> bytes:
-        """One read; empty at the end of the stream, however it came."""
-        try:
-            return bytes(await self._stream.receive_some(self._options.receive_buffer_size))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
-
-    async def _wait_for_room(self) -> None:
-        self._reads = trio.Event()
-        try:
-            await self._inbox.wait_for_room()
-        finally:
-            self._reading_since = trio.current_time()
-            self._reads.set()
-
-    def _receive(self, data: bytes) -> bool:
-        """Act on what one read brought; true if it holds the peer's last word."""
-        messages: list[tuple[str | bytes, int]] = []
-        last_word: CloseReceived | ProtocolViolated | None = None
-        for fact in self._protocol.receive_data(data):
+    async def _answer(
+        self, facts: list[Fact]
+    ) -> tuple[list[Fact], CloseReceived | ProtocolViolated | None]:
+        """Answer the facts that are no messages; return those that are, and the last word."""
+        messages: list[Fact] = []
+        for fact in facts:
             match fact:
-                case str() | bytes():
-                    messages.append((fact, encoded_size(fact)))
-                case PingReceived(payload):
-                    self._writer.post_pong(payload)
+                case PingReceived():
+                    await self._handle_ping_event(fact)
                 case PongReceived(payload):
                     self._pings.received(payload)
                 case CloseReceived() | ProtocolViolated():
-                    last_word = fact
-        self._inbox.put(messages)
-        if last_word is None:
-            return False
+                    return messages, fact
+                case _:
+                    messages.append(fact)
+        return messages, None
+
+    async def _handle_ping_event(self, event: PingReceived) -> None:
+        """Answer a ping; async, and by this name, for who replaced it in trio-websocket's tests."""
+        self._writer.post_pong(event.payload)
+
+    def _end(self, last_word: CloseReceived | ProtocolViolated) -> None:
         self._closed = CloseReason(last_word.code, last_word.reason)
         if self._protocol.state is State.ANSWERING:
             self._answered = trio.Event()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).
         self._writer.post_close(last_word.code, last_word.reason)
-        return True
+
+    async def _wait_for_room(self) -> None:
+        self._reads = trio.Event()
+        try:
+            # Another inbox may have taken the place of the one that has room now.
+            while not self._inbox.has_room:
+                await self._inbox.wait_for_room()
+        finally:
+            self._reading_since = trio.current_time()
+            self._reads.set()
+
+
+class MessageParts:
+    """An iterator over the parts of one message."""
+
+    def __init__(self, take: Callable[[], Awaitable[str | bytes | MessagePart]]) -> None:
+        self._take = take
+        self._is_over = False
+
+    def __aiter__(self) -> MessageParts:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next part.
+
+        Raises:
+            ConnectionClosed: It will not come.
+        """
+        if self._is_over:
+            raise StopAsyncIteration
+        part = await self._take()
+        if isinstance(part, MessagePart):
+            self._is_over = part.is_last
+            part = part.data
+        else:
+            self._is_over = True
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+
+async def _each(parts: Iterable[str | bytes]) -> AsyncIterator[str | bytes]:
+    for part in parts:
+        yield part
 
 
 def _check_close(code: object, reason: object) -> None:
@@ -505,16 +658,16 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     Returns:
         What to call when ``source`` has something to pull.
     """
-    inbox.put(take_untaken(connection))
+    inbox.put(*take_untaken(connection))
     connection._inbox = inbox
     if connection.closed is None:
         connection._writer.source = source
-    connection._writer.wake()
-    return connection._writer.wake
+    connection._writer.flush()
+    return connection._writer.flush
 
 
-def take_untaken(connection: WebSocketConnection) -> list[tuple[str | bytes, int]]:
-    """Take the messages that nobody took, each with its size in bytes."""
+def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
+    """Take the messages that nobody took; and their size in bytes."""
     return connection._mailbox.take_all()
 
 

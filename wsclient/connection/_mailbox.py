@@ -1,24 +1,35 @@
 """Where received messages wait for whoever wants them.
 
 The unit that comes in is the batch that one read brought, which is never refused: the reader asks
-for room *before* it reads again.  The unit that goes out is a message, or all there is.
+for room *before* it reads again.  The unit that goes out is an item, or all there is.
+
+Taking an item that waits is the innermost step of ``async for message in channel``, and costs less
+than a checkpoint by two orders of magnitude.  So :meth:`Mailbox.poll` takes it without one, as long
+as nobody is hurt: the taker is not cancelled, and other tasks have run a short while ago.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+import sys
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar, cast
 
 import trio
 
+from ._batches import Batches
+from ._cancellation import is_cancelled
+
 T = TypeVar("T")
 
-# Messages between two full checkpoints of a loop that never has to wait: a checkpoint costs about
-# 9 µs, as much as everything else that is done for a message; 64 of them stay well below the time
-# that other tasks would notice.
-_CHECKPOINT_EVERY = 64
+_STRETCH: Final = 0.01
+"""Seconds that a taker may run, about, before it lets other tasks run: they would notice 50 ms."""
+
+_GROWTH: Final = 8
+"""How many times as large a budget may be as the last one: a taker may become slower, too."""
+
+_MAX_BUDGET: Final = 1024
+"""Items: where a taker needs a µs for each, a checkpoint is a hundredth of it."""
 
 
 class Mailbox(Generic[T]):
@@ -35,27 +46,34 @@ class Mailbox(Generic[T]):
     def __init__(self, max_items: float, max_size: float = math.inf) -> None:
         self.max_items = max_items
         self.max_size = max_size
-        self._items: deque[tuple[T, int]] = deque()
-        self._size = 0
+        self.batches = Batches(self._took)
+        """What waits: for a :class:`MessageIterator`."""
         self._ended = False
         self._takers = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        self._until_checkpoint = 0
+        # How many items the present budget was, and since when it is being spent.
+        self._budget = 1
+        self._budget_since = -math.inf
         self.peak: int = 0
         """The largest number of items that have waited."""
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self.batches.count
 
     @property
     def size(self) -> int:
-        """Bytes that wait."""
-        return self._size
+        """Bytes that wait; those of a batch count until its last item is taken."""
+        return self.batches.size
+
+    @property
+    def taken(self) -> int:
+        """Items that were taken."""
+        return self.batches.taken
 
     @property
     def has_room(self) -> bool:
         """Whether the reader may read on."""
-        return self._ended or (len(self._items) <= self.max_items and self._size <= self.max_size)
+        return self._ended or (len(self) <= self.max_items and self.size <= self.max_size)
 
     @property
     def tasks_waiting(self) -> int:
@@ -64,64 +82,79 @@ class Mailbox(Generic[T]):
 
     # The reader's side.
 
-    def put(self, items: Sequence[tuple[T, int]]) -> None:
-        """Add items, each with its size in bytes; after :meth:`end` they are dropped."""
+    def put(self, items: list[T], size: int) -> None:
+        """Add items of ``size`` bytes together, and take over the list.
+
+        After :meth:`end` they are dropped.
+        """
         if self._ended or not items:
             return
-        self._items.extend(items)
-        self.peak = max(self.peak, len(self._items))
-        self._size += sum(size for _, size in items)
-        self._takers.unpark(count=len(items))
+        self.batches.append(items, size)
+        self.peak = max(self.peak, len(self))
+        if self._takers:
+            self._takers.unpark(count=len(items))
 
     def amend(self, amend: Callable[[T], T | None]) -> bool:
         """Let ``amend`` replace the newest item that waits, if it gives another; whether it did."""
-        if self._ended or not self._items:
+        if self._ended or not len(self):
             return False
-        item, size = self._items[-1]
-        amended = amend(item)
+        amended = amend(self.batches.last())
         if amended is None:
             return False
-        self._items[-1] = (amended, size)
+        self.batches.replace_last(amended)
         return True
 
     async def wait_for_room(self) -> None:
         """Wait until the takers have made room; return at once if there is some."""
         while not self.has_room:
+            self._wake_at(self.max_items)
             await self._room.park()
 
     async def wait_empty(self) -> None:
         """Wait until the takers have taken everything."""
-        while self._items:
+        while len(self):
+            self._wake_at(0)
             await self._room.park()
+
+    def _wake_at(self, items: float) -> None:
+        # Of the two that may wait, whoever waits for more items is woken, and looks for itself.
+        self.batches.wake_at = max(self.batches.wake_at, int(min(items, sys.maxsize)))
 
     def end(self, *, discard: bool = False) -> None:
         """Let takers have what waits (or, with ``discard``, nothing), and then no more."""
         self._ended = True
         if discard:
-            self._items.clear()
-            self._size = 0
+            self.batches.clear()
         self._takers.unpark_all()
         self._room.unpark_all()
 
     # The takers' side.
 
+    def poll(self) -> T | None:
+        """The next item, if one waits and may be taken without a checkpoint; else ``None``."""
+        if self.batches.budget and len(self) and not is_cancelled():
+            self.batches.budget -= 1
+            return cast("T", self.batches.pop())
+        return None
+
+    def peek(self) -> T | None:
+        """The next item, which is left where it is; ``None`` if none waits."""
+        return cast("T", self.batches.first()) if len(self) else None
+
     async def take(self) -> T:
         """Wait for the next item.
 
-        Always a point of cancellation; a full checkpoint where it has to wait, and every so many
-        items.
+        Always a point of cancellation; a checkpoint where it has to wait, or when other tasks
+        should run.
 
         Raises:
             trio.EndOfChannel: Nothing waits, and nothing more will come.
         """
-        if self._until_checkpoint:
-            self._until_checkpoint -= 1
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            self._until_checkpoint = _CHECKPOINT_EVERY
-            await trio.lowlevel.checkpoint()
-        await self._wait_for_items()
-        return self.take_nowait()
+        item = self.poll()
+        if item is None:
+            await self._rest()
+            item = cast("T", self.batches.pop())
+        return item
 
     async def take_many(self) -> list[T]:
         """Wait until something is there, and take all of it: at least one item.
@@ -129,16 +162,13 @@ class Mailbox(Generic[T]):
         Raises:
             trio.EndOfChannel: Nothing waits, and nothing more will come.
         """
-        await trio.lowlevel.checkpoint()
-        await self._wait_for_items()
-        return [item for item, _ in self.take_all()]
+        await self._rest()
+        return self.batches.pop_all()
 
-    def take_all(self) -> list[tuple[T, int]]:
-        """Take all there is, perhaps nothing, with the sizes."""
-        items = list(self._items)
-        self._items.clear()
-        self._took(self._size)
-        return items
+    def take_all(self) -> tuple[list[T], int]:
+        """Take all there is, perhaps nothing; and its size in bytes."""
+        size = self.size
+        return self.batches.pop_all(), size
 
     def take_nowait(self) -> T:
         """Take the next item.
@@ -147,20 +177,33 @@ class Mailbox(Generic[T]):
             trio.WouldBlock: Nothing waits.
             trio.EndOfChannel: Nothing waits, and nothing more will come.
         """
-        if not self._items:
+        if not len(self):
             raise trio.EndOfChannel if self._ended else trio.WouldBlock
-        item, size = self._items.popleft()
-        self._took(size)
-        return item
+        return cast("T", self.batches.pop())
 
-    async def _wait_for_items(self) -> None:
-        # In a loop: another taker may have been faster than the one that was woken.
-        while not self._items and not self._ended:
-            await self._takers.park()
-        if not self._items:
-            raise trio.EndOfChannel
-
-    def _took(self, size: int) -> None:
-        self._size -= size
-        if self._room and self.has_room:
+    def _took(self) -> None:
+        """Wake whoever waits for room; called where :meth:`_wake_at` has asked for it."""
+        if self.has_room or not len(self):
+            self.batches.wake_at = -1
             self._room.unpark_all()
+
+    async def _rest(self) -> None:
+        """Let other tasks run, until there is an item."""
+        if len(self) or self._ended:
+            self._adapt_budget()
+            await trio.lowlevel.checkpoint()
+        # In a loop: another taker may have been faster than the one that was woken.
+        while not len(self) and not self._ended:
+            await self._takers.park()
+        if not len(self):
+            raise trio.EndOfChannel
+        self.batches.budget = self._budget
+        self._budget_since = trio.current_time()
+
+    def _adapt_budget(self) -> None:
+        """Make the next stretch about as long as it should be, judging by this one."""
+        spent = trio.current_time() - self._budget_since
+        taken = self._budget - self.batches.budget
+        if taken and spent < math.inf:
+            fitting = taken * _STRETCH / spent if spent > 0 else _MAX_BUDGET
+            self._budget = max(1, min(_MAX_BUDGET, self._budget * _GROWTH, int(fitting)))

@@ -28,6 +28,7 @@ from ._connection import WebSocketConnection
 from ._endpoint import host_header, origin
 from ._nursery import open_background_nursery
 from ._stream import open_stream, ssl_context_for
+from ._transport import SocketTransport, StreamTransport, Transport
 from ._url import Target, parse_url
 
 
@@ -283,7 +284,9 @@ async def wrap_client_stream(
     if not isinstance(stream, trio.abc.Stream):
         raise TypeError(f"stream must be trio.abc.Stream, not {type(stream).__name__}")
     host, resource = check_host(host), check_resource(resource)
-    connection = await _upgrade(stream, host, resource, options, endpoint=f"ws://{host}")
+    # The stream may be in use elsewhere, too: only its interface is used.
+    transport = StreamTransport(stream, options.receive_buffer_size)
+    connection = await _upgrade(transport, host, resource, options, endpoint=f"ws://{host}")
     return await _start(nursery, connection)
 
 
@@ -306,11 +309,16 @@ async def connect(
     endpoint = origin(host, port, secure=secure)
     stream = await open_stream(host, port, ssl_context)
     host = host_header(host, port, secure=secure)
-    return await _upgrade(stream, host, resource, options, endpoint=endpoint)
+    transport: Transport
+    if isinstance(stream, trio.SocketStream):
+        transport = SocketTransport(stream, options.receive_buffer_size)
+    else:
+        transport = StreamTransport(stream, options.receive_buffer_size)
+    return await _upgrade(transport, host, resource, options, endpoint=endpoint)
 
 
 async def _upgrade(
-    stream: trio.abc.Stream,
+    transport: Transport,
     host: str,
     resource: str,
     options: ConnectionOptions,
@@ -318,19 +326,24 @@ async def _upgrade(
     endpoint: str,
 ) -> WebSocketConnection:
     """The opening handshake; closes the stream unless it succeeds."""
+    stream = transport.stream
     try:
         handshake = ClientHandshake(
-            host, resource, subprotocols=options.subprotocols, headers=options.extra_headers
+            host,
+            resource,
+            subprotocols=options.subprotocols,
+            headers=options.extra_headers,
+            compression=options.compression,
         )
         accepted: Accepted | None = None
         await stream.send_all(handshake.send_request())
         while accepted is None:
-            data = bytes(await stream.receive_some(options.receive_buffer_size))
-            if data:
-                accepted = handshake.receive_data(data)
+            data, size = await transport.receive()
+            if size:
+                accepted = handshake.receive_data(bytes(data[:size]))
             else:
                 handshake.receive_eof()
-        return WebSocketConnection(stream, accepted, options, path=resource, endpoint=endpoint)
+        return WebSocketConnection(transport, accepted, options, path=resource, endpoint=endpoint)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         await trio.aclose_forcefully(stream)
         raise HandshakeError(f"the connection to {endpoint} broke in the opening handshake") from (

@@ -20,6 +20,10 @@ class Ping:
         self.resolved: trio.Event = trio.Event()
         self.answered: bool = False
 
+    def written(self) -> None:
+        """Note that it was handed to the transport just now."""
+        self.written_at = trio.current_time()
+
 
 class Pings:
     """The pings in flight, oldest first."""

@@ -1,38 +1,58 @@
 """The writer: the only one that writes to a connection's stream.
 
-Why a task of its own?  A caller's cancel scope must never enclose a write: half a frame may be on
-the wire, and whatever followed it would be read as its other half.  So callers leave what they
-want written in a queue, and the writer takes all that waits and writes it at once:
+A caller's cancel scope must never enclose a write: half a frame may be on the wire, and whatever
+followed it would be read as its other half.  So what is sent becomes a frame in one buffer, in one
+step that nothing can interrupt, and the buffer leaves in one of two ways:
 
-1. pongs and heartbeats, ahead of everything: the peer waits for them;
-2. messages, pings and pongs of the connection's own callers, in the order of their calls;
-3. messages from the *source* that a session has attached, pulled one by one: what the writer has
-   not pulled was certainly not written.
+- *at once*, as far as the transport takes it without waiting: a message that stands alone need not
+  wait for another task;
+- *by the writer's task*, which takes all that has come together: right for a burst of messages, and
+  the only one that waits for a transport.
+
+What goes before what:
+
+1. what is in the buffer: it has begun;
+2. pongs and heartbeats: the peer waits for them;
+3. messages, pings and pongs of the connection's own callers, in the order of their calls: where
+   they cannot go into the buffer at once, they wait in a queue, and can be withdrawn;
+4. messages from the *source* that a session has attached, pulled one by one as there is room:
+   what was not pulled was certainly not written.
 
 After :meth:`Writer.post_close`, what has not begun is not written any more; our close frame is.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
 from wsclient.protocol import ClientProtocol
 from wsclient.protocol._machine import Input
 
+from ._cancellation import is_cancelled
 from ._pings import Ping
+from ._transport import Transport
 
 WRITE_SIZE: Final = 64 * 1024
-"""Bytes after which no further message joins a write: one write is lost or delivered as a whole,
-as far as anyone can tell, and this bounds what a cut leaves unknown."""
+"""Bytes in the buffer beyond which nothing joins them: what a cut may leave unknown."""
 
-SLICE_SIZE: Final = 16 * 1024
-"""Bytes that are handed to the transport at a time: each time shows that the peer still reads."""
+BURST: Final = 50e-6
+"""Seconds since the last write within which a message is one of many: it then waits for company,
+until the sender lets other tasks run, since a write costs as much as five messages."""
+
+STRETCH: Final = 0.005
+"""Seconds for which a sender may go on without a checkpoint, where each of its messages goes out at
+once."""
 
 _PONG_QUEUE_SIZE: Final = 256
 """Frames; a peer that floods us with pings gets the newest answers only (RFC 6455 §5.5.3)."""
+
+
+T = TypeVar("T")
 
 
 class Outgoing(Protocol):
@@ -56,19 +76,20 @@ class Source(Protocol):
 class Posted:
     """Something that a caller waits for to be written."""
 
-    __slots__ = ("_resolved", "begun", "is_written", "kind", "payload", "withdrawn")
+    __slots__ = ("_is_begun", "_payload", "_resolved", "_write", "is_withdrawn", "is_written")
 
-    def __init__(self, kind: Input, payload: str | bytes) -> None:
-        self.kind = kind
-        self.payload = payload
-        self.begun = False
-        self.withdrawn = False
+    def __init__(self, write: Callable[[Any], None], payload: Any) -> None:
+        self._write = write
+        self._payload = payload
+        self._is_begun = False
+        self.is_withdrawn = False
         self.is_written = False
         self._resolved = trio.Event()
 
-    @property
-    def message(self) -> str | bytes:
-        return self.payload
+    def begin(self) -> None:
+        """Add its frame to the buffer."""
+        self._is_begun = True
+        self._write(self._payload)
 
     def written(self) -> None:
         self.is_written = True
@@ -80,157 +101,267 @@ class Posted:
     async def wait(self) -> bool:
         """Wait until it is written (true) or never will be, as a whole (false).
 
-        Cancelled before its first byte, it is never written; after, it is written all the same.
+        Cancelled before it has begun, it is never written; after, it is written all the same.
         """
         try:
             await self._resolved.wait()
         except trio.Cancelled:
-            self.withdrawn = not self.begun
-            if self.withdrawn:
-                self.payload = b""  # The queue keeps the entry, but not what it holds.
+            self.is_withdrawn = not self._is_begun
+            if self.is_withdrawn:
+                self._payload = None  # The queue keeps the entry, but not what it holds.
             raise
         return self.is_written
 
 
 class Writer:
-    """Writes to ``stream`` what is posted; see the top of this file."""
+    """Writes to ``transport`` what is sent; see the top of this file."""
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol) -> None:
-        self._stream = stream
+    def __init__(self, transport: Transport, protocol: ClientProtocol) -> None:
+        self._transport = transport
         self._protocol = protocol
+        self._buffer = protocol.outgoing
         self._pongs: deque[bytes] = deque(maxlen=_PONG_QUEUE_SIZE)
         self._pings: deque[Ping] = deque()
-        self._pinging: list[Ping] = []
+        self._queue: deque[Posted] = deque()
+        # The next part of a message in parts; while there is such a message, no other can begin.
+        self._part: Posted | None = None
+        self.is_in_parts = False
+        """Whether a message in parts has begun, and is not whole."""
+        self.source: Source | None = None
+        self._close: tuple[int, str | None] | None = None
+        # What is in the buffer, and how many bytes will have been handed over with it.
+        self._begun: deque[tuple[int, Outgoing | Posted | Ping]] = deque()
+        self._handed_over = 0
         self.progressed_at: float = trio.current_time()
         """When the transport last took something (trio's clock, seconds)."""
-        self._queue: deque[Posted] = deque()
-        self._writing: list[Outgoing] = []
-        self._close: tuple[int, str | None] | None = None
+        self._flushed_at = self._rested_at = -math.inf
         self._work = trio.lowlevel.ParkingLot()
-        self.source: Source | None = None
+        self._is_awake = True
+        self._is_over = False
         self.close_written = trio.Event()
-        self.is_broken = False
-        """Whether a write failed or was cut short: nothing may follow it."""
 
-    def wake(self) -> None:
-        """There is something to write."""
-        self._work.unpark()
+    # What callers wait for.
 
-    def post(self, posted: Posted) -> None:
-        """Write this after everything posted before."""
+    async def post(self, write: Callable[[T], None], payload: T) -> bool:
+        """Let ``write`` add a frame to the buffer, after everything that was posted before.
+
+        Returns at once where the transport takes bytes at once, and otherwise when the frame was
+        handed over.
+        Cancelled before it has begun, it is never written; after, it is written all the same.
+
+        Returns:
+            Whether it is on its way: false once the connection is closed.
+        """
+        now = trio.current_time()
+        if now - self._rested_at > STRETCH or is_cancelled():
+            self._rested_at = now
+            await trio.lowlevel.checkpoint()
+        if not self._accepts:
+            return False
+        if (
+            self._transport.takes_at_once
+            and len(self._buffer) < WRITE_SIZE
+            and not self._queue
+            and not self.is_in_parts
+        ):
+            write(payload)
+            self._flush(now)
+            return True
+        posted = Posted(write, payload)
         self._queue.append(posted)
-        self.wake()
+        self._wake()
+        return await posted.wait()
+
+    async def post_parts(self, parts: AsyncIterator[str | bytes]) -> bool:
+        """Write one message in parts, each as it comes (RFC 6455 §5.4).
+
+        Other messages wait until it is whole; pongs and heartbeats do not.
+        Ended by an exception between its first part and its last, it leaves
+        :attr:`is_in_parts` set: no message can follow it.
+
+        Returns:
+            Whether it was written: false once the connection is closed.
+        """
+        kind: type = str
+        is_first = True
+        async for part in parts:
+            if not isinstance(part, (str, bytes)):
+                raise TypeError(f"a part must be str or bytes, not {type(part).__name__}")
+            if is_first:
+                kind = type(part)
+            elif not isinstance(part, kind):
+                raise TypeError("the parts of a message must be all str or all bytes")
+            if not await self._post_part(part, is_first=is_first, is_last=False):
+                return False
+            is_first = False
+        # The end is a part of its own: nobody knew that there would be no more.
+        return await self._post_part(kind(), is_first=is_first, is_last=True)
+
+    async def _post_part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> bool:
+        def write(part: str | bytes) -> None:
+            self._protocol.send_part(part, is_first=is_first, is_last=is_last)
+            self.is_in_parts = not is_last
+
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._accepts:
+            return False
+        posted = Posted(write, part)
+        if is_first:
+            self._queue.append(posted)
+        else:
+            self._part = posted
+        self._wake()
+        return await posted.wait()
+
+    # What nobody waits for.
 
     def post_pong(self, payload: bytes) -> None:
         """Write a pong before any message that has not begun."""
         self._pongs.append(payload)
-        self.wake()
+        self.flush()
 
     def post_ping(self, ping: Ping) -> None:
         """Write a ping before any message that has not begun, and note when it was written."""
         self._pings.append(ping)
-        self.wake()
+        self.flush()
 
     def post_close(self, code: int, reason: str | None) -> None:
         """Write a close frame, and nothing more: what has not begun never will be."""
         if self._close is None:
             self._close = (code, reason)
-            self.source = None
-            self._fail_queue()
-            self.wake()
+            self._drop_queue()
+            self._wake()
 
     def give_up(self) -> None:
         """Nothing more will be written: wake everyone who waits."""
-        self.source = None
-        self._fail_queue()
-        for outgoing in self._writing:
-            if isinstance(outgoing, Posted):
-                outgoing.failed()
+        self._is_over = True
+        self._drop_queue()
+        for _, begun in self._begun:
+            if isinstance(begun, Posted):
+                begun.failed()
 
-    def _fail_queue(self) -> None:
+    def _drop_queue(self) -> None:
+        self.source = None
+        if self._part is not None:
+            self._queue.append(self._part)
+            self._part = None
         for posted in self._queue:
             posted.failed()
         self._queue.clear()
 
-    async def run(self) -> None:
-        """Write until our close frame is written, the stream breaks, or cancelled."""
-        while not self.close_written.is_set():
-            data, closes = self._gather()
-            if not data:
-                await self._work.park()
-                continue
-            # Whatever interrupts the write, cancellation too, leaves half a frame on the wire.
-            self.is_broken = True
-            try:
-                await self._send(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            self.is_broken = False
-            for ping in self._pinging:
-                ping.written_at = self.progressed_at
-            self._pinging.clear()
-            for outgoing in self._writing:
-                outgoing.written()
-            self._writing.clear()
-            if closes:
-                self.close_written.set()
+    @property
+    def _accepts(self) -> bool:
+        return self._close is None and not self._is_over
 
-    async def _send(self, data: bytes) -> None:
-        if len(data) <= SLICE_SIZE:
-            await self._stream.send_all(data)
-            self.progressed_at = trio.current_time()
+    # How it leaves.
+
+    def flush(self) -> None:
+        """Write what waits: what can be at once, and the rest by the writer's task."""
+        self._flush(trio.current_time())
+
+    def _flush(self, now: float) -> None:
+        if self._is_awake or self._is_over:
             return
-        view = memoryview(data)
-        for start in range(0, len(data), SLICE_SIZE):
-            await self._stream.send_all(view[start : start + SLICE_SIZE])
-            self.progressed_at = trio.current_time()
+        if self._transport.takes_at_once and now - self._flushed_at >= BURST:
+            self._flushed_at = now
+            self._gather()
+            try:
+                self._took(self._transport.send_nowait(self._buffer))
+            except trio.BrokenResourceError:
+                self._wake()  # It will meet the same error, where it can be told.
+                return
+            if not self._buffer:
+                return
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._is_awake:
+            self._is_awake = True
+            self._work.unpark()
+
+    async def run(self) -> None:
+        """Write until our close frame is written, or cancelled.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: The transport is broken.
+        """
+        while True:
+            self._gather()
+            if self._buffer:
+                self._took(await self._transport.send(self._buffer))
+            elif self._has_closed:
+                self.close_written.set()
+                return
+            else:
+                self._is_awake = False
+                await self._work.park()
 
     async def write_close(self, code: int, reason: str | None) -> None:
-        """Write a close frame in the place of a writer that was cancelled while idle."""
-        if self.is_broken or not self._protocol.allows(Input.SEND_CLOSE):
+        """Write what has begun and a close frame, in the place of a writer that was cancelled."""
+        if self._transport.is_torn:
             return
-        data = self._protocol.send_close(*(self._close or (code, reason)))
+        self._drop_queue()
+        self._close = self._close or (code, reason)
+        self._gather()
         try:
-            await self._stream.send_all(data)
+            while self._buffer:
+                self._took(await self._transport.send(self._buffer))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
-    def _gather(self) -> tuple[bytes, bool]:
-        """All that waits, as one buffer; whether our close frame is its end."""
-        frames: list[bytes] = []
+    @property
+    def _has_closed(self) -> bool:
+        return self._close is not None and not self._protocol.allows(Input.SEND_CLOSE)
+
+    def _gather(self) -> None:
+        """Add to the buffer what waits outside it, as far as there is room."""
         protocol = self._protocol
-        # Once a close frame went either way there is nobody to answer, or to ask.
-        if protocol.allows(Input.SEND_PONG):
-            frames += [protocol.send_pong(payload) for payload in self._pongs]
-            frames += [protocol.send_ping(ping.payload) for ping in self._pings]
-            self._pinging += self._pings
-        self._pongs.clear()
-        self._pings.clear()
+        buffer = self._buffer
+        if len(buffer) >= WRITE_SIZE:
+            return
+        if self._pongs or self._pings:
+            # Once a close frame went either way there is nobody to answer, or to ask.
+            if protocol.allows(Input.SEND_PONG):
+                for payload in self._pongs:
+                    protocol.send_pong(payload)
+                for ping in self._pings:
+                    protocol.send_ping(ping.payload)
+                    self._begun.append((self._handed_over + len(buffer), ping))
+            self._pongs.clear()
+            self._pings.clear()
         if self._close is not None:
             if protocol.allows(Input.SEND_CLOSE):
-                frames.append(protocol.send_close(*self._close))
-            return b"".join(frames), True
-        size = 0
-        while size < WRITE_SIZE and (frame := self._next()) is not None:
-            frames.append(frame)
-            size += len(frame)
-        return b"".join(frames), False
+                protocol.send_close(*self._close)
+            return
+        while len(buffer) < WRITE_SIZE:
+            posted = self._next_posted()
+            if posted is None:
+                break
+            posted.begin()
+            self._begun.append((self._handed_over + len(buffer), posted))
+        while self.source is not None and not self.is_in_parts and len(buffer) < WRITE_SIZE:
+            outgoing = self.source.pull()
+            if outgoing is None:
+                break
+            protocol.send_message(outgoing.message)
+            self._begun.append((self._handed_over + len(buffer), outgoing))
 
-    def _next(self) -> bytes | None:
+    def _next_posted(self) -> Posted | None:
+        if self.is_in_parts:
+            posted, self._part = self._part, None
+            return None if posted is None or posted.is_withdrawn else posted
         while self._queue:
             posted = self._queue.popleft()
-            if not posted.withdrawn:
-                posted.begun = True
-                self._writing.append(posted)
-                return _frame(self._protocol, posted.kind, posted.payload)
-        if self.source is None or (outgoing := self.source.pull()) is None:
-            return None
-        self._writing.append(outgoing)
-        return self._protocol.send_message(outgoing.message)
+            if not posted.is_withdrawn:
+                return posted
+        return None
 
-
-def _frame(protocol: ClientProtocol, kind: Input, payload: str | bytes) -> bytes:
-    if kind is Input.SEND_MESSAGE:
-        return protocol.send_message(payload)
-    assert isinstance(payload, bytes)
-    return protocol.send_ping(payload) if kind is Input.SEND_PING else protocol.send_pong(payload)
+    def _took(self, size: int) -> None:
+        """Note that the transport has taken ``size`` bytes of the buffer."""
+        if not size:
+            return
+        del self._buffer[:size]
+        self._handed_over += size
+        self.progressed_at = trio.current_time()
+        while self._begun and self._begun[0][0] <= self._handed_over:
+            self._begun.popleft()[1].written()

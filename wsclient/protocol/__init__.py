@@ -1,16 +1,20 @@
 """Floor 1: bytes in, facts out (RFC 6455) as pure computation: no I/O, no trio, no clock."""
 
-from ._assembler import encoded_size
-from ._events import CloseReceived, Fact, PingReceived, PongReceived, ProtocolViolated
+from ._codec import COMPILED, encoded_size
+from ._deflate import Deflate
+from ._events import CloseReceived, Fact, MessagePart, PingReceived, PongReceived, ProtocolViolated
 from ._handshake import Accepted, ClientHandshake, check_host, check_resource
 from ._machine import ClientProtocol, State
 
 __all__ = [
+    "COMPILED",
     "Accepted",
     "ClientHandshake",
     "ClientProtocol",
     "CloseReceived",
+    "Deflate",
     "Fact",
+    "MessagePart",
     "PingReceived",
     "PongReceived",
     "ProtocolViolated",

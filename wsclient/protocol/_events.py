@@ -37,5 +37,15 @@ class ProtocolViolated:
     reason: str
 
 
-Fact: TypeAlias = str | bytes | PingReceived | PongReceived | CloseReceived | ProtocolViolated
+@attrs.frozen(slots=True)
+class MessagePart:
+    """A part of a message, where parts were asked for; the last part is empty."""
+
+    data: str | bytes
+    is_last: bool
+
+
+Fact: TypeAlias = (
+    str | bytes | MessagePart | PingReceived | PongReceived | CloseReceived | ProtocolViolated
+)
 """A whole message is itself; everything else has a name."""

@@ -18,10 +18,15 @@ from typing import Final
 import attrs
 from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
+from wsproto.extensions import Extension
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
 from wsclient.errors import ConnectionRejected, HandshakeError, InvalidUpgrade
+from wsclient.options import Compression
+
+from . import _deflate
+from ._deflate import Deflate, InvalidDeflate
 
 MAX_HEAD_SIZE: Final = 16 * 1024
 """Bytes of an answer's status line and headers; h11 has the same bound."""
@@ -50,6 +55,8 @@ class Accepted:
     """Names in lower case, in the server's order, without the handshake's own."""
     trailing: bytes
     """What came behind the head: the first frames."""
+    deflate: Deflate | None = None
+    """What was agreed on about compression, if anything."""
 
 
 class _VerbatimHost(str):
@@ -63,6 +70,24 @@ class _VerbatimHost(str):
 
     def encode(self, encoding: str = "ascii", errors: str = "strict") -> bytes:
         return super().encode("ascii", errors)
+
+
+class _Offer(Extension):
+    """Our offer of permessage-deflate, as wsproto negotiates it."""
+
+    name = _deflate.NAME
+
+    def __init__(self, compression: Compression) -> None:
+        self._compression = compression
+        self.agreed: Deflate | None = None
+
+    def offer(self) -> str:
+        return _deflate.offer(self._compression)
+
+    def finalize(self, offer: str) -> None:
+        if self.agreed is not None:
+            raise InvalidDeflate(f"{self.name} stands there twice")
+        self.agreed = _deflate.agree(self._compression, offer.partition(";")[2])
 
 
 def check_resource(resource: object) -> str:
@@ -126,6 +151,7 @@ class ClientHandshake:
         resource: Path and query, as :func:`check_resource` returns them.
         subprotocols: Offered, in order of preference.
         headers: Sent after the handshake's own; ``Host`` replaces ``host``.
+        compression: Offered, if any.
     """
 
     def __init__(
@@ -135,6 +161,7 @@ class ClientHandshake:
         *,
         subprotocols: tuple[str, ...] = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        compression: Compression | None = None,
     ) -> None:
         extra: list[tuple[bytes, bytes]] = []
         for name, value in headers:
@@ -142,10 +169,12 @@ class ClientHandshake:
                 host = value.decode("ascii")
             else:
                 extra.append((name, value))
+        self._offers = [] if compression is None else [_Offer(compression)]
         self._request = Request(
             host=_VerbatimHost(host),
             target=resource,
             subprotocols=list(subprotocols),
+            extensions=self._offers,
             extra_headers=extra,
         )
         self._wsproto = H11Handshake(ConnectionType.CLIENT)
@@ -233,7 +262,8 @@ class ClientHandshake:
         for event in self._wsproto.events():
             if isinstance(event, AcceptConnection):
                 headers = tuple((bytes(name), bytes(value)) for name, value in event.extra_headers)
-                return Accepted(event.subprotocol, headers, rest)
+                agreed = self._offers[0].agreed if self._offers else None
+                return Accepted(event.subprotocol, headers, rest, agreed)
         raise InvalidUpgrade("the server's answer is incomplete")
 
     def _feed(self, data: bytes) -> None:
@@ -258,8 +288,8 @@ class ClientHandshake:
     def _deliver(self, data: bytes) -> None:
         try:
             self._wsproto.receive_data(data)
-        except RemoteProtocolError as error:
-            # wsproto's texts may quote the server's answer: made printable.
+        except (RemoteProtocolError, InvalidDeflate) as error:
+            # Their texts may quote the server's answer: made printable.
             raise InvalidUpgrade(f"the server's answer is not valid: {str(error)!r}") from error
 
     def _rejection(self) -> ConnectionRejected:

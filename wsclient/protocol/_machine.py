@@ -7,23 +7,23 @@ The rules:
 3. Something *received* that has no row is ignored: the peer's last word has been said.
 4. A violation is a fact, not an exception: what was understood before it in the same read stands.
 
-wsproto knows the frames.  Two of its habits end here: its own parse failures look like a close
-frame from the peer, and its sizes of text are characters.
+The frames themselves are ``_codec.py``'s.
 """
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Final
 
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.frame_protocol import CloseReason as FrameCloseReason
-
 from wsclient.codes import CloseCode
 
-from ._assembler import Assembler, MessageTooBig
-from ._events import CloseReceived, Fact, PingReceived, PongReceived, ProtocolViolated
+from ._codec import CLOSE, FIN, PING, PONG, Decoder, Encoder
+from ._deflate import Deflate
+from ._events import CloseReceived, Fact, ProtocolViolated
+
+_MAX_REASON_SIZE: Final = 123
+"""Bytes: a control frame holds 125, and two are the code's (RFC 6455 §5.5)."""
 
 
 class State(Enum):
@@ -90,16 +90,34 @@ class NotAllowed(Exception):
 class ClientProtocol:
     """The client's end of an open connection.
 
+    What is sent is written at the end of :attr:`outgoing`; whoever has handed bytes of that to the
+    transport deletes them.
+
     Args:
         max_message_size: Bytes of one message.
+        max_frame_size: Bytes of one frame's payload.
+        max_fragments: Frames of one message.
+        deflate: What was agreed on about compression; ``None`` is: nothing.
     """
 
-    def __init__(self, *, max_message_size: float) -> None:
-        self._frames = Connection(ConnectionType.CLIENT)
-        self._max_message_size = max_message_size
-        self._text = Assembler("", max_message_size)
-        self._binary = Assembler(b"", max_message_size)
+    def __init__(
+        self,
+        *,
+        max_message_size: float,
+        max_frame_size: float = math.inf,
+        max_fragments: float = math.inf,
+        deflate: Deflate | None = None,
+    ) -> None:
+        self._decoder = Decoder(
+            max_message_size,
+            max_frame_size,
+            max_fragments,
+            deflate.make_inflater() if deflate else None,
+        )
+        self._encoder = Encoder(deflate.make_deflater() if deflate else None)
         self._state = State.OPEN
+        self.outgoing = bytearray()
+        """Whole frames, and perhaps the rest of one, that the transport has not taken yet."""
 
     @property
     def state(self) -> State:
@@ -110,36 +128,47 @@ class ClientProtocol:
         """Whether ``what`` may happen now."""
         return what in TRANSITIONS[self._state]
 
-    # What is sent: each returns the bytes of one frame, or raises NotAllowed.
+    # What is sent: each writes one frame, or raises NotAllowed.
 
-    def send_message(self, message: str | bytes) -> bytes:
-        """One whole message as one frame."""
+    def send_message(self, message: str | bytes) -> None:
+        """One whole message as one frame.
+
+        Raises:
+            UnicodeEncodeError: The text cannot be encoded as UTF-8.
+        """
+        # The state that lets messages pass is left as it is: looked up by identity, since this is
+        # the one that has to be fast.
+        if self._state is not State.OPEN:
+            self._sending(Input.SEND_MESSAGE)
+        self._encoder.message(self.outgoing, message)
+
+    def send_part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
+        """A part of a message, as one frame."""
         self._sending(Input.SEND_MESSAGE)
-        if isinstance(message, str):
-            return self._frames.send(TextMessage(data=message))
-        return self._frames.send(BytesMessage(data=message))
+        self._encoder.part(self.outgoing, part, is_first=is_first, is_last=is_last)
 
-    def send_ping(self, payload: bytes) -> bytes:
+    def send_ping(self, payload: bytes) -> None:
         """A ping; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PING)
-        return self._frames.send(Ping(payload=payload))
+        self._encoder.frame(self.outgoing, FIN | PING, payload)
 
-    def send_pong(self, payload: bytes) -> bytes:
+    def send_pong(self, payload: bytes) -> None:
         """A pong; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PONG)
-        return self._frames.send(Pong(payload=payload))
+        self._encoder.frame(self.outgoing, FIN | PONG, payload)
 
-    def send_close(self, code: int, reason: str | None) -> bytes:
+    def send_close(self, code: int, reason: str | None) -> None:
         """Our close frame.
 
         A reason is cut to 123 bytes at a character's end; code 1005 makes an empty frame, which is
         how an empty one is answered.
         """
         self._sending(Input.SEND_CLOSE)
-        if code == CloseCode.NO_STATUS_RCVD:
-            # wsproto knows this one by identity; by value it would make a 1000 of it.
-            return self._frames.send(CloseConnection(code=FrameCloseReason.NO_STATUS_RCVD))
-        return self._frames.send(CloseConnection(code=code, reason=reason or None))
+        payload = b""
+        if code != CloseCode.NO_STATUS_RCVD:
+            text = (reason or "").encode()[:_MAX_REASON_SIZE].decode(errors="ignore").encode()
+            payload = code.to_bytes(2, "big") + text
+        self._encoder.frame(self.outgoing, FIN | CLOSE, payload)
 
     def _sending(self, what: Input) -> None:
         following = TRANSITIONS[self._state].get(what)
@@ -149,20 +178,47 @@ class ClientProtocol:
 
     # What is received.
 
-    def receive_data(self, data: bytes) -> list[Fact]:
-        """Take what one read brought; return what it amounts to, in order."""
+    def receive_data(self, data: bytes | bytearray, size: int | None = None) -> list[Fact]:
+        """Take what one read brought, the first ``size`` bytes of ``data``, or all of it.
+
+        Returns:
+            What it amounts to, in order.
+            While :attr:`has_more` is true afterwards, ``receive_data(b"")`` goes on.
+        """
         if not self.allows(Input.RECEIVE_MESSAGE):
             return []
-        self._frames.receive_data(data)
-        facts: list[Fact] = []
-        for event in self._frames.events():
-            fact = self._understand(event)
-            if fact is None:
-                continue
-            facts.append(fact)
-            if isinstance(fact, (CloseReceived, ProtocolViolated)):
-                break  # The rest of this read is discarded (rule 3).
+        facts = self._decoder.receive(data, len(data) if size is None else size)
+        if self._decoder.controls:
+            match facts[-1]:
+                case CloseReceived():
+                    self._receiving(Input.RECEIVE_CLOSE)
+                case ProtocolViolated():
+                    self._receiving(Input.RECEIVE_VIOLATION)
         return facts
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a part of what came is not understood yet: what was is a full batch."""
+        return self._decoder.has_more and self.allows(Input.RECEIVE_MESSAGE)
+
+    @property
+    def batch_size(self) -> int:
+        """Bytes of the messages that the last call of ``receive_data`` gave."""
+        return self._decoder.size
+
+    @property
+    def batch_controls(self) -> int:
+        """How many of the facts that it gave are no messages."""
+        return self._decoder.controls
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a message that is not whole in one read is given in parts."""
+        return self._decoder.in_parts
+
+    @in_parts.setter
+    def in_parts(self, in_parts: bool) -> None:
+        self._decoder.in_parts = in_parts
 
     def receive_eof(self) -> None:
         """Take the end of the stream."""
@@ -170,41 +226,3 @@ class ClientProtocol:
 
     def _receiving(self, what: Input) -> None:
         self._state = TRANSITIONS[self._state].get(what, self._state)
-
-    def _understand(self, event: object) -> Fact | None:
-        match event:
-            case TextMessage() | BytesMessage():
-                return self._assemble(event)
-            case Ping(payload=payload):
-                self._receiving(Input.RECEIVE_PING)
-                return PingReceived(bytes(payload))
-            case Pong(payload=payload):
-                self._receiving(Input.RECEIVE_PONG)
-                return PongReceived(bytes(payload))
-            case CloseConnection(code=code, reason=reason):
-                if self._frames.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-                    self._receiving(Input.RECEIVE_CLOSE)
-                    return CloseReceived(int(code), reason or None)
-                # wsproto's parser failed: the state tells that no close frame came.
-                return self._violated(int(code), reason or "")
-        return None  # pragma: no cover  # wsproto has no other events.
-
-    def _assemble(self, event: TextMessage | BytesMessage) -> Fact | None:
-        message: str | bytes | None
-        try:
-            if isinstance(event, TextMessage):
-                message = self._text.add(event.data, finished=event.message_finished)
-            else:
-                message = self._binary.add(bytes(event.data), finished=event.message_finished)
-        except MessageTooBig:
-            return self._violated(
-                CloseCode.MESSAGE_TOO_BIG,
-                f"Exceeded maximum message size: {self._max_message_size} bytes",
-            )
-        if message is not None:
-            self._receiving(Input.RECEIVE_MESSAGE)
-        return message
-
-    def _violated(self, code: int, reason: str) -> ProtocolViolated:
-        self._receiving(Input.RECEIVE_VIOLATION)
-        return ProtocolViolated(code, reason)

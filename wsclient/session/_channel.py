@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import Mailbox
+from wsclient.connection import Mailbox, MessageIterator
 from wsclient.errors import ChannelFailed
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome
 from wsclient.options import Limits
@@ -95,7 +95,7 @@ class DurableChannel:
             observe=self._observe,
         )
         self._accepted = 0
-        self._received = 0
+        self._gaps_taken = 0
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
             self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
@@ -135,7 +135,7 @@ class DurableChannel:
             attempts=self._supervisor.attempts,
             gaps=self._supervisor.gaps,
             messages_accepted=self._accepted,
-            messages_received=self._received,
+            messages_received=self._inbox.taken - self._gaps_taken,
             outcomes=MappingProxyType(dict(self._outbox.outcomes)),
             outbox_messages=self._outbox.messages,
             outbox_size=self._outbox.size,
@@ -178,14 +178,27 @@ class DurableChannel:
 
     # Receiving.
 
-    def __aiter__(self) -> DurableChannel:
-        return self
+    def __aiter__(self) -> MessageIterator:
+        """The messages, across any number of connections, until the channel is closed.
+
+        Raises:
+            ChannelFailed: By the iterator, as :meth:`receive`.
+        """
+        return MessageIterator(self._inbox.batches, self._next_message, self._after_gap)
 
     async def __anext__(self) -> str | bytes:
+        """The next message; a loop takes the faster way of the iterator."""
+        return await self._next_message()
+
+    async def _next_message(self) -> str | bytes:
         try:
             return await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+    async def _after_gap(self, _: Gap) -> str | bytes:
+        self._gaps_taken += 1
+        return await self._next_message()
 
     async def receive(self) -> str | bytes:
         """Wait for the next message; cancelling this loses nothing.
@@ -197,8 +210,8 @@ class DurableChannel:
         while True:
             item = await self._take(self._inbox.take)
             if not isinstance(item, Gap):
-                self._received += 1
                 return item
+            self._gaps_taken += 1
 
     def receive_nowait(self) -> str | bytes:
         """Take the next message if there is one.
@@ -213,8 +226,8 @@ class DurableChannel:
             except trio.EndOfChannel:
                 self._raise_end()
             if not isinstance(item, Gap):
-                self._received += 1
                 return item
+            self._gaps_taken += 1
 
     async def receive_many(self) -> list[str | bytes]:
         """Wait for messages and take all that are there: at least one.
@@ -225,8 +238,8 @@ class DurableChannel:
         while True:
             items = await self._take(self._inbox.take_many)
             messages = [item for item in items if not isinstance(item, Gap)]
+            self._gaps_taken += len(items) - len(messages)
             if messages:
-                self._received += len(messages)
                 return messages
 
     def items(self) -> Items:
@@ -238,7 +251,7 @@ class DurableChannel:
 
     async def _next_item(self) -> str | bytes | Gap:
         item = await self._take(self._inbox.take)
-        self._received += not isinstance(item, Gap)
+        self._gaps_taken += isinstance(item, Gap)
         return item
 
     async def _take(self, take: Callable[[], Awaitable[T]]) -> T:

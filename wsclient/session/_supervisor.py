@@ -324,10 +324,10 @@ class Supervisor:
 
         Where nobody reads and the inbox is full, it is covered by the gap instead.
         """
-        messages = take_untaken(connection)
+        messages, size = take_untaken(connection)
         if messages and self._inbox.has_room:
             self._announce_gap()
-            self._inbox.put(messages)
+            self._inbox.put(messages, size)
             self._past = _Past(self.epoch, connection.last_received, str(lost))
 
     async def _close(self, connection: WebSocketConnection) -> None:
@@ -354,7 +354,7 @@ class Supervisor:
         self.gaps += 1
         # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
         if not self._inbox.amend(lambda item: _joined(item, gap)):
-            self._inbox.put([(gap, 0)])
+            self._inbox.put([gap], 0)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 

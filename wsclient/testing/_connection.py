@@ -18,9 +18,8 @@ import trio
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from wsclient.codes import CloseReason
+from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import open_background_nursery
-from wsclient.protocol._assembler import Assembler
 
 from . import _frames
 from ._faults import FaultKind
@@ -40,6 +39,8 @@ GRACE: Final = 1.0
 
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that the client has to answer our close frame: it may have much to read before."""
+
+_UNKNOWN_TO_WSPROTO: Final = "CLOSE with unknown reserved code"
 
 _FLOOD: Final = bytes(64 * 1024)
 
@@ -82,8 +83,8 @@ class ServerConnection:
         self._log = log
         self._fault: Final = visit.fault
         self._frames = Connection(ConnectionType.SERVER)
-        self._text = Assembler("", math.inf)
-        self._binary = Assembler(b"", math.inf)
+        self._text: list[str] = []
+        self._binary: list[bytes] = []
         self._stage = _Stage.OPENING
         self._taken = 0
         self._has_left = False
@@ -490,13 +491,17 @@ class ServerConnection:
                 return
 
     def _hear_piece(self, event: TextMessage | BytesMessage) -> None:
-        message: str | bytes | None
         if isinstance(event, TextMessage):
-            message = self._text.add(event.data, finished=event.message_finished)
+            self._text.append(event.data)
         else:
-            message = self._binary.add(bytes(event.data), finished=event.message_finished)
+            self._binary.append(bytes(event.data))
+        if not event.message_finished:
+            return
+        message = "".join(self._text) if isinstance(event, TextMessage) else b"".join(self._binary)
+        self._text.clear()
+        self._binary.clear()
         fault = self._fault
-        if message is None or self._is_dead:
+        if self._is_dead:
             return
         self._log.add_message(self.visit, message)
         self._heard.unpark_all()
@@ -506,11 +511,14 @@ class ServerConnection:
                 self._become_struck()
 
     async def _hear_close(self, code: int, reason: str) -> None:
-        if self._frames.state is ConnectionState.OPEN:
+        if self._frames.state is not ConnectionState.OPEN:
+            self.visit.close = CloseReason(code, reason)
+        elif self._fault.code == CloseCode.BAD_GATEWAY and reason == _UNKNOWN_TO_WSPROTO:
+            # The answer to our own 1014, which came to IANA's registry later than to wsproto.
+            self.visit.close = CloseReason(CloseCode.BAD_GATEWAY)
+        else:
             # wsproto's parser failed: no close frame came.
             self.visit.violation = reason
-        else:
-            self.visit.close = CloseReason(code, reason)
         self._heard.unpark_all()
         self._log.changed.unpark_all()
         kind = self._fault.kind

@@ -1,0 +1,161 @@
+"""How a connection's bytes travel.
+
+trio's streams are made for any caller: each call looks out for others, is a checkpoint, and takes
+care of one buffer.  A connection has one reader, one writer and checkpoints of its own.  So over a
+TCP socket that is its own it uses the socket itself: it reads into one buffer that all connections
+of a trio run share (nothing waits between filling and decoding it), and writes without waiting what
+the socket takes.  Over TLS, and over a stream that someone else has made, it is content with the
+stream's interface.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from typing import Final
+
+import trio
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes per read at most: more no longer fits a processor's cache."""
+
+WRITE_SLICE: Final = 16 * 1024
+"""Bytes that are handed to a stream at a time: each time shows that the peer still reads."""
+
+_buffer: Final[trio.lowlevel.RunVar[bytearray | None]] = trio.lowlevel.RunVar(
+    "wsclient.connection.read_buffer", default=None
+)
+
+
+class Transport(ABC):
+    """A connection's way to its peer."""
+
+    stream: trio.abc.Stream
+    """What to close in the end."""
+
+    takes_at_once: bool
+    """Whether :meth:`send_nowait` can hand over anything."""
+
+    is_torn = False
+    """Whether a write was cut short, so that nobody knows where: nothing may follow it."""
+
+    @abstractmethod
+    async def receive(self) -> tuple[bytes | bytearray, int]:
+        """Wait for bytes.
+
+        Returns:
+            A buffer, and how many bytes in it are new; 0 at the end, however it came.
+            The buffer is the caller's until its next checkpoint.
+        """
+
+    @abstractmethod
+    def send_nowait(self, data: bytearray) -> int:
+        """Hand over what can be handed over without waiting; return how many bytes that were.
+
+        Raises:
+            trio.BrokenResourceError: Nothing can be sent any more.
+        """
+
+    @abstractmethod
+    async def send(self, data: bytearray) -> int:
+        """Hand over some of ``data``, waiting as long as it takes; return how many bytes.
+
+        A checkpoint.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: Nothing can be sent any more.
+        """
+
+
+class StreamTransport(Transport):
+    """Any stream.
+
+    Args:
+        stream: What to read from and write to.
+        read_size: Bytes per read at most; ``None`` leaves it to the stream.
+    """
+
+    takes_at_once = False
+
+    def __init__(self, stream: trio.abc.Stream, read_size: int | None) -> None:
+        self.stream = stream
+        self._read_size = read_size
+
+    async def receive(self) -> tuple[bytes | bytearray, int]:
+        try:
+            data = bytes(await self.stream.receive_some(self._read_size))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b"", 0
+        return data, len(data)
+
+    def send_nowait(self, data: bytearray) -> int:
+        return 0
+
+    async def send(self, data: bytearray) -> int:
+        # A copy: messages are added behind it meanwhile.
+        piece = bytes(data[:WRITE_SLICE])
+        self.is_torn = True
+        await self.stream.send_all(piece)
+        self.is_torn = False
+        return len(piece)
+
+
+class SocketTransport(Transport):
+    """A TCP socket that nobody else uses.
+
+    Args:
+        stream: Gives its socket away, and must not be used any more.
+        read_size: Bytes per read at most; ``None`` is :data:`READ_SIZE`, which is the most.
+    """
+
+    takes_at_once = True
+
+    def __init__(self, stream: trio.SocketStream, read_size: int | None) -> None:
+        # The same socket once more, as one that we may call without awaiting.
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._socket))
+        self._read_size = min(read_size or READ_SIZE, READ_SIZE)
+        buffer = _buffer.get()
+        if buffer is None:
+            buffer = bytearray(READ_SIZE)
+            _buffer.set(buffer)
+        self._buffer = buffer
+        self._has_waited = True
+
+    async def receive(self) -> tuple[bytes | bytearray, int]:
+        if not self._has_waited:
+            # A peer that sends without end leaves nothing to wait for: others run all the same.
+            await trio.lowlevel.checkpoint()
+        self._has_waited = False
+        while True:
+            try:
+                return self._buffer, self._socket.recv_into(self._buffer, self._read_size)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return b"", 0
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+            except trio.ClosedResourceError:
+                return b"", 0
+            self._has_waited = True
+
+    def send_nowait(self, data: bytearray) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def send(self, data: bytearray) -> int:
+        sent = self.send_nowait(data)
+        if sent:
+            # A peer that reads as fast as we write leaves nothing to wait for: others run, too.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return sent
+        while not sent:
+            await trio.lowlevel.wait_writable(self._socket)
+            sent = self.send_nowait(data)
+        return sent

@@ -1,0 +1,55 @@
+# cython: language_level=3
+# What is C's when _codec.py is compiled; the meaning of each name stands there.
+cimport cython
+
+
+cdef class Decoder:
+    cdef long long _max_message_size, _max_frame_size, _max_fragments
+    cdef object _inflater
+    cdef public Py_ssize_t size, controls
+    cdef public bint has_more, in_parts
+    cdef bytes _rest
+    cdef int _opcode
+    cdef bint _is_compressed, _gave_part, _in_frame, _is_last, _is_inflating
+    cdef long long _fragments, _received, _missing, _length
+    cdef bytearray _payload
+    cdef object _utf8
+    cdef Py_ssize_t _header_size
+
+    cpdef list receive(self, object data, Py_ssize_t size)
+
+    @cython.locals(view="const unsigned char*", position=Py_ssize_t, room=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, first=int, whole_text=int, whole_binary=int, overhead=Py_ssize_t)
+    cdef Py_ssize_t _decode(self, object data, Py_ssize_t end, list facts) except -1
+
+    @cython.locals(view="const unsigned char*", first=int, second=int, extended=Py_ssize_t)
+    cdef bint _read_header(self, object data, Py_ssize_t position, Py_ssize_t end) except -1
+    cdef object _control(self, int opcode, bytes payload)
+    cdef object _begin_frame(self, int first)
+    cdef object _check_size(self, long long size)
+    cdef bint _streams(self)
+    cdef object _continue_frame(self, object data, Py_ssize_t start, Py_ssize_t stop, list facts)
+    cdef object _inflate(self, bytes chunk, list facts)
+    cdef object _take(self, object chunk, list facts)
+    cdef object _give(self, object data, list facts)
+    cdef object _collect(self, object chunk)
+    cdef object _collected(self)
+    cdef object _end_message(self, list facts)
+    cdef object _reset(self)
+
+
+cdef class Encoder:
+    cdef object _deflater
+    cdef bytes _keys
+    cdef Py_ssize_t _keys_used
+    cdef object _forks
+
+    @cython.locals(first=int)
+    cpdef message(self, bytearray buffer, object message)
+
+    @cython.locals(size=Py_ssize_t, start=Py_ssize_t)
+    cpdef frame(self, bytearray buffer, int first, bytes payload)
+    cdef bytes _next_key(self)
+
+
+@cython.locals(view="unsigned char*", mask="const unsigned char*", long_key=bytes, position=Py_ssize_t, index=Py_ssize_t)
+cpdef object _mask(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key)

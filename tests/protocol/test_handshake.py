@@ -6,12 +6,8 @@ import pytest
 
 from wsclient.errors import ConnectionRejected, HandshakeError, InvalidUpgrade
 from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
-from wsclient.protocol._handshake import (
-    MAX_BODY_SIZE,
-    MAX_HEAD_SIZE,
-    MAX_HEADERS,
-    MAX_INTERIM_ANSWERS,
-)
+from wsclient.protocol._handshake import MAX_BODY_SIZE, MAX_HEAD_SIZE, MAX_HEADERS
+from wsclient.protocol._head import MAX_INTERIM_ANSWERS
 
 
 @pytest.fixture

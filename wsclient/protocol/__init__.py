@@ -1,9 +1,12 @@
 """Floor 1: bytes in, facts out (RFC 6455) as pure computation: no I/O, no trio, no clock."""
 
+from wsclient.options import check_host
+
 from ._assembler import encoded_size
 from ._events import CloseReceived, Fact, PingReceived, PongReceived, ProtocolViolated
-from ._handshake import Accepted, ClientHandshake, check_host, check_resource
+from ._handshake import Accepted, ClientHandshake, check_resource
 from ._machine import ClientProtocol, State
+from ._tunnel import TunnelHandshake
 
 __all__ = [
     "Accepted",
@@ -15,6 +18,7 @@ __all__ = [
     "PongReceived",
     "ProtocolViolated",
     "State",
+    "TunnelHandshake",
     "check_host",
     "check_resource",
     "encoded_size",

@@ -216,8 +216,8 @@ async def _ask_socks(stream: trio.abc.Stream, proxy: Proxy, host: str, port: int
         ) from error
     except OSError as error:
         raise HandshakeError(f"cannot look up {host}: {reason(error)}") from error
-    except ValueError as error:  # UnicodeError, of a name that cannot be encoded.
-        raise ProxyError(f"the proxy {proxy.name} cannot be told {host!r}") from error
+    except ValueError as error:
+        raise ProxyError(f"the proxy {proxy.name} sent an answer that cannot be read") from error
 
 
 def _socks_status(received: bytes, code: int | None) -> int | None:

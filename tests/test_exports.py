@@ -40,6 +40,7 @@ WORDS = {
     "HeartbeatTimeout",
     "InvalidUpgrade",
     "Limits",
+    "ProxyError",
     "RetryPolicy",
     "WebSocketError",
 }

@@ -9,10 +9,12 @@ from errno import ECONNREFUSED, ENETUNREACH
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from wsclient.connection import stream_opener
 from wsclient.connection._stream import default_ssl_context, open_stream, ssl_context_for
 from wsclient.errors import HandshakeError
+from wsclient.options import ConnectionOptions
 
 # --- contexts -----------------------------------------------------------------------------------
 
@@ -74,6 +76,67 @@ async def test_tls_works_over_any_stream(network, tls, nursery):
     await trio.testing.wait_all_tasks_blocked()
 
     assert [b"secret"] == received
+    await trio.aclose_forcefully(stream)
+
+
+# --- another place, another name ----------------------------------------------------------------
+
+
+async def test_the_stream_goes_to_another_host_and_port_if_asked(network):
+    opened = []
+
+    async def open_stream_to(host, port):
+        opened.append((host, port))
+        return await network.open(host, port)
+
+    stream_opener.set(open_stream_to)
+    for options in (
+        ConnectionOptions(),
+        ConnectionOptions(connect_host="10.0.0.1"),
+        ConnectionOptions(connect_port=81),
+        ConnectionOptions(connect_host="[::1]", connect_port=81),
+    ):
+        await open_stream("server.test", 80, None, options)
+
+    assert [
+        ("server.test", 80),
+        ("10.0.0.1", 80),
+        ("server.test", 81),
+        ("::1", 81),
+    ] == opened
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "name"),
+    [
+        ("localhost", {}, "localhost"),
+        ("localhost.", {}, "localhost"),
+        ("other.test", {"server_hostname": "localhost"}, "localhost"),
+        ("10.0.0.1", {"server_hostname": "localhost"}, "localhost"),
+        ("localhost", {"connect_host": "10.0.0.1"}, "localhost"),
+        # Addresses are verified and not asked for (RFC 6066 §3).
+        ("127.0.0.1", {}, None),
+        ("::1", {}, None),
+        ("::1%lo", {}, None),
+    ],
+)
+async def test_tls_asks_for_the_host_or_for_another_name(network, nursery, host, options, name):
+    authority = trustme.CA()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(client)
+    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
+    asked = []
+    server.sni_callback = lambda socket, asked_for, context: asked.append(asked_for)
+
+    async def serve():
+        stream = trio.SSLStream((await network.accept()).stream, server, server_side=True)
+        await stream.do_handshake()
+
+    nursery.start_soon(serve)
+    stream = await open_stream(host, 443, client, ConnectionOptions(**options))
+
+    assert [name] == asked
     await trio.aclose_forcefully(stream)
 
 

@@ -33,6 +33,8 @@ from wsclient.connection import Target, parse_url
         ("ws://127.0.0.1:1/", "127.0.0.1", 1, "/", False),
         ("ws://[::1]:65535/", "::1", 65535, "/", False),
         ("ws://[::1]/", "::1", 80, "/", False),
+        ("ws://[fe80::1%25eth0]:81/", "fe80::1%eth0", 81, "/", False),
+        ("ws://a%25b.example/", "a%25b.example", 80, "/", False),
         ("ws://bücher.example/", "xn--bcher-kva.example", 80, "/", False),
         ("ws://user:pass@example.com/", "example.com", 80, "/", False),
         ("ws://example.com//double", "example.com", 80, "//double", False),

@@ -6,6 +6,7 @@ How URLs and arguments of the five functions are refused is in ``connection/test
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import ssl
@@ -364,6 +365,14 @@ def test_a_proxys_credentials_are_never_printed():
     assert "canary" not in repr(options)
     assert "proxy='http://proxy.test:3128'" in repr(options)
     assert "proxy=True" in repr(ConnectionOptions(proxy=True))
+
+
+def test_a_socks_proxy_needs_its_package_where_it_is_given(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'wsclient-trio\[proxy\]'$"):
+        ConnectionOptions(proxy="socks5://proxy.test")
+
+    assert ConnectionOptions(proxy="http://proxy.test").proxy is not None
 
 
 OPENING = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
+from errno import ECONNREFUSED, ENETUNREACH
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import trio
 import trio.testing
 
 from wsclient.connection import open_websocket_url
-from wsclient.connection._socket import open_tcp, open_unix, socket_options
+from wsclient.connection._socket import open_tcp, open_unix, reason, socket_options
 from wsclient.errors import HandshakeError
 from wsclient.options import SINGLE_CONNECTION, ConnectionOptions
 
@@ -103,6 +105,47 @@ async def test_a_connection_comes_from_the_local_address(listener):
 async def test_a_local_address_that_is_not_ours_is_an_error(listener):
     with pytest.raises(OSError, match=r"."):
         await open_tcp("127.0.0.1", port_of(listener), ConnectionOptions(local_address="192.0.2.1"))
+
+
+async def test_an_opener_of_the_run_s_takes_the_place_of_tcp(network):
+    stream = await open_tcp("server.test", 80, ConnectionOptions())
+
+    assert network.client_streams[-1] is stream
+
+
+def caused(cause):
+    error = OSError("all attempts failed")
+    error.__cause__ = cause
+    return error
+
+
+REFUSED, UNREACHABLE = os.strerror(ECONNREFUSED), os.strerror(ENETUNREACH)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(ECONNREFUSED, "at 10.0.0.1"), REFUSED),
+        (caused(OSError(ECONNREFUSED, "at 10.0.0.1")), REFUSED),
+        (
+            caused(
+                ExceptionGroup(
+                    "attempts",
+                    [
+                        OSError(ENETUNREACH, "1"),
+                        OSError(ECONNREFUSED, "2"),
+                        OSError(ENETUNREACH, "3"),
+                    ],
+                )
+            ),
+            f"{UNREACHABLE}, {REFUSED}",
+        ),
+        (caused(ValueError("not the system's")), "all attempts failed"),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), "no such name"),
+    ],
+)
+def test_a_reason_is_what_the_system_says_once(error, text):
+    assert text == reason(error)
 
 
 class Sockets(trio.abc.SocketFactory):

@@ -119,6 +119,7 @@ SCHEME = '^WebSocket URL scheme must be "ws:" or "wss:"$'
         ("ws://h/canary\0", ValueError, "spaces or control characters"),
         ("w\ts://h/canary", ValueError, "spaces or control characters"),
         ("ws://h/canary\x7f", ValueError, "spaces or control characters"),
+        ("ws://h\\canary", ValueError, "must not contain a backslash"),
         ("ws://h/canary-é", ValueError, "must be ASCII; percent-encode"),
         ("ws://h/?q=canary-é", ValueError, "must be ASCII; percent-encode"),
         ("ws://a|b/canary", ValueError, "host must not contain"),

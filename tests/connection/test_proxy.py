@@ -116,12 +116,18 @@ def test_no_proxy_goes_directly(environment):
     assert "http://proxy.test" == found("other.test")
 
 
-def test_what_the_system_leaves_out_goes_directly(environment, monkeypatch):
-    environment(http_proxy="http://proxy.test")
+def test_the_systems_settings_stand_in_for_an_empty_environment(environment, monkeypatch):
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"http": "http://system.test"})
     monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: host == "server.test")
 
     assert found() is None
-    assert "http://proxy.test" == found("other.test")
+    assert "http://system.test" == found("other.test")
+    environment(http_proxy="http://proxy.test")
+    assert "http://proxy.test" == found()
+
+
+def test_an_empty_environment_means_no_proxy(environment):
+    assert found() is None
 
 
 def test_a_variable_that_cannot_be_used_is_named_and_not_quoted(environment):

@@ -259,6 +259,41 @@ async def test_a_redirect_is_followed_to_another_server_without_the_credentials(
     assert lines_of(first)[b"Sec-WebSocket-Key"] != lines_of(second)[b"Sec-WebSocket-Key"]
 
 
+async def test_the_proxys_credentials_go_to_the_proxy_on_every_hop_and_nowhere_else(
+    network, nursery, monkeypatch
+):
+    for name in ("wss", "socks", "all", "https", "http", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+    monkeypatch.setenv("ws_proxy", "http://user:canary@proxy.test")
+    tunnels, requests = [], []
+
+    async def tunnel():
+        peer = await network.accept()
+        tunnels.append(await peer.read_request())
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        return peer
+
+    async def serve():
+        requests.append(await redirect(await tunnel(), "ws://b.test/"))
+        requests.append(await redirect(await tunnel(), "ws://direct.test/"))
+        peer = await network.accept()
+        requests.append(await peer.accept())
+        await peer.answer_close()
+
+    monkeypatch.setenv("no_proxy", "direct.test")
+    nursery.start_soon(serve)
+    async with open_websocket_url("ws://a.test/", redirects=2, proxy=True):
+        pass
+
+    secret = b"Basic dXNlcjpjYW5hcnk="
+    assert [b"CONNECT a.test:80 HTTP/1.1", b"CONNECT b.test:80 HTTP/1.1"] == [
+        each.split(b"\r\n")[0] for each in tunnels
+    ]
+    assert all(secret in each for each in tunnels)
+    assert not any(b"Proxy" in each or secret in each for each in requests)
+
+
 @pytest.mark.parametrize("redirects", [1, 2, 5])
 async def test_a_loop_ends_at_the_limit(network, nursery, redirects):
     async def serve():

@@ -69,11 +69,17 @@ def find_proxy(options: ConnectionOptions, host: str, port: int, *, secure: bool
 
 def _from_environment(host: str, port: int, *, secure: bool) -> Proxy | None:
     # Here, because few need it, and it brings all of http.client along.
-    from urllib.request import getproxies, proxy_bypass
+    from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
-    proxies = getproxies()
-    # Ours knows addresses, networks and ports; urllib's knows what the system's settings list.
-    if is_bypassed(host, port, proxies.get("no", "")) or proxy_bypass(host):
+    proxies = getproxies_environment()
+    if proxies:
+        # urllib's own knows neither networks nor ports.
+        bypassed = is_bypassed(host, port, proxies.get("no", ""))
+    else:
+        # macOS and Windows have settings, which list what is left out in their own way.
+        proxies = getproxies()
+        bypassed = bool(proxies) and bool(proxy_bypass(host))
+    if bypassed:
         return None
     for name in ("wss" if secure else "ws", "socks", "all", "https", "http"):
         url = proxies.get(name)

@@ -174,6 +174,37 @@ async def test_a_user_agent_is_sent_replaced_or_left_out(network, nursery, optio
     assert expected == (await ask(network, nursery, manager))[6:]
 
 
+@pytest.mark.parametrize(
+    "way", ["open_websocket", "open_websocket_url", "connect_websocket", "connect_websocket_url"]
+)
+async def test_redirects_are_followed_by_all_that_open_their_stream(network, nursery, way):
+    paths = []
+
+    async def serve():
+        peer = await network.accept()
+        await peer.read_request()
+        await peer.send(b"HTTP/1.1 302 X\r\nLocation: there\r\nContent-Length: 0\r\n\r\n")
+        peer = await network.accept()
+        paths.append((await peer.accept()).split()[1])
+        await peer.answer_close()
+
+    nursery.start_soon(serve)
+    arguments = ["ws://test.example/a/here"]
+    options = {"redirects": 1}
+    if not way.endswith("_url"):
+        arguments = ["test.example", 80, "/a/here"]
+        options["use_ssl"] = False
+    function = getattr(wsclient, way)
+    if way.startswith("open"):
+        async with function(*arguments, **options) as connection:
+            assert "/a/there" == connection.path
+    else:
+        async with await function(nursery, *arguments, **options) as connection:
+            assert "/a/there" == connection.path
+
+    assert [b"/a/there"] == paths
+
+
 async def test_the_limits_of_the_answer_s_head_are_options(network, nursery):
     async def serve():
         for _ in range(3):

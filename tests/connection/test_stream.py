@@ -346,3 +346,11 @@ async def test_a_context_that_cannot_be_used_closes_the_stream(network, tls):
 
     assert isinstance(caught.value.__cause__, ssl.SSLError)
     assert b"" == await (await network.accept()).receive_rest()
+
+
+async def test_a_name_that_tls_cannot_ask_for_closes_the_stream(network, tls):
+    # The functions that open connections refuse such a host before they get here.
+    with pytest.raises(ValueError, match="server_hostname"):
+        await open_stream(".localhost", 443, tls.client)
+
+    assert b"" == await (await network.accept()).receive_rest()

@@ -33,6 +33,7 @@ WORDS = {
     "ChannelFailed",
     "CloseCode",
     "CodecError",
+    "Compression",
     "ConnectionOptions",
     "EstablishError",
     "Headers",
@@ -40,6 +41,7 @@ WORDS = {
     "HeartbeatTimeout",
     "InvalidUpgrade",
     "Limits",
+    "ProxyError",
     "RetryPolicy",
     "WebSocketError",
 }

@@ -6,12 +6,37 @@ How URLs and arguments of the five functions are refused is in ``connection/test
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
+import ssl
+import time
+from pathlib import Path
 
 import attrs
 import pytest
 
-from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
+from wsclient.options import (
+    SINGLE_CONNECTION,
+    ConnectionOptions,
+    HeartbeatOptions,
+    Limits,
+    OpeningOptions,
+    RetryPolicy,
+    StreamOptions,
+    connection_options,
+    opening_options,
+)
+
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+class BytesPath(os.PathLike):
+    """A path that is not text."""
+
+    def __fspath__(self):
+        return b"/run/socket"
+
 
 SETTINGS = [ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits]
 
@@ -162,6 +187,7 @@ NUMBERS = [
     (ConnectionOptions, "connect_timeout", 0, False),
     (ConnectionOptions, "establish_timeout", 0, False),
     (ConnectionOptions, "disconnect_timeout", 0, False),
+    (ConnectionOptions, "happy_eyeballs_delay", 0, False),
     (HeartbeatOptions, "interval", 0.01, False),
     (HeartbeatOptions, "timeout", 0.01, False),
     (RetryPolicy, "stable_after", 0, False),
@@ -220,6 +246,268 @@ def test_jitter_is_a_share_of_the_interval(value):
     assert 1 == HeartbeatOptions(jitter=1).jitter
     with pytest.raises(ValueError, match=r"^jitter must be at"):
         HeartbeatOptions(jitter=value)
+
+
+BOUNDED = [
+    # field, the smallest value, the largest, whether it must be whole, whether it may be None
+    ("redirects", 0, 100, True, False),
+    ("connect_port", 1, 65535, True, True),
+    ("tcp_keepalive", 1, 32767, True, True),
+    ("tcp_user_timeout", 0.001, 2_000_000, False, True),
+    ("max_head_size", 1, 2**20, True, False),
+    ("max_headers", 1, 10_000, True, False),
+]
+
+
+@pytest.mark.parametrize(("name", "low", "high", "whole", "optional"), BOUNDED)
+def test_a_number_may_be_between_its_bounds(name, low, high, whole, optional):
+    for value in (low, high, *([None] if optional else [])):
+        assert value == getattr(ConnectionOptions(**{name: value}), name)
+    for value in (low - 1, high + 1, -1, -math.inf, math.inf, math.nan):
+        with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
+            ConnectionOptions(**{name: value})
+    for value in ("1", b"1", [1], True, object(), *([] if optional else [None])):
+        with pytest.raises(TypeError, match=f"^{name} must be a number, not"):
+            ConnectionOptions(**{name: value})
+    if whole:
+        with pytest.raises(TypeError, match=f"^{name} must be an int"):
+            ConnectionOptions(**{name: 1.5})
+
+
+# --- where to connect, and by which way ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, None),
+        (False, None),
+        (True, True),
+        *[
+            (url, url)
+            for url in (
+                "http://proxy.test",
+                "http://proxy.test:3128/",
+                "https://user:p%40w@proxy.test",
+                "http://us%C3%A9r@proxy.test",
+                "HTTP://proxy.test",
+                "socks4://proxy.test",
+                "socks4a://user@proxy.test",
+                "socks5://user:pw@[::1]:9050",
+                "socks5h://proxy.test:9050",
+                "socks5://:@proxy.test",
+            )
+        ],
+    ],
+)
+def test_a_proxy_is_a_url_or_the_environments(given, kept):
+    assert kept == ConnectionOptions(proxy=given).proxy
+
+
+LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        (1, TypeError, "proxy must be a URL, True or None, not int"),
+        (b"http://proxy.test", TypeError, "proxy must be a URL, True or None, not bytes"),
+        ("", ValueError, "proxy must begin with http://, https://, socks4://"),
+        ("proxy.test:3128", ValueError, "proxy must begin with"),
+        ("ftp://canary@proxy.test", ValueError, "proxy must begin with"),
+        ("ws://canary@proxy.test", ValueError, "proxy must begin with"),
+        ("socks://canary@proxy.test", ValueError, "proxy must begin with"),
+        ("http:canary", ValueError, "proxy must begin with"),
+        ("http://", ValueError, "proxy's host must not be empty"),
+        ("http://canary@", ValueError, "proxy's host must not be empty"),
+        ("http://canary@a..b", ValueError, "proxy's host has a label that is empty"),
+        ("http://canary@a|b", ValueError, "proxy's host must not contain"),
+        ("http://" + "x" * 300, ValueError, "proxy's host must not be longer"),
+        ("http://canary:0@proxy.test:0", ValueError, "proxy's port must not be 0"),
+        ("http://canary@proxy.test:65536", ValueError, "its host or port is not valid"),
+        ("http://user:canary/x@proxy.test", ValueError, "percent-encode"),
+        ("http://[canary]", ValueError, "its host or port is not valid"),
+        ("http://proxy.test/canary", ValueError, "nothing behind its host and port"),
+        ("http://proxy.test?canary", ValueError, "nothing behind its host and port"),
+        ("http://proxy.test#canary", ValueError, "nothing behind its host and port"),
+        ("http://proxy.test\r\nX: canary", ValueError, "must not contain spaces, control"),
+        ("http://ca nary@proxy.test", ValueError, "must not contain spaces, control"),
+        ("http://canary\0@proxy.test", ValueError, "must not contain spaces, control"),
+        ("http://canary\\@proxy.test", ValueError, "must not contain spaces, control"),
+        ("http://canary%0d%0aX:y@proxy.test", ValueError, "must not contain control characters"),
+        ("http://u:canary%00@proxy.test", ValueError, "must not contain control characters"),
+        ("socks5://u:canary%7f@proxy.test", ValueError, "must not contain control characters"),
+        ("http://can%3Aary:pw@proxy.test", ValueError, "must not contain a colon"),
+        ("socks5://canary@proxy.test", ValueError, "a user name and a password, or neither"),
+        ("socks5h://:canary@proxy.test", ValueError, "a user name and a password, or neither"),
+        ("socks4://u:canary@proxy.test", ValueError, "a user name and no password"),
+        ("socks4a://u:canary@proxy.test", ValueError, "a user name and no password"),
+        ("socks5://us%C3%A9r:canary@proxy.test", ValueError, "must be ASCII, of 255"),
+        (f"socks5://{LONG}:canary@proxy.test", ValueError, "must be ASCII, of 255"),
+        (f"socks5://canary:{LONG}@proxy.test", ValueError, "must be ASCII, of 255"),
+        (f"socks4://{LONG}@proxy.test", ValueError, "must be ASCII, of 255"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_and_never_quoted(given, error, text):
+    with pytest.raises(error, match=text) as caught:
+        ConnectionOptions(proxy=given)
+
+    assert error is type(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_proxys_credentials_are_never_printed():
+    options = ConnectionOptions(proxy="http://canary:canary@proxy.test:3128")
+
+    assert "canary" not in repr(options)
+    assert "proxy='http://proxy.test:3128'" in repr(options)
+    assert "proxy=True" in repr(ConnectionOptions(proxy=True))
+
+
+def test_a_socks_proxy_needs_its_package_where_it_is_given(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'wsclient-trio\[proxy\]'$"):
+        ConnectionOptions(proxy="socks5://proxy.test")
+
+    assert ConnectionOptions(proxy="http://proxy.test").proxy is not None
+
+
+OPENING = [
+    # field, value, what is kept
+    ("connect_host", None, None),
+    ("connect_host", "server.test", "server.test"),
+    ("connect_host", "bücher.test", "xn--bcher-kva.test"),
+    ("connect_host", "[::1]", "::1"),
+    ("connect_host", "fe80::1%eth0", "fe80::1%eth0"),
+    ("server_hostname", None, None),
+    ("server_hostname", "server.test", "server.test"),
+    ("local_address", None, None),
+    ("local_address", "127.0.0.1", "127.0.0.1"),
+    ("local_address", "0:0:0:0:0:0:0:1", "::1"),
+    ("unix_socket", None, None),
+    ("unix_socket", "/run/socket", "/run/socket"),
+    ("unix_socket", Path("/run/socket"), "/run/socket"),
+    ("user_agent", None, None),
+    ("user_agent", " mine/1 (x) ", "mine/1 (x)"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "kept"), OPENING)
+def test_an_option_of_opening_is_kept_as_it_is_used(name, given, kept):
+    assert kept == getattr(ConnectionOptions(**{name: given}), name)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"connect_host": 1}, TypeError, "connect_host must be str, not int"),
+        ({"connect_host": ""}, ValueError, "connect_host must not be empty"),
+        ({"connect_host": "a b"}, ValueError, "connect_host must not contain spaces"),
+        ({"connect_host": "a\r\n"}, ValueError, "connect_host must not contain spaces"),
+        ({"connect_host": "x" * 254}, ValueError, "connect_host must not be longer"),
+        ({"connect_host": "ü" * 250}, ValueError, "connect_host is not a valid internat"),
+        ({"connect_host": "a..b"}, ValueError, "connect_host has a label"),
+        ({"server_hostname": 1}, TypeError, "server_hostname must be str, not int"),
+        ({"server_hostname": "a/b"}, ValueError, "server_hostname must not contain"),
+        ({"local_address": 1}, TypeError, "local_address must be str, not int"),
+        ({"local_address": "localhost"}, ValueError, "local_address must be an IP address"),
+        ({"local_address": "127.0.0.1:80"}, ValueError, "local_address must be an IP address"),
+        ({"unix_socket": 1}, TypeError, "unix_socket must be a path, not int"),
+        ({"unix_socket": b"/run/s"}, TypeError, "unix_socket must be a path, not bytes"),
+        ({"unix_socket": BytesPath()}, TypeError, "unix_socket must be a path of str"),
+        ({"unix_socket": ""}, ValueError, "unix_socket must not be empty"),
+        ({"user_agent": 1}, TypeError, "user_agent must be str or None, not int"),
+        ({"user_agent": b"x"}, TypeError, "user_agent must be str or None, not bytes"),
+        ({"user_agent": ""}, ValueError, "user_agent must be printable ASCII"),
+        ({"user_agent": "  "}, ValueError, "user_agent must be printable ASCII"),
+        ({"user_agent": "x\r\nX: y"}, ValueError, "user_agent must be printable ASCII"),
+        ({"user_agent": "größe"}, ValueError, "user_agent must be printable ASCII"),
+        ({"proxy_ssl_context": True}, TypeError, "proxy_ssl_context must be ssl.SSLContext"),
+        ({"proxy_ssl_context": CONTEXT}, ValueError, "needs an https:// proxy"),
+        (
+            {"proxy_ssl_context": CONTEXT, "proxy": "http://p.test"},
+            ValueError,
+            "needs an https:// proxy",
+        ),
+        ({"unix_socket": "/s", "proxy": True}, ValueError, "unix_socket and proxy exclude"),
+        ({"unix_socket": "/s", "proxy": "http://p"}, ValueError, "unix_socket and proxy exclude"),
+        ({"unix_socket": "/s", "connect_host": "h"}, ValueError, "and connect_host exclude"),
+        ({"unix_socket": "/s", "connect_port": 1}, ValueError, "and connect_port exclude"),
+        ({"unix_socket": "/s", "local_address": "::1"}, ValueError, "and local_address exclude"),
+    ],
+    ids=repr,
+)
+def test_an_option_of_opening_that_cannot_work_is_refused(options, error, text):
+    with pytest.raises(error, match=text) as caught:
+        ConnectionOptions(**options)
+
+    assert error is type(caught.value)
+
+
+@pytest.mark.parametrize("proxy", [True, "https://proxy.test"])
+def test_a_context_for_the_proxy_goes_with_a_proxy_over_tls(proxy):
+    options = ConnectionOptions(proxy=proxy, proxy_ssl_context=CONTEXT)
+
+    assert options.proxy_ssl_context is CONTEXT
+
+
+def test_a_host_that_is_far_too_long_is_refused_at_once():
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="must not be longer"):
+        ConnectionOptions(connect_host="ü" * 100_000)
+
+    assert time.perf_counter() - start < 0.01
+
+
+# --- the options of the five functions ----------------------------------------------------------
+
+# trio-websocket's arguments, which stand in the functions' signatures, and what is a channel's.
+CLASSICAL = {
+    "subprotocols",
+    "extra_headers",
+    "message_queue_size",
+    "max_message_size",
+    "receive_buffer_size",
+    "connect_timeout",
+    "disconnect_timeout",
+}
+OF_A_CHANNEL = {"establish_timeout"}
+
+
+def test_every_field_is_an_option_of_the_functions():
+    fields = {field.name for field in attrs.fields(ConnectionOptions)}
+
+    assert fields - CLASSICAL - OF_A_CHANNEL == OpeningOptions.__optional_keys__
+    assert StreamOptions.__optional_keys__ < OpeningOptions.__optional_keys__
+
+
+def test_options_go_on_by_name():
+    options = ConnectionOptions(redirects=3, user_agent="mine/1")
+    passed = opening_options(options)
+
+    assert OpeningOptions.__optional_keys__ == passed.keys()
+    assert (3, "mine/1", 20) == (
+        passed["redirects"],
+        passed["user_agent"],
+        passed["tcp_keepalive"],
+    )
+    assert options == ConnectionOptions(**passed)
+
+
+def test_a_single_connection_has_the_systems_defaults():
+    options = connection_options({"redirects": 1}, OpeningOptions.__optional_keys__)
+
+    assert ConnectionOptions(**SINGLE_CONNECTION, redirects=1) == options
+    assert (None, None) == (options.tcp_keepalive, options.tcp_user_timeout)
+
+
+@pytest.mark.parametrize("name", ["colour", "establish_timeout", "max_message_size"])
+def test_what_is_no_option_of_the_functions_is_refused(name):
+    with pytest.raises(TypeError, match=f"^got an unexpected keyword argument '{name}'$"):
+        connection_options({name: 1}, OpeningOptions.__optional_keys__)
 
 
 # --- functions ----------------------------------------------------------------------------------

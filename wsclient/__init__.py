@@ -3,6 +3,7 @@
 Everything public is here, and in :mod:`wsclient.testing`; every other module is private.
 """
 
+from ._version import __version__ as __version__
 from .app import Bot, Codec, Context, JsonCodec
 from .codes import CloseCode, CloseReason
 from .connection import (
@@ -25,6 +26,7 @@ from .errors import (
     HandshakeError,
     HeartbeatTimeout,
     InvalidUpgrade,
+    ProxyError,
     WebSocketError,
 )
 from .events import (
@@ -68,8 +70,6 @@ from .session import (
     connect_channel,
     open_channel,
 )
-
-__version__ = "0.1.0"
 
 __compiled__: bool = COMPILED
 """Whether the frame codec runs compiled, or as plain Python (several times slower)."""
@@ -123,6 +123,7 @@ __all__ = [
     "ObserverFailed",
     "Outcome",
     "Phase",
+    "ProxyError",
     "Receipt",
     "Retry",
     "RetryFreshAuth",

@@ -7,7 +7,8 @@
     │   ├── ConnectionTimeout      … within ``connect_timeout``
     │   ├── DisconnectionTimeout   … closed within ``disconnect_timeout``
     │   ├── ConnectionRejected     the server answered, and its answer was no
-    │   └── InvalidUpgrade         the server's answer is not a WebSocket handshake
+    │   ├── InvalidUpgrade         the server's answer is not a WebSocket handshake
+    │   └── ProxyError             the proxy cannot be reached, or does not connect us
     ├── ConnectionClosed           the connection is closed; ``reason`` says why
     ├── HeartbeatTimeout           the peer sent nothing for too long
     ├── EstablishError             an ``on_connect`` hook failed or was late
@@ -42,6 +43,7 @@ __all__ = [
     "HandshakeError",
     "HeartbeatTimeout",
     "InvalidUpgrade",
+    "ProxyError",
     "WebSocketError",
 ]
 
@@ -95,6 +97,24 @@ class ConnectionRejected(HandshakeError):
 
 class InvalidUpgrade(HandshakeError):
     """The server's answer breaks the rules of the opening handshake (RFC 6455 §4.1)."""
+
+
+class ProxyError(HandshakeError):
+    """The proxy cannot be reached, or does not connect us to the server.
+
+    Args:
+        text: What failed.
+        status_code: The HTTP status with which the proxy refused; for SOCKS, the one that means
+            the same: 407 for credentials that it does not take, 403 for what its rules forbid.
+            ``None`` if it did not refuse.
+    """
+
+    def __init__(self, text: str, status_code: int | None = None) -> None:
+        super().__init__(text, status_code)
+        self.status_code = status_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ConnectionClosed(WebSocketError):

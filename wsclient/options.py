@@ -7,11 +7,20 @@ A setting that cannot work is refused where it is given: ``TypeError`` for a wro
 
 from __future__ import annotations
 
+import importlib.util
+import ipaddress
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, cast
+from urllib.parse import unquote, urlsplit
 
 import attrs
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "Compression",
@@ -38,6 +47,25 @@ MESSAGE_QUEUE_SIZE: Final = 1
 
 MAX_MESSAGE_SIZE: Final = 2**20
 """Bytes (1 MiB). What trio-websocket and websockets refuse beyond, too."""
+
+MAX_HEAD_SIZE: Final = 16 * 1024
+"""Bytes of an answer's status line and headers; h11 and most servers have the same bound."""
+
+MAX_HEADERS: Final = 128
+"""Headers of an answer; as many as websockets takes."""
+
+USER_AGENT: Final = f"wsclient/{__version__}"
+"""Who we say we are: who runs a server should be able to tell its clients apart."""
+
+PROXY_PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+"""The schemes of a proxy's URL, and their default ports."""
 
 # RFC 9110 §5.6.2: the characters of a header's name and of a subprotocol.
 _TOKEN: Final = frozenset(
@@ -126,6 +154,169 @@ def _subprotocols(given: object) -> tuple[str, ...]:
     return tuple(checked)
 
 
+def check_host(host: object, name: str = "host") -> str:
+    """Return ``host`` in ASCII (IDNA where it must be) if it can name a server.
+
+    Raises:
+        TypeError: It is not ``str``.
+        ValueError: It is empty, too long, or holds what no host name holds.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"{name} must be str, not {type(host).__name__}")
+    if not host:
+        raise ValueError(f"{name} must not be empty")
+    # Before anything is computed: encoding a very long name takes very long.
+    if len(host) > 253:
+        raise ValueError(f"{name} must not be longer than 253 characters (RFC 1035)")
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError:
+            raise ValueError(f"{name} is not a valid internationalised name") from None
+    if any(character <= " " or character in '\x7f/?#@\\"<>^`{|}' for character in host):
+        raise ValueError(f"{name} must not contain spaces, control characters or URL delimiters")
+    # An address of IPv6, or a port behind the name, has colons and no such labels.
+    labels = [] if ":" in host else host.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels):
+        raise ValueError(
+            f"{name} has a label that is empty or longer than 63 characters (RFC 1035)"
+        )
+    return host
+
+
+def _host_or_none(given: object, name: str) -> str | None:
+    # Some write an address of IPv6 as it stands in a URL.
+    return None if given is None else unbracketed(check_host(given, name))
+
+
+def unbracketed(host: str) -> str:
+    """An address of IPv6 without the brackets that it has in a URL; any other host as it is."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _connect_host(given: object) -> str | None:
+    return _host_or_none(given, "connect_host")
+
+
+def _server_hostname(given: object) -> str | None:
+    return _host_or_none(given, "server_hostname")
+
+
+def _local_address(given: object) -> str | None:
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise TypeError(f"local_address must be str, not {type(given).__name__}")
+    try:
+        return str(ipaddress.ip_address(given))
+    except ValueError:
+        raise ValueError(f"local_address must be an IP address, not {given!r}") from None
+
+
+def _unix_socket(given: object) -> str | None:
+    if given is None:
+        return None
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"unix_socket must be a path, not {type(given).__name__}")
+    path = os.fspath(given)
+    if not isinstance(path, str):
+        raise TypeError(f"unix_socket must be a path of str, not of {type(path).__name__}")
+    if not path:
+        raise ValueError("unix_socket must not be empty")
+    return path
+
+
+def _user_agent(given: object) -> str | None:
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise TypeError(f"user_agent must be str or None, not {type(given).__name__}")
+    if not given.strip() or not given.isascii() or not given.isprintable():
+        raise ValueError("user_agent must be printable ASCII; None sends none")
+    return given.strip()
+
+
+def check_proxy(url: str) -> str:
+    """Return a proxy's URL if it can be used.
+
+    Raises:
+        ValueError: It cannot; the text never quotes the URL, which may hold a password.
+        ImportError: It needs a package that is not installed.
+    """
+    if any(character <= " " or character == "\x7f" for character in url) or "\\" in url:
+        raise ValueError("proxy must not contain spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # urllib's text may quote what it took for a port: a part of a password, say.
+        raise ValueError(
+            "proxy is malformed: its host or port is not valid"
+            " (percent-encode '/', '?', '#', '@' in a user name or password)"
+        ) from None
+    if parts.scheme not in PROXY_PORTS or "://" not in url:
+        raise ValueError(f"proxy must begin with {'://, '.join(PROXY_PORTS)}://")
+    check_host(host or "", "proxy's host")
+    if port == 0:
+        raise ValueError("proxy's port must not be 0")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("proxy must have nothing behind its host and port")
+    _check_credentials(parts.scheme, unquote(parts.username or ""), unquote(parts.password or ""))
+    if parts.scheme.startswith("socks") and importlib.util.find_spec("python_socks") is None:
+        raise ImportError(
+            f"a {parts.scheme} proxy needs python-socks: pip install 'wsclient-trio[proxy]'",
+            name="python_socks",
+        )
+    return url
+
+
+def _check_credentials(scheme: str, user: str, password: str) -> None:
+    """What a proxy of this kind could not be told is refused (RFC 1929 §2, RFC 7617 §2)."""
+    if any(character < " " or character == "\x7f" for character in user + password):
+        raise ValueError("proxy's user name and password must not contain control characters")
+    if not scheme.startswith("socks"):
+        if ":" in user:
+            raise ValueError("proxy's user name must not contain a colon")
+        return
+    if not (user + password).isascii() or max(len(user), len(password)) > 255:
+        raise ValueError(
+            "user name and password of a SOCKS proxy must be ASCII, of 255 characters at most"
+        )
+    if scheme.startswith("socks4"):
+        if password:
+            raise ValueError("SOCKS4 knows a user name and no password")
+    elif bool(user) != bool(password):
+        raise ValueError("SOCKS5 needs a user name and a password, or neither")
+
+
+def _proxy(given: object) -> str | bool | None:
+    if given is None or given is False:
+        return None
+    if given is True:
+        return True
+    if not isinstance(given, str):
+        raise TypeError(f"proxy must be a URL, True or None, not {type(given).__name__}")
+    return check_proxy(given)
+
+
+def _shown_proxy(proxy: str | bool | None) -> str:
+    return repr(proxy_origin(proxy) if isinstance(proxy, str) else proxy)
+
+
+def proxy_origin(url: str) -> str:
+    """Scheme, host and port of a proxy: safe to print."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _tls_context(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    # By what it can do: this floor does not know `ssl`.
+    if value is not None and not hasattr(value, "wrap_bio"):
+        raise TypeError(
+            f"{attribute.name} must be ssl.SSLContext or None, not {type(value).__name__}"
+        )
+
+
 def _number(
     value: object, name: str, *, minimum: float, whole: bool, infinite: bool = True
 ) -> None:
@@ -146,8 +337,10 @@ def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) ->
     return validate
 
 
-def _between(low: float, high: float, *, whole: bool = False) -> Any:
+def _between(low: float, high: float, *, whole: bool = False, optional: bool = False) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
         _number(value, attribute.name, minimum=low, whole=whole)
         if value > high:
             raise ValueError(f"{attribute.name} must be at most {high:g}, not {value!r}")
@@ -241,8 +434,15 @@ class ConnectionOptions:
     )
     """Sent with the upgrade request, after the handshake's own.
 
-    ``Host`` replaces ours; the handshake's other headers are refused.
+    ``Host``, ``User-Agent`` and ``Authorization`` replace ours; the headers that make the
+    handshake are refused.
     Values are never printed.
+    """
+
+    user_agent: str | None = attrs.field(default=USER_AGENT, converter=_user_agent)
+    """The ``User-Agent`` header; ``None`` sends none.
+
+    Sent by default, so that who runs the server can tell its clients apart.
     """
 
     message_queue_size: float = attrs.field(
@@ -304,6 +504,159 @@ class ConnectionOptions:
 
     One, so that leaving a channel stays within two seconds whatever the peer does.
     """
+
+    proxy: str | bool | None = attrs.field(default=None, converter=_proxy, repr=_shown_proxy)
+    """The proxy to connect through: a URL, or ``True`` for what the environment names.
+
+    ``http://`` and ``https://`` (with TLS to the proxy) ask it to ``CONNECT``; ``socks5://``,
+    ``socks5h://``, ``socks4a://`` and ``socks4://`` need ``wsclient-trio[proxy]``.
+    ``user:password@`` before the host authenticates at the proxy, and is never printed.
+    Names are looked up by the proxy, except with ``socks4://``, which cannot.
+
+    ``True`` reads ``ws_proxy`` or ``wss_proxy``, then ``socks_proxy``, ``all_proxy``,
+    ``https_proxy`` and ``http_proxy``, and leaves out what ``no_proxy`` lists.
+    ``None``, the default, reads nothing: what somebody else has put into the environment should
+    not decide who sees the traffic.
+    """
+
+    proxy_ssl_context: ssl.SSLContext | None = attrs.field(
+        default=None, validator=_tls_context, repr=False
+    )
+    """TLS to an ``https://`` proxy; ``None`` is the default context."""
+
+    redirects: int = attrs.field(default=0, validator=_between(0, 100, whole=True))
+    """Redirects (HTTP 301, 302, 303, 307, 308) that are followed at most; none by default.
+
+    Following one means to go where the server's answer says, which may be inside your network.
+    Never from ``wss:`` to ``ws:``; what looks like a credential stays behind when scheme, host
+    or port change.
+    """
+
+    connect_host: str | None = attrs.field(default=None, converter=_connect_host)
+    """The host to connect to, if not the URL's; what is asked for and verified stays the URL's."""
+
+    connect_port: int | None = attrs.field(
+        default=None, validator=_between(1, 65535, whole=True, optional=True)
+    )
+    """The port to connect to, if not the URL's."""
+
+    unix_socket: str | None = attrs.field(default=None, converter=_unix_socket)
+    """The path of a Unix socket to connect to, instead of the URL's host and port."""
+
+    server_hostname: str | None = attrs.field(default=None, converter=_server_hostname)
+    """The name that TLS asks for (SNI) and verifies, if not the URL's host."""
+
+    local_address: str | None = attrs.field(default=None, converter=_local_address)
+    """The IP address to connect from; ``None`` leaves it to the system."""
+
+    happy_eyeballs_delay: float = attrs.field(default=0.25, validator=_at_least(0))
+    """Seconds until the next address of a host is tried beside one that has not answered.
+
+    A quarter, as RFC 8305 §8 recommends; ``math.inf`` tries one after the other.
+    """
+
+    tcp_keepalive: int | None = attrs.field(
+        default=20, validator=_between(1, 32767, whole=True, optional=True)
+    )
+    """Seconds of silence after which the kernel asks whether the peer is there, and again
+    after as many; three questions without an answer end the connection.
+
+    For a channel as often as its heartbeat, which asks the program and not the kernel; where the
+    heartbeat is off, this is what remains.
+    ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
+    """
+
+    tcp_user_timeout: float | None = attrs.field(
+        default=40.0, validator=_between(0.001, 2_000_000, optional=True)
+    )
+    """Seconds for which written bytes may stay unacknowledged before the kernel gives up
+    (RFC 5482); where the platform has it.
+
+    For a channel the heartbeat's interval and timeout: without it, a dead path is noticed after
+    the kernel's fifteen minutes.
+    A peer that lives and reads nothing for as long is cut, too.
+    ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
+    """
+
+    max_head_size: int = attrs.field(
+        default=MAX_HEAD_SIZE, validator=_between(1, 2**20, whole=True)
+    )
+    """Bytes of the status line and headers of the server's answer (16 KiB), or of a proxy's."""
+
+    max_headers: int = attrs.field(default=MAX_HEADERS, validator=_between(1, 10_000, whole=True))
+    """Headers of the server's answer, or of a proxy's."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.unix_socket is not None:
+            for name in ("proxy", "connect_host", "connect_port", "local_address"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"unix_socket and {name} exclude each other")
+        if self.proxy_ssl_context is not None and not (
+            self.proxy is True or str(self.proxy).startswith("https:")
+        ):
+            raise ValueError("proxy_ssl_context needs an https:// proxy")
+
+
+class StreamOptions(TypedDict, total=False):
+    """Fields of :class:`ConnectionOptions` that ``wrap_client_stream`` takes, too.
+
+    Beside trio-websocket's arguments, which stand in its signature.
+    An option of a connection is a field there, and a line here or below.
+    """
+
+    user_agent: str | None
+    max_head_size: int
+    max_headers: int
+    max_frame_size: float
+    max_fragments: float
+    compression: Compression | bool | None
+
+
+class OpeningOptions(StreamOptions, total=False):
+    """Likewise, of the functions that open a stream of their own."""
+
+    proxy: str | bool | None
+    proxy_ssl_context: ssl.SSLContext | None
+    redirects: int
+    connect_host: str | None
+    connect_port: int | None
+    unix_socket: str | os.PathLike[str] | None
+    server_hostname: str | None
+    local_address: str | None
+    happy_eyeballs_delay: float
+    tcp_keepalive: int | None
+    tcp_user_timeout: float | None
+
+
+SINGLE_CONNECTION: Final[OpeningOptions] = {"tcp_keepalive": None, "tcp_user_timeout": None}
+"""Where the defaults of ``open_websocket`` and its kin are not a channel's: the system's."""
+
+
+def opening_options(options: ConnectionOptions) -> OpeningOptions:
+    """What of ``options`` goes by :class:`OpeningOptions`."""
+    names = OpeningOptions.__optional_keys__
+    return cast(OpeningOptions, {name: getattr(options, name) for name in names})
+
+
+def connection_options(
+    more: StreamOptions, names: Collection[str], **given: Any
+) -> ConnectionOptions:
+    """The options of a single connection, from trio-websocket's arguments and ours.
+
+    Args:
+        more: Ours.
+        names: Which of them have a meaning to the function that was called.
+        given: trio-websocket's.
+
+    Raises:
+        TypeError: An option is unknown, or has the wrong type.
+        ValueError: An option cannot work.
+    """
+    for name in more:
+        if name not in names:
+            raise TypeError(f"got an unexpected keyword argument {name!r}")
+    return ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from wsclient.connection import Endpoint
-from wsclient.connection._endpoint import host_header, origin, stream_endpoint
+from wsclient.connection._endpoint import authority, host_header, origin, stream_endpoint
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,9 @@ def test_an_endpoint_is_an_ip_address():
         ("::1", 80, False, "[::1]"),
         ("::1", 8000, False, "[::1]:8000"),
         ("[::1]", 8000, False, "[::1]:8000"),
+        # What a zone means only this machine knows.
+        ("fe80::1%eth0", 80, False, "[fe80::1]"),
+        ("fe80::1%eth0", 8000, False, "[fe80::1]:8000"),
         ("x" * 63, 65535, False, "x" * 63 + ":65535"),
     ],
 )
@@ -101,4 +104,25 @@ async def test_a_tcp_stream_has_two_endpoints(address):
 
             assert stream.socket.getsockname()[1] == local.port
             assert (address, port, False) == (str(remote.address), remote.port, remote.is_ssl)
+            await (await listener.accept()).aclose()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "text"),
+    [("h", 80, "h:80"), ("::1", 443, "[::1]:443"), ("fe80::1%eth0", 80, "[fe80::1]:80")],
+)
+def test_an_authority_always_has_its_port(host, port, text):
+    assert text == authority(host, port)
+
+
+async def test_tls_within_tls_has_the_endpoints_of_its_socket(tls):
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            outer = trio.SSLStream(stream, tls.client, server_hostname="localhost")
+            inner = trio.SSLStream(outer, tls.client, server_hostname="localhost")
+
+            remote = stream_endpoint(inner, local=False)
+            assert ("127.0.0.1", port, True) == (str(remote.address), remote.port, remote.is_ssl)
             await (await listener.accept()).aclose()

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+import wsclient
 from wsclient.codes import CloseReason
 from wsclient.connection import (
     connect_websocket,
@@ -123,6 +124,8 @@ async def ask(network, nursery, manager):
         ("TEST.example", 8000, False, b"Host: TEST.example:8000"),
         ("::1", 80, False, b"Host: [::1]"),
         ("::1", 8000, False, b"Host: [::1]:8000"),
+        ("[::1]", 8000, False, b"Host: [::1]:8000"),
+        ("fe80::1%eth0", 80, False, b"Host: [fe80::1]"),
         ("bücher.example", 80, False, b"Host: xn--bcher-kva.example"),
         ("x" * 63, 8000, False, b"Host: " + b"x" * 63 + b":8000"),
     ],
@@ -149,9 +152,78 @@ async def test_a_url_s_user_and_password_authorize_unless_a_header_does(
         "ws://user:pass@test.example/", subprotocols=["chat"], extra_headers=headers
     )
 
-    assert [b"Sec-WebSocket-Protocol: chat", *expected] == (await ask(network, nursery, manager))[
-        5:
-    ]
+    assert expected == (await ask(network, nursery, manager))[7:]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [f"User-Agent: wsclient/{wsclient.__version__}".encode()]),
+        ({"user_agent": "mine/2"}, [b"User-Agent: mine/2"]),
+        ({"user_agent": None}, []),
+        ({"extra_headers": [("user-agent", "mine/3")]}, [b"user-agent: mine/3"]),
+        (
+            {"extra_headers": [("X-A", "1"), ("Host", "other.test"), ("USER-AGENT", "mine/4")]},
+            [b"X-A: 1", b"USER-AGENT: mine/4"],
+        ),
+    ],
+)
+async def test_a_user_agent_is_sent_replaced_or_left_out(network, nursery, options, expected):
+    manager = open_websocket_url("ws://test.example/", subprotocols=["chat"], **options)
+
+    assert expected == (await ask(network, nursery, manager))[6:]
+
+
+@pytest.mark.parametrize(
+    "way", ["open_websocket", "open_websocket_url", "connect_websocket", "connect_websocket_url"]
+)
+async def test_redirects_are_followed_by_all_that_open_their_stream(network, nursery, way):
+    paths = []
+
+    async def serve():
+        peer = await network.accept()
+        await peer.read_request()
+        await peer.send(b"HTTP/1.1 302 X\r\nLocation: there\r\nContent-Length: 0\r\n\r\n")
+        peer = await network.accept()
+        paths.append((await peer.accept()).split()[1])
+        await peer.answer_close()
+
+    nursery.start_soon(serve)
+    arguments = ["ws://test.example/a/here"]
+    options = {"redirects": 1}
+    if not way.endswith("_url"):
+        arguments = ["test.example", 80, "/a/here"]
+        options["use_ssl"] = False
+    function = getattr(wsclient, way)
+    if way.startswith("open"):
+        async with function(*arguments, **options) as connection:
+            assert "/a/there" == connection.path
+    else:
+        async with await function(nursery, *arguments, **options) as connection:
+            assert "/a/there" == connection.path
+
+    assert [b"/a/there"] == paths
+
+
+async def test_the_limits_of_the_answer_s_head_are_options(network, nursery):
+    async def serve():
+        for _ in range(3):
+            await (await network.accept()).accept(*[b"X-A: " + b"x" * 100] * 200)
+
+    nursery.start_soon(serve)
+    for options, text in [
+        ({}, "exceeds 16 KiB"),
+        ({"max_head_size": 2**20}, "more than 128 headers"),
+    ]:
+        with pytest.raises(InvalidUpgrade, match=text):
+            async with open_websocket_url("ws://test.example/", **options):
+                pass
+    connection = await connect_websocket_url(
+        nursery, "ws://test.example/", max_head_size=2**20, max_headers=1000
+    )
+
+    assert 200 == len(connection.handshake_headers)
+    connection.abort()
 
 
 async def test_a_url_s_password_goes_nowhere_but_into_its_header(network, nursery):
@@ -171,6 +243,17 @@ async def test_all_options_of_a_url_function_are_passed_on(network, nursery):
         "receive_buffer_size": 4,
         "connect_timeout": 5,
         "disconnect_timeout": 6,
+        "user_agent": "mine/1",
+        "max_head_size": 7000,
+        "max_headers": 80,
+        "redirects": 9,
+        "connect_host": "10.0.0.1",
+        "connect_port": 81,
+        "server_hostname": "other.example",
+        "local_address": "127.0.0.1",
+        "happy_eyeballs_delay": 1.5,
+        "tcp_keepalive": 11,
+        "tcp_user_timeout": 12.5,
     }
     kept = []
 
@@ -235,7 +318,11 @@ async def test_a_stream_is_wrapped_under_the_host_that_is_given(connected):
         ({"connect_timeout": -1}, ValueError, "connect_timeout must be at least 0"),
         ({"connect_timeout": "1"}, TypeError, "connect_timeout must be a number"),
         ({"disconnect_timeout": math.nan}, ValueError, "disconnect_timeout must be at least 0"),
-        ({"compression": None}, TypeError, "unexpected keyword argument 'compression'"),
+        ({"colour": None}, TypeError, "unexpected keyword argument 'colour'"),
+        ({"establish_timeout": 1}, TypeError, "unexpected keyword argument 'establish_timeout'"),
+        ({"proxy": "ftp://h"}, ValueError, "proxy must begin with http://"),
+        ({"redirects": -1}, ValueError, "redirects must be at least 0"),
+        ({"unix_socket": "/s", "proxy": True}, ValueError, "exclude each other"),
     ],
     ids=repr,
 )
@@ -255,6 +342,27 @@ async def test_an_argument_that_cannot_be_used_is_refused(network, nursery, argu
     assert error is type(caught.value)
     assert [] == network.client_streams
     assert 0 == len(nursery.child_tasks)
+
+
+@pytest.mark.parametrize("name", ["colour", "proxy", "redirects", "unix_socket", "tcp_keepalive"])
+async def test_a_stream_of_one_s_own_takes_no_option_for_opening_one(nursery, name):
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        await wrap_client_stream(nursery, stream, "h", "/", **{name: None})
+
+
+async def test_a_single_connection_leaves_the_sockets_options_to_the_system(network, nursery):
+    async def serve():
+        await (await network.accept()).accept()
+
+    nursery.start_soon(serve)
+    connection = await connect_websocket_url(nursery, "ws://test.example/")
+
+    assert (None, None) == (
+        connection._options.tcp_keepalive,
+        connection._options.tcp_user_timeout,
+    )
+    connection.abort()
 
 
 @pytest.mark.parametrize("nursery", [None, object(), "nursery"], ids=repr)

@@ -9,10 +9,12 @@ from errno import ECONNREFUSED, ENETUNREACH
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from wsclient.connection import stream_opener
 from wsclient.connection._stream import default_ssl_context, open_stream, ssl_context_for
-from wsclient.errors import HandshakeError
+from wsclient.errors import HandshakeError, ProxyError
+from wsclient.options import ConnectionOptions
 
 # --- contexts -----------------------------------------------------------------------------------
 
@@ -74,6 +76,129 @@ async def test_tls_works_over_any_stream(network, tls, nursery):
     await trio.testing.wait_all_tasks_blocked()
 
     assert [b"secret"] == received
+    await trio.aclose_forcefully(stream)
+
+
+# --- another place, another name ----------------------------------------------------------------
+
+
+async def test_the_stream_goes_to_another_host_and_port_if_asked(network):
+    opened = []
+
+    async def open_stream_to(host, port):
+        opened.append((host, port))
+        return await network.open(host, port)
+
+    stream_opener.set(open_stream_to)
+    for options in (
+        ConnectionOptions(),
+        ConnectionOptions(connect_host="10.0.0.1"),
+        ConnectionOptions(connect_port=81),
+        ConnectionOptions(connect_host="[::1]", connect_port=81),
+    ):
+        await open_stream("server.test", 80, None, options)
+
+    assert [
+        ("server.test", 80),
+        ("10.0.0.1", 80),
+        ("server.test", 81),
+        ("::1", 81),
+    ] == opened
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_stream_may_go_through_a_proxy(network, nursery, tls, scheme):
+    lines = []
+
+    async def serve():
+        peer = await network.accept()
+        if scheme == "https":
+            peer.stream = trio.SSLStream(peer.stream, tls.server, server_side=True)
+        lines.append((await peer.read_request()).split(b"\r\n")[0])
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        lines.append(await peer.stream.receive_some())
+
+    nursery.start_soon(serve)
+    options = ConnectionOptions(
+        proxy=f"{scheme}://localhost", proxy_ssl_context=tls.client if scheme == "https" else None
+    )
+    stream = await open_stream("server.test", 81, None, options)
+    await stream.send_all(b"hello")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [b"CONNECT server.test:81 HTTP/1.1", b"hello"] == lines
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_proxy_that_fails_is_told_apart_and_its_stream_closed(network, nursery, tls):
+    async def refuse():
+        peer = await network.accept()
+        await peer.read_request()
+        await peer.send(b"HTTP/1.1 403 No\r\n\r\n")
+        assert b"" == await peer.receive_rest()
+
+    nursery.start_soon(refuse)
+    with pytest.raises(ProxyError, match="HTTP 403"):
+        await open_stream("h", 80, None, ConnectionOptions(proxy="http://proxy.test"))
+
+    async def fail(host, port):
+        await trio.lowlevel.checkpoint()
+        raise ConnectionRefusedError(ECONNREFUSED, "refused")
+
+    stream_opener.set(fail)
+    with pytest.raises(ProxyError, match=r"^cannot connect to the proxy http://proxy.test: "):
+        await open_stream("h", 80, None, ConnectionOptions(proxy="http://proxy.test"))
+
+
+async def test_a_proxy_of_the_environment_that_cannot_be_used_is_an_error(monkeypatch):
+    monkeypatch.setenv("ws_proxy", "gopher://proxy.test")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(ProxyError, match=r"^ws_proxy in the environment: ") as caught:
+        await open_stream("server.test", 80, None, ConnectionOptions(proxy=True))
+
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_a_unix_socket_takes_the_place_of_tcp(tmp_path):
+    options = ConnectionOptions(unix_socket=tmp_path / "none")
+    with pytest.raises(HandshakeError, match=r"^cannot connect to ws://h: ") as caught:
+        await open_stream("h", 80, None, options)
+
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "name"),
+    [
+        ("localhost", {}, "localhost"),
+        ("localhost.", {}, "localhost"),
+        ("other.test", {"server_hostname": "localhost"}, "localhost"),
+        ("10.0.0.1", {"server_hostname": "localhost"}, "localhost"),
+        ("localhost", {"connect_host": "10.0.0.1"}, "localhost"),
+        # Addresses are verified and not asked for (RFC 6066 §3).
+        ("127.0.0.1", {}, None),
+        ("::1", {}, None),
+        ("::1%lo", {}, None),
+    ],
+)
+async def test_tls_asks_for_the_host_or_for_another_name(network, nursery, host, options, name):
+    authority = trustme.CA()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(client)
+    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
+    asked = []
+    server.sni_callback = lambda socket, asked_for, context: asked.append(asked_for)
+
+    async def serve():
+        stream = trio.SSLStream((await network.accept()).stream, server, server_side=True)
+        await stream.do_handshake()
+
+    nursery.start_soon(serve)
+    stream = await open_stream(host, 443, client, ConnectionOptions(**options))
+
+    assert [name] == asked
     await trio.aclose_forcefully(stream)
 
 
@@ -220,4 +345,12 @@ async def test_a_context_that_cannot_be_used_closes_the_stream(network, tls):
         await open_stream("localhost", 443, tls.server)
 
     assert isinstance(caught.value.__cause__, ssl.SSLError)
+    assert b"" == await (await network.accept()).receive_rest()
+
+
+async def test_a_name_that_tls_cannot_ask_for_closes_the_stream(network, tls):
+    # The functions that open connections refuse such a host before they get here.
+    with pytest.raises(ValueError, match="server_hostname"):
+        await open_stream(".localhost", 443, tls.client)
+
     assert b"" == await (await network.accept()).receive_rest()

@@ -344,6 +344,7 @@ URL = f"ws://{CANARY}user:{CANARY}pass@server.test/{CANARY}path?{CANARY}key={CAN
 OPTIONS = wsclient.ConnectionOptions(
     subprotocols=["chat", f"{CANARY}-token"],
     extra_headers={"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY},
+    redirects=1,
 )
 RENDERERS = {
     "json": [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=repr)],
@@ -370,6 +371,7 @@ STORIES = {
     ],
     "refused": [Fault.reject(404, headers={"X-Echo": CANARY}, body=CANARY.encode())],
     "redirected": [Fault.reject(302, headers={"Location": f"wss://x.test/?{CANARY}"})],
+    "redirected to nowhere": [Fault.reject(302, headers={"Location": f"ftp://x/{CANARY}"})],
     "no WebSocket server": [GARBAGE_ANSWER],
     "wrong answer": [BAD_ACCEPT],
     "bad credentials": [Fault.reject(401, body=CANARY.encode())],

@@ -6,12 +6,8 @@ import pytest
 
 from wsclient.errors import ConnectionRejected, HandshakeError, InvalidUpgrade
 from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
-from wsclient.protocol._handshake import (
-    MAX_BODY_SIZE,
-    MAX_HEAD_SIZE,
-    MAX_HEADERS,
-    MAX_INTERIM_ANSWERS,
-)
+from wsclient.protocol._handshake import MAX_BODY_SIZE, MAX_HEAD_SIZE, MAX_HEADERS
+from wsclient.protocol._head import MAX_INTERIM_ANSWERS
 
 
 @pytest.fixture
@@ -90,6 +86,37 @@ def test_a_host_header_of_the_callers_replaces_ours(start):
     _, headers = parse(start(headers=((b"host", b"other.example:8"),))[1])
 
     assert [b"other.example:8"] == [value for name, value in headers if name.lower() == b"host"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ((), [b"mine/1"]),
+        (((b"X-A", b"1"),), [b"mine/1"]),
+        (((b"X-A", b"1"), (b"USER-agent", b"mine/2")), [b"mine/2"]),
+    ],
+)
+def test_a_user_agent_is_sent_once(start, headers, expected):
+    _, sent = parse(start(headers=headers, user_agent="mine/1")[1])
+
+    assert expected == [value for name, value in sent if name.lower() == b"user-agent"]
+
+
+def test_the_limits_of_the_head_are_options(start, answer):
+    handshake, request = start(max_head_size=40)
+    with pytest.raises(InvalidUpgrade, match="exceeds 40 bytes"):
+        handshake.receive_data(answer(request))
+    handshake, request = start(max_headers=2)
+    with pytest.raises(InvalidUpgrade, match="more than 2 headers"):
+        handshake.receive_data(answer(request))
+    handshake, request = start(max_head_size=2**20, max_headers=1000)
+    many = [b"X-A: " + b"x" * 1000] * 500
+    assert 500 == len(handshake.receive_data(answer(request, *many)).headers)
+    # h11 has a bound of its own, which must not be met before ours: also for a refusal.
+    handshake, _ = start(max_head_size=2**20, max_headers=1000)
+    refusal = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n" + b"\r\n".join([*many, b"", b""])
+    with pytest.raises(ConnectionRejected):
+        handshake.receive_data(refusal)
 
 
 def test_a_long_label_next_to_a_port_is_no_idna_error():

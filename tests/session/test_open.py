@@ -8,6 +8,7 @@ import pytest
 import trio
 
 import wsclient
+from wsclient.connection import stream_opener
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
 from wsclient.testing import FaultServer
 
@@ -177,6 +178,102 @@ async def test_headers_subprotocols_and_credentials_go_with_every_connection(
             assert b"Basic dXNlcjpwYXNz" == headers[b"authorization"]
             assert "chat" == visit.subprotocol
         assert "ws://server.test" == channel.name
+
+
+async def test_every_option_of_opening_goes_with_every_connection(autojump_clock, network):
+    """Through a proxy, to another place, under another name, and on to where it is redirected."""
+    asked, opened = [], []
+    original = stream_opener.get()
+
+    class Proxied:
+        """Takes the CONNECT off, as if the proxy were in the cable."""
+
+        async def __call__(self, host, port):
+            opened.append((host, port))
+            return Tunnel(await original("server.test", 80), asked)
+
+    stream_opener.set(Proxied())
+    options = ConnectionOptions(
+        proxy="http://user:pw@proxy.test:3128",
+        connect_host="10.0.0.1",
+        connect_port=8080,
+        user_agent="mine/1",
+        redirects=1,
+    )
+    script = [
+        wsclient.testing.Fault.reject(307, headers={"Location": "/there"}),
+        *[wsclient.testing.Fault.reset(after=1)] * 2,
+    ]
+    async with (
+        FaultServer(script, network=network, host="server.test") as server,
+        wsclient.open_channel("ws://server.test/here", connection=options, observers=()),
+    ):
+        await server.wait_connections(4)
+        visits = server.connections[:3]
+
+    assert ["/here", "/there", "/here"] == [visit.path for visit in visits]
+    assert {b"mine/1"} == {dict(visit.headers)[b"user-agent"] for visit in visits}
+    assert {("proxy.test", 3128)} == set(opened)
+    assert {b"CONNECT 10.0.0.1:8080 HTTP/1.1"} == set(asked)
+
+
+class Tunnel(trio.abc.Stream):
+    """A stream whose proxy answers at once; what follows goes through."""
+
+    def __init__(self, stream, asked):
+        self._stream = stream
+        self._asked = asked
+        self._answer = None
+
+    async def send_all(self, data):
+        if self._answer is None:
+            await trio.lowlevel.checkpoint()
+            self._asked.append(bytes(data).split(b"\r\n")[0])
+            self._answer = b"HTTP/1.1 200 OK\r\n\r\n"
+        else:
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self):
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes=None):
+        if self._answer:
+            await trio.lowlevel.checkpoint()
+            answer, self._answer = self._answer, b""
+            return answer
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self):
+        await self._stream.aclose()
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_refused_by_the_call(monkeypatch):
+    monkeypatch.setenv("ws_proxy", "gopher://user:canary@proxy.test")
+    options = ConnectionOptions(proxy=True)
+    with pytest.raises(ValueError, match=r"^ws_proxy in the environment: ") as caught:
+        wsclient.open_channel(URL, connection=options)
+
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_proxy_that_wants_other_credentials_is_a_failure_at_startup(
+    autojump_clock, network
+):
+    async def refuse():
+        stream = await listener.accept()
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 407 Who\r\n\r\n")
+
+    listener = network.listen("proxy.test", 3128)
+    options = ConnectionOptions(proxy="http://user:canary@proxy.test:3128")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refuse)
+        with pytest.raises(wsclient.ChannelFailed, match="HTTP 407") as caught:
+            async with wsclient.open_channel(URL, connection=options, observers=()):
+                await trio.sleep_forever()
+
+    assert isinstance(caught.value.__cause__, wsclient.ProxyError)
+    assert "canary" not in str(caught.value)
 
 
 async def test_a_channel_over_tls_works_as_one_without(autojump_clock, network, tls):

@@ -19,6 +19,7 @@ from wsclient.errors import (
     HandshakeError,
     HeartbeatTimeout,
     InvalidUpgrade,
+    ProxyError,
 )
 from wsclient.session._policy import (
     RULES,
@@ -231,6 +232,9 @@ def caused(cause, kind=HandshakeError):
         (caused(ssl.SSLEOFError(8, "EOF")), LossKind.UNREACHABLE),
         (caused(ssl.SSLZeroReturnError(6, "closed")), LossKind.UNREACHABLE),
         (InvalidUpgrade("no Upgrade header"), LossKind.INVALID_UPGRADE),
+        (ProxyError("the proxy answered nonsense"), LossKind.UNREACHABLE),
+        (caused(ConnectionRefusedError(111, "refused"), ProxyError), LossKind.UNREACHABLE),
+        (caused(ssl.SSLCertVerificationError(1, "x"), ProxyError), LossKind.TLS_UNVERIFIED),
         (HeartbeatTimeout("silent"), LossKind.SILENT),
         (EstablishError("the hook was late"), LossKind.NOT_ESTABLISHED),
     ],
@@ -246,6 +250,32 @@ def test_a_closed_connection_is_told_by_its_code(number):
     error = ConnectionClosed(CloseReason(number, "because"))
 
     assert Loss(kind=LossKind.CLOSED, error=error, code=number) == loss_from(error, NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "rule"),
+    [
+        (407, "HTTP status"),
+        (403, "HTTP status"),
+        (302, "HTTP 3xx"),
+        (502, "HTTP 408, 425, 429 or 5xx"),
+        (503, "HTTP 408, 425, 429 or 5xx"),
+    ],
+)
+def test_a_refusal_by_the_proxy_is_a_refusal(status, rule):
+    error = ProxyError("the proxy refused", status)
+    loss = loss_from(error, NOW)
+
+    assert Loss(kind=LossKind.REJECTED, error=error, status=status) == loss
+    assert rule == rule_for(loss).name
+
+
+def test_a_redirect_that_is_not_followed_is_the_refusal_that_it_came_with():
+    error = caused(ConnectionRejected(302, ((b"location", b"/"),)))
+    loss = loss_from(error, NOW)
+
+    assert Loss(kind=LossKind.REJECTED, error=error, status=302) == loss
+    assert isinstance(classify(loss, Phase.STEADY), Fatal)
 
 
 def test_a_connection_that_was_never_open_has_no_code():

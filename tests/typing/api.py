@@ -26,11 +26,23 @@ async def one_connection() -> None:
             assert_type(message, str | bytes)
     async with wsclient.open_websocket("example.com", 443, "/", use_ssl=True):
         pass
+    async with wsclient.open_websocket_url(
+        "wss://example.com",
+        proxy="socks5h://user:password@proxy.example:1080",
+        redirects=3,
+        user_agent=None,
+        tcp_user_timeout=30,
+    ):
+        pass
+    async with wsclient.open_websocket_url("ws://example.com", colour="red"):  # type: ignore[call-arg]
+        pass
 
 
 async def in_a_nursery(stream: trio.abc.Stream) -> None:
     async with trio.open_nursery() as nursery:
-        wrapped = await wsclient.wrap_client_stream(nursery, stream, "example.com", "/")
+        wrapped = await wsclient.wrap_client_stream(
+            nursery, stream, "example.com", "/", user_agent="mine/1"
+        )
         assert_type(wrapped, wsclient.WebSocketConnection)
         channel = await wsclient.connect_channel(nursery, "ws://example.com")
         assert_type(channel, wsclient.DurableChannel)

@@ -21,7 +21,8 @@ from ._open import (
     open_websocket_url,
     wrap_client_stream,
 )
-from ._stream import stream_opener
+from ._proxy import find_proxy
+from ._socket import stream_opener
 from ._url import Target, parse_url
 from ._writer import Outgoing, Source
 
@@ -38,6 +39,7 @@ __all__ = [
     "attach",
     "connect_websocket",
     "connect_websocket_url",
+    "find_proxy",
     "forget_ping",
     "open_background_nursery",
     "open_websocket",

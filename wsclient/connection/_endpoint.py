@@ -32,8 +32,19 @@ class Endpoint:
 
 def host_header(host: str, port: int, *, secure: bool) -> str:
     """The ``Host`` header's value (RFC 9110 §7.2): IPv6 is bracketed, the default port left out."""
-    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    return bracketed if port == (443 if secure else 80) else f"{bracketed}:{port}"
+    return _bracketed(host) if port == (443 if secure else 80) else authority(host, port)
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port; IPv6 is bracketed."""
+    return f"{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    if ":" not in host or host.startswith("["):
+        return host
+    # A zone means something on this machine only, and goes no further (RFC 6874 §1).
+    return f"[{host.partition('%')[0]}]"
 
 
 def origin(host: str, port: int, *, secure: bool) -> str:
@@ -47,7 +58,9 @@ def origin(host: str, port: int, *, secure: bool) -> str:
 def stream_endpoint(stream: trio.abc.Stream, *, local: bool) -> Endpoint | str:
     """One end of ``stream``: an :class:`Endpoint` for TCP, its description for anything else."""
     is_ssl = isinstance(stream, trio.SSLStream)
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    transport = stream
+    while isinstance(transport, trio.SSLStream):  # Twice, through a proxy with TLS.
+        transport = transport.transport_stream
     if isinstance(transport, trio.SocketStream):
         socket = transport.socket
         if socket.family in (trio.socket.AF_INET, trio.socket.AF_INET6):

@@ -197,7 +197,7 @@ class Mailbox(Generic[T]):
             await self._takers.park()
         if not len(self):
             raise trio.EndOfChannel
-        self.batches.budget = self._budget
+        self.batches.budget = self._budget - 1  # The next one is taken at once.
         self._budget_since = trio.current_time()
 
     def _adapt_budget(self) -> None:

@@ -1,7 +1,8 @@
 """Opening connections: the five functions, compatible with trio-websocket's.
 
 What each option means is said in ``ConnectionOptions``; the defaults here are trio-websocket's
-(except ``receive_buffer_size``, which is the stream's choice: 64 KiB).
+(except ``receive_buffer_size``, which is the stream's choice: 64 KiB), and the system's for what
+``SINGLE_CONNECTION`` lists.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Unpack
 
+import attrs
 import trio
 
-from wsclient.errors import ConnectionTimeout, HandshakeError
+from wsclient.errors import ConnectionRejected, ConnectionTimeout, HandshakeError
 from wsclient.options import (
     CONNECT_TIMEOUT,
     DISCONNECT_TIMEOUT,
@@ -21,12 +24,18 @@ from wsclient.options import (
     MESSAGE_QUEUE_SIZE,
     ConnectionOptions,
     Headers,
+    OpeningOptions,
+    StreamOptions,
+    check_host,
+    connection_options,
+    unbracketed,
 )
-from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
+from wsclient.protocol import Accepted, ClientHandshake, check_resource
 
 from ._connection import WebSocketConnection
 from ._endpoint import host_header, origin
 from ._nursery import open_background_nursery
+from ._redirect import Request, redirected
 from ._stream import open_stream, ssl_context_for
 from ._transport import SocketTransport, StreamTransport, Transport
 from ._url import Target, parse_url
@@ -45,6 +54,7 @@ def open_websocket(
     receive_buffer_size: int | None = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     disconnect_timeout: float = DISCONNECT_TIMEOUT,
+    **more: Unpack[OpeningOptions],
 ) -> AbstractAsyncContextManager[WebSocketConnection]:
     """Open a connection for the length of an ``async with`` block, and close it at its end.
 
@@ -61,6 +71,7 @@ def open_websocket(
         connect_timeout: Seconds for all of it; ``math.inf`` waits for ever.
         disconnect_timeout: Seconds at the end of the block; one second at most where an exception
             ends it.
+        more: The other fields of :class:`ConnectionOptions`, except ``establish_timeout``.
 
     Raises:
         HandshakeError: The connection could not be opened; the text says what failed, and the
@@ -69,7 +80,9 @@ def open_websocket(
             does not want it; :class:`DisconnectionTimeout`: it could not be closed in time.
         TypeError, ValueError: An argument cannot be used.
     """
-    options = ConnectionOptions(
+    options = connection_options(
+        more,
+        OpeningOptions.__optional_keys__,
         subprotocols=subprotocols,
         extra_headers=extra_headers,
         message_queue_size=message_queue_size,
@@ -115,6 +128,7 @@ def open_websocket_url(
     receive_buffer_size: int | None = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     disconnect_timeout: float = DISCONNECT_TIMEOUT,
+    **more: Unpack[OpeningOptions],
 ) -> AbstractAsyncContextManager[WebSocketConnection]:
     """Open a connection to a URL for the length of an ``async with`` block.
 
@@ -128,6 +142,7 @@ def open_websocket_url(
         receive_buffer_size: Bytes.
         connect_timeout: Seconds.
         disconnect_timeout: Seconds.
+        more: As for :func:`open_websocket`.
 
     Raises:
         ValueError: The URL cannot be used; raised by this call, before the block is entered.
@@ -146,6 +161,7 @@ def open_websocket_url(
         receive_buffer_size=receive_buffer_size,
         connect_timeout=connect_timeout,
         disconnect_timeout=disconnect_timeout,
+        **more,
     )
 
 
@@ -161,6 +177,7 @@ async def connect_websocket(
     message_queue_size: float = MESSAGE_QUEUE_SIZE,
     max_message_size: float = MAX_MESSAGE_SIZE,
     receive_buffer_size: int | None = None,
+    **more: Unpack[OpeningOptions],
 ) -> WebSocketConnection:
     """Open a connection whose task runs in a nursery of the caller's.
 
@@ -177,6 +194,7 @@ async def connect_websocket(
         message_queue_size: Messages.
         max_message_size: Bytes.
         receive_buffer_size: Bytes.
+        more: …
 
     Raises:
         HandshakeError: The connection could not be opened; raised here, not in the nursery.
@@ -185,7 +203,9 @@ async def connect_websocket(
     Resource handling:
         The caller closes the connection with ``aclose()``.
     """
-    options = ConnectionOptions(
+    options = connection_options(
+        more,
+        OpeningOptions.__optional_keys__,
         subprotocols=subprotocols,
         extra_headers=extra_headers,
         message_queue_size=message_queue_size,
@@ -209,6 +229,7 @@ async def connect_websocket_url(
     message_queue_size: float = MESSAGE_QUEUE_SIZE,
     max_message_size: float = MAX_MESSAGE_SIZE,
     receive_buffer_size: int | None = None,
+    **more: Unpack[OpeningOptions],
 ) -> WebSocketConnection:
     """Open a connection to a URL whose task runs in a nursery of the caller's.
 
@@ -221,6 +242,7 @@ async def connect_websocket_url(
         message_queue_size: Messages.
         max_message_size: Bytes.
         receive_buffer_size: Bytes.
+        more: …
 
     Raises:
         HandshakeError: As :func:`connect_websocket`.
@@ -238,6 +260,7 @@ async def connect_websocket_url(
         message_queue_size=message_queue_size,
         max_message_size=max_message_size,
         receive_buffer_size=receive_buffer_size,
+        **more,
     )
 
 
@@ -252,6 +275,7 @@ async def wrap_client_stream(
     message_queue_size: float = MESSAGE_QUEUE_SIZE,
     max_message_size: float = MAX_MESSAGE_SIZE,
     receive_buffer_size: int | None = None,
+    **more: Unpack[StreamOptions],
 ) -> WebSocketConnection:
     """Open a connection over a stream that exists already: any ``trio.abc.Stream``.
 
@@ -266,12 +290,15 @@ async def wrap_client_stream(
         message_queue_size: Messages.
         max_message_size: Bytes.
         receive_buffer_size: Bytes.
+        more: The other fields of :class:`ConnectionOptions` that concern the handshake.
 
     Raises:
         HandshakeError: As :func:`connect_websocket`.
         TypeError, ValueError: An argument cannot be used.
     """
-    options = ConnectionOptions(
+    options = connection_options(
+        more,
+        StreamOptions.__optional_keys__,
         subprotocols=subprotocols,
         extra_headers=extra_headers,
         message_queue_size=message_queue_size,
@@ -303,18 +330,31 @@ async def connect(
         HandshakeError: As :func:`connect_websocket`.
         TypeError, ValueError: An argument cannot be used.
     """
-    host, resource = check_host(host), check_resource(resource)
+    host, resource = unbracketed(check_host(host)), check_resource(resource)
     _check_port(port)
-    secure = ssl_context is not None
-    endpoint = origin(host, port, secure=secure)
-    stream = await open_stream(host, port, ssl_context)
-    host = host_header(host, port, secure=secure)
+    request = Request(host, port, resource, ssl_context, options.extra_headers)
+    followed = 0
+    while True:
+        try:
+            return await _connect(request, options)
+        except ConnectionRejected as rejected:
+            following = redirected(request, rejected, options, followed)
+            if following is None:
+                raise
+            request = following
+            followed += 1
+
+
+async def _connect(request: Request, options: ConnectionOptions) -> WebSocketConnection:
+    options = attrs.evolve(options, extra_headers=request.headers)
+    stream = await open_stream(request.host, request.port, request.ssl_context, options)
+    host = host_header(request.host, request.port, secure=request.secure)
     transport: Transport
     if isinstance(stream, trio.SocketStream):
         transport = SocketTransport(stream, options.receive_buffer_size)
     else:
         transport = StreamTransport(stream, options.receive_buffer_size)
-    return await _upgrade(transport, host, resource, options, endpoint=endpoint)
+    return await _upgrade(transport, host, request.resource, options, endpoint=request.endpoint)
 
 
 async def _upgrade(
@@ -334,6 +374,9 @@ async def _upgrade(
             subprotocols=options.subprotocols,
             headers=options.extra_headers,
             compression=options.compression,
+            user_agent=options.user_agent,
+            max_head_size=options.max_head_size,
+            max_headers=options.max_headers,
         )
         accepted: Accepted | None = None
         await stream.send_all(handshake.send_request())

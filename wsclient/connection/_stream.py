@@ -1,30 +1,21 @@
-"""Streams to connect over: TCP, and TLS over it."""
+"""Streams to connect over: a socket or a proxy's tunnel, and TLS over it."""
 
 from __future__ import annotations
 
 import functools
-import os
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
-from wsclient.errors import HandshakeError
+from wsclient.errors import HandshakeError, ProxyError
+from wsclient.options import SINGLE_CONNECTION, ConnectionOptions
 
 from ._endpoint import origin
+from ._proxy import Proxy, ask_for_tunnel, find_proxy
+from ._socket import open_tcp, open_unix, reason
 
-StreamOpener: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Opens a stream to a host and a port; raises OSError."""
-
-stream_opener: Final[trio.lowlevel.RunVar[StreamOpener | None]] = trio.lowlevel.RunVar(
-    "wsclient.connection.stream_opener", default=None
-)
-"""What opens the streams of this trio run; ``None`` means TCP.
-
-The test kit's in-memory network sets it, as ``trio.socket.set_custom_socket_factory`` would: the
-code under test stays as it is.
-"""
+_DEFAULTS: Final = ConnectionOptions(**SINGLE_CONNECTION)
 
 
 @functools.cache
@@ -48,47 +39,82 @@ def ssl_context_for(use_ssl: object) -> ssl.SSLContext | None:
     raise TypeError("`use_ssl` argument must be bool or ssl.SSLContext")
 
 
-async def open_stream(host: str, port: int, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
-    """Open a stream to ``host`` and ``port``: TCP (RFC 8305's Happy Eyeballs), TLS if asked for.
+async def open_stream(
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    options: ConnectionOptions = _DEFAULTS,
+) -> trio.abc.Stream:
+    """Open a stream to ``host`` and ``port``: as ``options`` say, TLS if asked for.
 
     Raises:
         HandshakeError: With the operating system's or TLS' error as its cause.
+            :class:`ProxyError`: because of the proxy.
     """
-    endpoint = origin(host, port, secure=ssl_context is not None)
-    stream: trio.abc.Stream
+    secure = ssl_context is not None
+    endpoint = origin(host, port, secure=secure)
     try:
-        stream = await (stream_opener.get() or trio.open_tcp_stream)(host, port)
-    except OSError as error:
-        raise HandshakeError(f"cannot connect to {endpoint}: {_reason(error)}") from error
+        proxy = find_proxy(options, host, port, secure=secure)
+    except (ValueError, ImportError) as error:
+        raise ProxyError(str(error)) from error
+    at = (options.connect_host or host, options.connect_port or port)
+    if proxy is not None:
+        stream = await _open_tunnel(proxy, *at, options)
+    else:
+        try:
+            if options.unix_socket is not None:
+                stream = await open_unix(options.unix_socket)
+            else:
+                stream = await open_tcp(*at, options)
+        except OSError as error:
+            raise HandshakeError(f"cannot connect to {endpoint}: {reason(error)}") from error
     if ssl_context is None:
         return stream
+    name = options.server_hostname or host
+    return await _start_tls(stream, ssl_context, name, endpoint, HandshakeError)
+
+
+async def _open_tunnel(
+    proxy: Proxy, host: str, port: int, options: ConnectionOptions
+) -> trio.abc.Stream:
     try:
-        # https_compatible: few servers wait for a close_notify, or send one.
-        stream = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
-        # Now, and not at the first read: a bad certificate is a failure to connect.
-        await stream.do_handshake()
-    except (trio.BrokenResourceError, ssl.SSLError) as error:
-        await trio.aclose_forcefully(stream)
-        cause = error.__cause__ or error
-        text = str(cause) or "the peer closed the connection"
-        raise HandshakeError(f"TLS with {endpoint} failed: {text}") from cause
+        stream = await open_tcp(proxy.host, proxy.port, options)
+    except OSError as error:
+        raise ProxyError(f"cannot connect to the proxy {proxy.name}: {reason(error)}") from error
+    if proxy.scheme == "https":
+        context = options.proxy_ssl_context or default_ssl_context()
+        stream = await _start_tls(
+            stream, context, proxy.host, f"the proxy {proxy.name}", ProxyError
+        )
+    try:
+        await ask_for_tunnel(stream, proxy, host, port, options)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
     return stream
 
 
-def _reason(error: OSError) -> str:
-    """What failed, without trio's "all attempts … failed" around it."""
-    causes: tuple[BaseException | None, ...] = (error.__cause__,)
-    if isinstance(error.__cause__, BaseExceptionGroup):
-        causes = error.__cause__.exceptions
-    texts = [_text(cause) for cause in causes if isinstance(cause, OSError)]
-    return ", ".join(dict.fromkeys(texts)) or _text(error)
-
-
-def _text(error: OSError) -> str:
-    # trio puts the address into strerror; name lookup has numbers of its own, below zero.
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
+async def _start_tls(
+    stream: trio.abc.Stream,
+    context: ssl.SSLContext,
+    name: str,
+    peer: str,
+    error_type: type[HandshakeError],
+) -> trio.abc.Stream:
+    """TLS over ``stream``, which is closed unless it succeeds."""
+    # A certificate has neither the zone of an address (RFC 6874) nor the dot of the root.
+    name = name.partition("%")[0].removesuffix(".")
+    try:
+        # https_compatible: few servers wait for a close_notify, or send one.
+        stream = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+        # Now, and not at the first read: a bad certificate is a failure to connect.
+        await stream.do_handshake()
+    except (trio.BrokenResourceError, ssl.SSLError) as error:
+        await trio.aclose_forcefully(stream)
+        cause = error.__cause__ or error
+        text = str(cause) or "the peer closed the connection"
+        raise error_type(f"TLS with {peer} failed: {text}") from cause
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream

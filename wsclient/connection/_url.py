@@ -78,6 +78,8 @@ def parse_url(url: object, ssl_context: ssl.SSLContext | None = None) -> Target:
         raise ValueError("URL host must not be None")
     if port == 0:
         raise ValueError("URL port must not be 0")
+    # The zone of an address, whose % is written as one of a URL (RFC 6874 §2).
+    host = host.replace("%25", "%") if ":" in host else host
     resource = (parts.path or "/") + ("?" + parts.query if _has_query(text) else "")
     return Target(
         host=check_host(host).lower(),

@@ -1,10 +1,13 @@
 """Floor 1: bytes in, facts out (RFC 6455) as pure computation: no I/O, no trio, no clock."""
 
+from wsclient.options import check_host
+
 from ._codec import COMPILED, encoded_size
 from ._deflate import Deflate
 from ._events import CloseReceived, Fact, MessagePart, PingReceived, PongReceived, ProtocolViolated
-from ._handshake import Accepted, ClientHandshake, check_host, check_resource
+from ._handshake import Accepted, ClientHandshake, check_resource
 from ._machine import ClientProtocol, State
+from ._tunnel import TunnelHandshake
 
 __all__ = [
     "COMPILED",
@@ -19,6 +22,7 @@ __all__ = [
     "PongReceived",
     "ProtocolViolated",
     "State",
+    "TunnelHandshake",
     "check_host",
     "check_resource",
     "encoded_size",

@@ -12,7 +12,6 @@ server.  It takes the answer's head apart before wsproto sees it, because wsprot
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import attrs
@@ -23,25 +22,15 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
 from wsclient.errors import ConnectionRejected, HandshakeError, InvalidUpgrade
-from wsclient.options import Compression
+from wsclient.options import MAX_HEAD_SIZE, MAX_HEADERS, Compression
 
 from . import _deflate
 from ._deflate import Deflate, InvalidDeflate
-
-MAX_HEAD_SIZE: Final = 16 * 1024
-"""Bytes of an answer's status line and headers; h11 has the same bound."""
-
-MAX_HEADERS: Final = 128
-"""Headers of an answer; as many as websockets takes."""
+from ._head import Head, HeadReader, head_lines
 
 MAX_BODY_SIZE: Final = 64 * 1024
 """Bytes of a refusal's body that are kept: enough to say why."""
 
-MAX_INTERIM_ANSWERS: Final = 16
-"""Answers such as 103 before the final one."""
-
-_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/(\d)\.(\d) (\d{3})(?: .*)?")
 _ONLY_ONCE: Final = (b"sec-websocket-accept", b"sec-websocket-protocol")
 _JOINED: Final = (b"connection", b"upgrade", b"sec-websocket-extensions")
 
@@ -115,34 +104,6 @@ def check_resource(resource: object) -> str:
     return resource
 
 
-def check_host(host: object) -> str:
-    """Return ``host`` in ASCII (IDNA where it must be) if it can name a server.
-
-    Raises:
-        TypeError: It is not ``str``.
-        ValueError: It is empty, too long, or holds what no host name holds.
-    """
-    if not isinstance(host, str):
-        raise TypeError(f"host must be str, not {type(host).__name__}")
-    if not host:
-        raise ValueError("host must not be empty")
-    # Before anything is computed: encoding a very long name takes very long.
-    if len(host) > 253:
-        raise ValueError("host must not be longer than 253 characters (RFC 1035)")
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise ValueError("host is not a valid internationalised name") from None
-    if any(character <= " " or character in '\x7f/?#@\\"<>^`{|}' for character in host):
-        raise ValueError("host must not contain spaces, control characters or URL delimiters")
-    # An address of IPv6, or a port behind the name, has colons and no such labels.
-    labels = [] if ":" in host else host.removesuffix(".").split(".")
-    if not all(0 < len(label) < 64 for label in labels):
-        raise ValueError("host has a label that is empty or longer than 63 characters (RFC 1035)")
-    return host
-
-
 class ClientHandshake:
     """One opening handshake: send the request, feed the answer until it is accepted.
 
@@ -150,7 +111,11 @@ class ClientHandshake:
         host: The ``Host`` header, ASCII, with the port where it is not the default.
         resource: Path and query, as :func:`check_resource` returns them.
         subprotocols: Offered, in order of preference.
-        headers: Sent after the handshake's own; ``Host`` replaces ``host``.
+        headers: Sent after the handshake's own; ``Host`` replaces ``host``, and ``User-Agent``
+            the next one.
+        user_agent: The ``User-Agent`` header; ``None`` sends none.
+        max_head_size: Bytes of the answer's head.
+        max_headers: Headers of the answer.
         compression: Offered, if any.
     """
 
@@ -161,6 +126,9 @@ class ClientHandshake:
         *,
         subprotocols: tuple[str, ...] = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        user_agent: str | None = None,
+        max_head_size: int = MAX_HEAD_SIZE,
+        max_headers: int = MAX_HEADERS,
         compression: Compression | None = None,
     ) -> None:
         extra: list[tuple[bytes, bytes]] = []
@@ -170,6 +138,8 @@ class ClientHandshake:
             else:
                 extra.append((name, value))
         self._offers = [] if compression is None else [_Offer(compression)]
+        if user_agent is not None and not any(name.lower() == b"user-agent" for name, _ in extra):
+            extra.insert(0, (b"User-Agent", user_agent.encode("ascii")))
         self._request = Request(
             host=_VerbatimHost(host),
             target=resource,
@@ -178,9 +148,7 @@ class ClientHandshake:
             extra_headers=extra,
         )
         self._wsproto = H11Handshake(ConnectionType.CLIENT)
-        self._head = bytearray()
-        self._searched = 0
-        self._interim_answers = 0
+        self._reader = HeadReader("the server", max_size=max_head_size, max_headers=max_headers)
         self._rejected: RejectConnection | None = None
         self._body = bytearray()
 
@@ -198,22 +166,15 @@ class ClientHandshake:
         if self._rejected is not None:
             self._feed(data)
             return None
-        self._head += data
-        while (end := self._find_head_end()) is not None:
-            head, rest = bytes(self._head[:end]), bytes(self._head[end:])
-            self._head.clear()
-            self._searched = 0
-            status = self._check_status_line(head)
-            if status == 101:
-                return self._accept(head, rest)
-            if status in (100, *range(200, 1000)):
-                self._feed(head)
-                self._feed(rest)
+        self._reader.receive_data(data)
+        while (head := self._reader.take_head()) is not None:
+            if head.status == 101:
+                return self._accept(head)
+            if head.status in (100, *range(200, 1000)):
+                self._feed(head.data)
+                self._feed(self._reader.take_rest())
                 return None
-            self._interim_answers += 1
-            if self._interim_answers > MAX_INTERIM_ANSWERS:
-                raise InvalidUpgrade("the server sent too many interim answers (HTTP 1xx)")
-            self._head += rest
+            self._reader.count_interim()
         return None
 
     def receive_eof(self) -> None:
@@ -225,45 +186,20 @@ class ClientHandshake:
         """
         if self._rejected is not None:
             raise self._rejection()
-        where = "inside its answer" if self._head else "before it answered"
+        where = "inside its answer" if self._reader.is_inside else "before it answered"
         raise HandshakeError(f"the server closed the connection {where}") from EOFError(
             "end of stream in the opening handshake"
         )
 
-    def _find_head_end(self) -> int | None:
-        # From where the last search ended, less the three bytes that could begin a line end.
-        found = _HEAD_END.search(self._head, max(0, self._searched - 3))
-        self._searched = len(self._head)
-        end = found.end() if found else None
-        if (end or len(self._head)) > MAX_HEAD_SIZE:
-            raise InvalidUpgrade(
-                f"the head of the server's answer exceeds {MAX_HEAD_SIZE // 1024} KiB"
-            )
-        if not b"HTTP/1".startswith(self._head[:6]):
-            raise InvalidUpgrade("the server's answer is not HTTP/1.1")
-        return end
-
-    def _check_status_line(self, head: bytes) -> int:
-        lines = _lines(head)
-        line = _STATUS_LINE.fullmatch(lines[0])
-        if line is None:
-            raise InvalidUpgrade("the server's answer has no valid status line")
-        if len(lines) - 1 > MAX_HEADERS:
-            raise InvalidUpgrade(f"the server's answer has more than {MAX_HEADERS} headers")
-        status = int(line[3])
-        if status == 101 and line[1] + line[2] != b"11":
+    def _accept(self, head: Head) -> Accepted:
+        if head.version != b"1.1":
             raise InvalidUpgrade("the server switched protocols under another HTTP than 1.1")
-        if status < 100:
-            raise InvalidUpgrade(f"the server answered with the invalid status {line[3]!r}")
-        return status
-
-    def _accept(self, head: bytes, rest: bytes) -> Accepted:
-        self._deliver(_normalised(head))
+        self._deliver(_normalised(head.data))
         for event in self._wsproto.events():
             if isinstance(event, AcceptConnection):
                 headers = tuple((bytes(name), bytes(value)) for name, value in event.extra_headers)
                 agreed = self._offers[0].agreed if self._offers else None
-                return Accepted(event.subprotocol, headers, rest, agreed)
+                return Accepted(event.subprotocol, headers, self._reader.take_rest(), agreed)
         raise InvalidUpgrade("the server's answer is incomplete")
 
     def _feed(self, data: bytes) -> None:
@@ -301,16 +237,11 @@ class ClientHandshake:
         )
 
 
-def _lines(head: bytes) -> list[bytes]:
-    """The lines of a head, without their ends and without the empty last one."""
-    return head.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
-
-
 def _normalised(head: bytes) -> bytes:
     """The head of a 101 answer such that wsproto reads it as RFC 6455 means it."""
     if not head.isascii():
         raise InvalidUpgrade("the server's answer has headers that are not ASCII")
-    status_line, *lines = _lines(head)
+    status_line, *lines = head_lines(head)
     kept: list[bytes] = []
     joined: dict[bytes, list[bytes]] = {}
     seen: set[bytes] = set()

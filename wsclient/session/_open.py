@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from wsclient.connection import open_background_nursery, parse_url
+from wsclient.connection import find_proxy, open_background_nursery, parse_url
 from wsclient.errors import ChannelFailed, ConnectionTimeout
 from wsclient.events import Observer
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
@@ -176,6 +176,9 @@ def _make(
         heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
     )
+    # A proxy of the environment's that cannot be used is a mistake to tell at once.
+    secure = target.ssl_context is not False
+    find_proxy(settings.connection, target.host, target.port, secure=secure)
     return DurableChannel(settings, _checked(limits, Limits, "limits"), observers)
 
 

@@ -23,6 +23,7 @@ from wsclient.errors import (
     HandshakeError,
     HeartbeatTimeout,
     InvalidUpgrade,
+    ProxyError,
 )
 
 from ._clock import retry_after_seconds
@@ -45,7 +46,8 @@ class LossKind(Enum):
     TLS_FAILED = "TLS failed"
     """TLS could not be agreed on for another reason; often the server speaks none."""
     REJECTED = "rejected"
-    """The server answered with another HTTP status than 101: ``status``."""
+    """The server answered with another HTTP status than 101, or a proxy with a refusal:
+    ``status``."""
     INVALID_UPGRADE = "invalid upgrade"
     """The server's answer is not a WebSocket handshake."""
     CLOSED = "closed"
@@ -266,6 +268,11 @@ def loss_from(error: BaseException, now: float) -> Loss:
                 status=error.status_code,
                 retry_after=_retry_after(error, now),
             )
+        # A redirect that is not followed is the refusal that it came with.
+        case HandshakeError(__cause__=ConnectionRejected() as cause):
+            return Loss(kind=LossKind.REJECTED, error=error, status=cause.status_code)
+        case ProxyError(status_code=int() as status):
+            return Loss(kind=LossKind.REJECTED, error=error, status=status)
         case InvalidUpgrade():
             kind = LossKind.INVALID_UPGRADE
         case ConnectionClosed():

@@ -37,7 +37,12 @@ from wsclient.errors import (
     HeartbeatTimeout,
 )
 from wsclient.events import Event, Gap, Outcome
-from wsclient.options import ConnectionOptions, HeartbeatOptions, RetryPolicy
+from wsclient.options import (
+    ConnectionOptions,
+    HeartbeatOptions,
+    RetryPolicy,
+    opening_options,
+)
 
 from . import _heartbeat
 from ._backoff import Backoff
@@ -261,6 +266,7 @@ class Supervisor:
                     message_queue_size=self._inbox.max_items,
                     max_message_size=options.max_message_size,
                     receive_buffer_size=options.receive_buffer_size,
+                    **opening_options(options),
                 )
             except HandshakeError as error:
                 _forget_frames(error)

@@ -19,6 +19,8 @@ def compiled_modules() -> list[Extension]:
     """The modules to compile; none where that is not wanted, or there is no Cython."""
     if os.environ.get("WSCLIENT_PURE", "0") not in ("", "0"):
         return []
+    if sys.implementation.name != "cpython":  # Others compile Python themselves, and better.
+        return []
     try:
         from Cython.Build import cythonize
     except ImportError:

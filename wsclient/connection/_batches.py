@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import FunctionType
+from typing import Any, Final
 
 from ._cancellation import CancelStatus, cancel_status
 
@@ -147,3 +148,11 @@ class MessageIterator:
         message = await self._receive()
         self._status = cancel_status()
         return message
+
+
+COMPILED: Final = not isinstance(Batches.last, FunctionType)
+"""Whether this file was compiled."""
+
+if COMPILED:
+    # The way without a coroutine for each message: in the .pxd, since it has no Python.
+    shorten(MessageIterator)  # type: ignore[name-defined]  # noqa: F821

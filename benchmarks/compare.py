@@ -48,7 +48,7 @@ class Row:
     measure: str = "feed"
     kind: str = "text"
     size: int = 100
-    count: int = 300_000
+    count: int = 500_000
     library: str = "wsclient"
     environment: str = COMPILED
     tls: bool = False

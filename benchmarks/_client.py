@@ -86,7 +86,7 @@ class Meter:
         self.wall += time.perf_counter()
 
 
-class Skipped(Exception):  # noqa: N818
+class Skipped(Exception):
     """This client cannot do that."""
 
 

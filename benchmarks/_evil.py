@@ -165,6 +165,7 @@ MODES: Final = {
         steps=((GARBAGE, 3200),),
         app="close",
         on_close=True,
+        stays=True,
     ),
     "long-length": Mode(
         "a length of 5 in eight bytes",

@@ -85,7 +85,7 @@ class Scale:
         return [float(f"1e{power}") for power in range(self._low, self._high + 1)]
 
 
-def ratios(marks: Sequence[Mark], about: str) -> str:
+def ratios(marks: Sequence[Mark]) -> str:
     """One line a ratio: a dot, its spread, and a tick at what it may be; left is faster."""
     left, top, step = 330, 52, 30
     drawing = Drawing(top + step * len(marks) + 52)
@@ -111,9 +111,7 @@ def ratios(marks: Sequence[Mark], about: str) -> str:
     return drawing.done()
 
 
-def curves(
-    data: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str
-) -> str:
+def curves(data: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> str:
     """Curves on two logarithmic axes."""
     left, top, bottom, height = 110, 40, 340, 400
     drawing = Drawing(height)

@@ -18,6 +18,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -29,9 +30,32 @@ PIECE = 2**18  # bytes that one send takes
 QUOTES = 2_000  # different messages; twenty times what a window holds, and still made at once
 STACK = 2**18  # bytes for a thread: there may be thousands
 
-parked: list[socket.socket] = []
 gathered: dict[str, list[socket.socket]] = {}
 gathering = threading.Lock()
+
+
+class Park:
+    """Keeps connections on which nothing happens until their clients leave, in one thread."""
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._peers: dict[int, socket.socket] = {}
+
+    def put(self, peer: socket.socket) -> None:
+        self._peers[peer.fileno()] = peer
+        self._poll.register(peer, select.EPOLLIN)
+
+    def run(self) -> None:
+        while True:
+            for number, _ in self._poll.poll():
+                peer = self._peers.pop(number)
+                self._poll.unregister(number)
+                # With a reset: otherwise thousands of ports would have to wait for a minute.
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+
+
+park = Park()
 
 
 @cache
@@ -108,16 +132,18 @@ def gather(peer: socket.socket, path: str, peers: int, count: int, size: int) ->
             return
         del gathered[path]
     sweep(here, count, wire.frame(wire.TEXT, wire.text(size).encode()))
-    parked.extend(here)
+    for peer in here:
+        park.put(peer)
 
 
 def sweep(peers: Iterable[socket.socket], count: int, data: bytes) -> None:
     """Send to one after another; who has no room has to wait, and the others need not."""
     left = {}
     poll = select.epoll()
+    everything = memoryview(data * count)
     for peer in peers:
         peer.setblocking(False)
-        left[peer.fileno()] = (peer, memoryview(data * count), len(data))
+        left[peer.fileno()] = (peer, everything, len(data))
         poll.register(peer, select.EPOLLOUT)
     while left:
         for number, _ in poll.poll():
@@ -153,7 +179,7 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
                 gather(peer, path, *numbers)
                 return
             case _:
-                parked.append(peer)
+                park.put(peer)
                 return
     peer.close()
 
@@ -166,7 +192,7 @@ def listen(context: ssl.SSLContext | None) -> int:
             peer, _ = listener.accept()
             threading.Thread(target=serve, args=(peer, context), daemon=True).start()
 
-    threading.Thread(target=accept).start()
+    threading.Thread(target=accept, daemon=True).start()
     return int(listener.getsockname()[1])
 
 
@@ -186,6 +212,7 @@ def main() -> None:
         )
         ports.append(listen(context))
     print(*ports, flush=True)
+    park.run()
 
 
 if __name__ == "__main__":

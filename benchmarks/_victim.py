@@ -30,7 +30,7 @@ CLOSE_TIMEOUT = 2.0  # seconds that each client waits for the answer to its clos
 NAP = 3.0  # seconds that the program of a "sleep" mode does nothing
 
 
-class Skipped(Exception):  # noqa: N818
+class Skipped(Exception):
     """This client cannot do that."""
 
 

@@ -337,6 +337,12 @@ def picows_listener(kind: str, left: int, step: Callable[[], int]) -> Any:
     return Bytes() if kind == "binary" else Texts()
 
 
+def finish(event: asyncio.Event) -> int:
+    """The last step of a listener: there is no next count."""
+    event.set()
+    return 0
+
+
 async def picows_connect(task: Task, url: str, listener: Any) -> Any:
     from picows import ws_connect
 
@@ -359,8 +365,7 @@ async def picows_feed(task: Task) -> None:
 
     def finished() -> int:
         meter.stop()
-        done.set()
-        return 0
+        return finish(done)
 
     turns = iter((warm, finished))
     listener = picows_listener(task.kind, task.warm_up, lambda: next(turns)())
@@ -376,7 +381,7 @@ async def picows_send(task: Task) -> None:
     kind = WSMsgType.BINARY if task.kind == "binary" else WSMsgType.TEXT
     data = task.data
     answered = asyncio.Event()
-    listener = picows_listener("text", 1, lambda: answered.set() or 0)
+    listener = picows_listener("text", 1, lambda: finish(answered))
     transport = await picows_connect(task, task.sink_url, listener)
     for number in range(task.total):
         if number == task.warm_up:
@@ -394,7 +399,7 @@ async def picows_many(task: Task, peers: int) -> None:
     each = task.count // peers
     url = f"{task.url}/many/{peers}/{each}/{task.size}"
     everything = asyncio.Event()
-    listener = picows_listener("text", each * peers, lambda: everything.set() or 0)
+    listener = picows_listener("text", each * peers, lambda: finish(everything))
     for _ in range(peers):
         await picows_connect(task, url, listener)
     meter.start()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import statistics
@@ -108,6 +109,8 @@ class Result:
     row: Row
     ours: list[float] = field(default_factory=list)
     peers: list[float] = field(default_factory=list)
+    our_walls: list[float] = field(default_factory=list)
+    peer_walls: list[float] = field(default_factory=list)
     server_share: float = 0.0
     skipped: str = ""
 
@@ -126,12 +129,20 @@ class Result:
         return self.ratio <= self.row.bar
 
     def as_json(self) -> dict[str, Any]:
-        told = {"row": asdict(self.row), "skipped": self.skipped}
+        told: dict[str, Any] = {"row": asdict(self.row), "skipped": self.skipped}
         if self.skipped:
             return told
         return told | {
-            "ours": {"median": statistics.median(self.ours), "rounds": self.ours},
-            "peer": {"median": statistics.median(self.peers), "rounds": self.peers},
+            "ours": {
+                "median": statistics.median(self.ours),
+                "rounds": self.ours,
+                "wall": self.our_walls,
+            },
+            "peer": {
+                "median": statistics.median(self.peers),
+                "rounds": self.peers,
+                "wall": self.peer_walls,
+            },
             "ratio": self.ratio,
             "spread": self.spread,
             "reached": self.reached,
@@ -182,15 +193,17 @@ class Bench:
         self._server = server
         return self._urls[tls]
 
-    def measure(self, row: Row, library: str, environment: str) -> tuple[float, float]:
-        """One measurement: seconds a message (or bytes a connection), and the server's share.
+    def measure(self, row: Row, library: str, environment: str) -> tuple[float, float, float]:
+        """One measurement: what the row counts a message (seconds) or a connection (bytes).
+
+        Also the wall time of a message, and the server's share of that.
 
         Raises:
             Skipped: The client cannot do that.
         """
         url = self._serve(tls=row.tls)
         count = max(row.count // self._divisor, 1)
-        task = {
+        task: dict[str, Any] = {
             "measure": row.measure,
             "library": library,
             "url": url,
@@ -215,21 +228,22 @@ class Bench:
         if "skipped" in told:
             raise Skipped(told["skipped"])
         self.versions.update(told["versions"])
-        wall = told.get("wall", float("inf")) * (count + task["warm_up"])
-        return told[row.unit], spent / wall
+        wall = told.get("wall", math.inf)
+        return told[row.unit], wall, spent / (wall * (count + task["warm_up"]))
 
     def compare(self, row: Row, rounds: int, say: Progress) -> Result:
         result = Result(row)
         shares = []
         try:
             for number in range(rounds):
-                for library, environment, values in (
-                    (row.library, row.environment, result.ours),
-                    (row.peer, PEERS, result.peers),
+                for library, environment, values, walls in (
+                    (row.library, row.environment, result.ours, result.our_walls),
+                    (row.peer, PEERS, result.peers, result.peer_walls),
                 ):
                     say(f"{row.name}: {library}, round {number + 1} of {rounds}")
-                    value, share = self.measure(row, library, environment)
+                    value, wall, share = self.measure(row, library, environment)
                     values.append(value)
+                    walls.append(wall)
                     shares.append(share)
         except Skipped as reason:
             result.skipped = str(reason)
@@ -247,7 +261,7 @@ class Bench:
                     say(f"{row.name}: {library}, round {number + 1} of {rounds}")
                     environment = COMPILED if library == "wsclient" else PEERS
                     try:
-                        value, _ = self.measure(row, library, environment)
+                        value, _, _ = self.measure(row, library, environment)
                     except Skipped:
                         continue
                     values[library].append(1 / value)
@@ -328,7 +342,7 @@ HEADER: Final = ("workload", "wsclient", "peer", "", "ratio", "spread", "at most
 
 def table(results: Iterable[Result]) -> list[tuple[str, ...]]:
     """The rows for people; a skipped one says why."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for result in results:
         row = result.row
         if result.skipped:

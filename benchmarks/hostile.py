@@ -102,7 +102,7 @@ HEADER: Final = ("mode", "wsclient", "", "websockets", "", "verdict")
 
 
 def table(results: Iterable[tuple[str, Result, Result]]) -> list[tuple[str, ...]]:
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, ours, peer in results:
         verdict = ours.skipped or "; ".join(faults(MODES[name], ours, peer)) or "good"
         lines.append((name, ours.outcome, str(ours), peer.outcome, str(peer), verdict))
@@ -137,11 +137,12 @@ def main() -> int:
     environments = Environments(arguments.cache.absolute(), say, given)
     results = []
     for name in names:
-        both = []
+        found = {}
         for library, environment in ((OURS, COMPILED), (PEER, PEERS)):
             say(f"{name}: {library}")
-            both.append(run(environments.python(environment), library, name, arguments.scale))
-        results.append((name, *both))
+            python = environments.python(environment)
+            found[library] = run(python, library, name, arguments.scale)
+        results.append((name, found[OURS], found[PEER]))
     say.end()
     if arguments.json:
         print(json.dumps([as_json(*result) for result in results], indent=2))

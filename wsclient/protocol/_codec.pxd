@@ -10,7 +10,7 @@ cdef class Decoder:
     cdef public bint has_more, in_parts
     cdef bytes _rest
     cdef int _opcode
-    cdef bint _is_compressed, _gave_part, _in_frame, _is_last, _is_inflating
+    cdef bint _is_compressed, _is_in_parts, _in_frame, _is_last, _is_inflating
     cdef long long _fragments, _received, _missing, _length
     cdef bytearray _payload
     cdef object _utf8
@@ -30,6 +30,7 @@ cdef class Decoder:
     cdef object _continue_frame(self, object data, Py_ssize_t start, Py_ssize_t stop, list facts)
     cdef object _inflate(self, bytes chunk, list facts)
     cdef object _take(self, object chunk, list facts)
+    cdef object _release(self)
     cdef object _give(self, object data, list facts)
     cdef object _collect(self, object chunk)
     cdef object _collected(self)
@@ -47,7 +48,7 @@ cdef class Encoder:
     cpdef message(self, bytearray buffer, object message)
 
     @cython.locals(size=Py_ssize_t, start=Py_ssize_t)
-    cpdef frame(self, bytearray buffer, int first, bytes payload)
+    cpdef frame(self, bytearray buffer, int first, object payload)
     cdef bytes _next_key(self)
 
 

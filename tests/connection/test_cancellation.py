@@ -17,8 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection import open_websocket, stream_opener, wrap_client_stream
-from wsclient.connection import _cancellation
+from wsclient.connection import _cancellation, open_websocket, stream_opener, wrap_client_stream
 from wsclient.connection._cancellation import cancel_status, is_cancelled
 from wsclient.errors import ConnectionClosed, HandshakeError
 

@@ -214,6 +214,7 @@ SEEDS: Final = [
     make_answer(b"HTTP/1.0 101 No", GOOD),
     make_answer(b"HTTP/1.1 403 No", [b"Content-Length: 5"], b"hello, and more"),
     make_answer(b"HTTP/1.1 503 Later", [CHUNKED], b"5\r\nhello\r\n0\r\n\r\n"),
+    make_answer(b"HTTP/1.0 403 No", [b"Content-Length: 5"], b"hello, and more"),
     make_answer(b"HTTP/1.1 503 Later", [CHUNKED], b"5\r\nhello\r\nno chunk"),
     make_answer(b"HTTP/1.1 503 Later", [CHUNKED], b"10001\r\n" + b"x" * 65537 + b"\r\n0\r\n\r\n"),
     make_answer(b"HTTP/1.0 200 OK", [], b"until the end"),

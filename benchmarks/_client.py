@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.metadata
-import inspect
 import json
 import os
 import ssl
@@ -65,7 +64,7 @@ class Task:
 
     @property
     def last(self) -> Any:
-        if self.kind != True:
+        if self.kind != "deflate":
             return self.message
         quotes = wire.quotes(2_000)
         return quotes[(self.total - 1) % len(quotes)]
@@ -154,7 +153,7 @@ def wsclient_connection(task: Task, url: str) -> AbstractAsyncContextManager[Any
     import wsclient
 
     options: dict[str, Any] = {"max_message_size": ROOM}
-    if task.kind == True:
+    if task.kind == "deflate":
         options["compression"] = True
     return wsclient.open_websocket_url(url, task.tls, **options)
 

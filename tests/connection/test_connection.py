@@ -1056,7 +1056,27 @@ async def test_a_violation_closes_with_its_code_and_reading_stops(
             await connection.get_message()
         assert code == connection.closed.code
         assert b"" == await peer.receive_rest()
-        assert LINGER == trio.current_time()
+        # Nobody had come for the message before it.
+        assert LAST_WORD + LINGER == trio.current_time()
+
+
+async def test_what_came_before_a_violation_can_be_answered(connected, frame, autojump_clock):
+    async with connected() as (connection, peer), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def echo():
+            with pytest.raises(ConnectionClosed):
+                async for message in connection:
+                    await connection.send_message(message)
+
+        await settle()
+        await peer.send(frame(TEXT, b"1") + frame(TEXT, b"2") + frame(0xF))
+
+        assert [(TEXT, b"1"), (TEXT, b"2")] == [await peer.receive_frame() for _ in range(2)]
+        opcode, payload = await peer.receive_frame()
+        assert (CLOSE, 1002) == (opcode, int.from_bytes(payload[:2]))
+        assert 0 == trio.current_time()
+        await peer.stream.aclose()
 
 
 async def test_a_peer_that_goes_on_after_a_violation_is_cut(connected, frame, autojump_clock):

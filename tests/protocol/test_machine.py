@@ -33,23 +33,23 @@ def protocol():
 
 # The whole table once more, as a reader of the RFC would fill it in; None: not allowed, or ignored.
 EXPECTED = {
-    # state:                  OPEN             CLOSING          ANSWERING     CLOSED
-    Input.SEND_MESSAGE: (State.OPEN, None, None, None),
-    Input.SEND_PING: (State.OPEN, None, None, None),
-    Input.SEND_PONG: (State.OPEN, None, None, None),
-    Input.SEND_CLOSE: (State.CLOSING, None, State.CLOSED, None),
-    Input.RECEIVE_MESSAGE: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_PING: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_PONG: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_CLOSE: (State.ANSWERING, State.CLOSED, None, None),
-    Input.RECEIVE_VIOLATION: (State.ANSWERING, State.CLOSED, None, None),
-    Input.RECEIVE_EOF: (State.CLOSED, State.CLOSED, State.CLOSED, None),
+    # state:                OPEN            CLOSING        VIOLATED        ANSWERING     CLOSED
+    Input.SEND_MESSAGE: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_PING: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_PONG: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_CLOSE: (State.CLOSING, None, State.CLOSED, State.CLOSED, None),
+    Input.RECEIVE_MESSAGE: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_PING: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_PONG: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_CLOSE: (State.ANSWERING, State.CLOSED, None, None, None),
+    Input.RECEIVE_VIOLATION: (State.VIOLATED, State.CLOSED, None, None, None),
+    Input.RECEIVE_EOF: (State.CLOSED, State.CLOSED, State.CLOSED, State.CLOSED, None),
 }
 CELLS = [
     pytest.param(state, what, following, id=f"{state.name}-{what.name}")
     for what, row in EXPECTED.items()
     for state, following in zip(
-        (State.OPEN, State.CLOSING, State.ANSWERING, State.CLOSED), row, strict=True
+        tuple(State), row, strict=True
     )
 ]
 
@@ -61,6 +61,8 @@ def in_state(protocol, frame):
     def bring(state):
         if state in (State.CLOSING, State.CLOSED):
             protocol.send_close(1000, None)
+        if state is State.VIOLATED:
+            protocol.receive_data(frame(0xF))
         if state in (State.ANSWERING, State.CLOSED):
             protocol.receive_data(frame(CLOSE, close_payload(1000)))
 
@@ -344,7 +346,7 @@ def test_a_violation_is_a_fact_and_the_last(protocol, frame, name, feed):
     assert ProtocolViolated is type(violation)
     assert (code, True) == (violation.code, word in violation.reason)
     assert not any(isinstance(fact, (CloseReceived, ProtocolViolated)) for fact in before)
-    assert State.ANSWERING is protocol.state
+    assert State.VIOLATED is protocol.state
     assert [] == protocol.receive_data(frame(TEXT, b"nobody listens"))
 
 

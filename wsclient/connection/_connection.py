@@ -78,6 +78,9 @@ class Inbox(Protocol):
     async def wait_for_room(self) -> None:
         """Wait until it does."""
 
+    async def wait_wanted(self) -> None:
+        """Wait until all messages were taken, and someone has come back for more."""
+
 
 class WebSocketConnection(trio.abc.AsyncResource):
     """A WebSocket connection, as the functions ``open_websocket…`` and ``connect_websocket…`` make.
@@ -550,6 +553,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 facts, last_word = await self._answer(facts)
             self._inbox.put(facts, protocol.batch_size)
             if last_word is not None:
+                if facts and protocol.state is State.VIOLATED:
+                    # What came before it was right, and may be answered before we close.
+                    with trio.move_on_after(LAST_WORD):
+                        await self._inbox.wait_wanted()
                 self._end(last_word)
                 return True
             if not self._inbox.has_room:
@@ -583,7 +590,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     def _end(self, last_word: CloseReceived | ProtocolViolated) -> None:
         self._closed = CloseReason(last_word.code, last_word.reason)
-        if self._protocol.state is State.ANSWERING:
+        if self._protocol.state is not State.CLOSED:
             self._answered = trio.Event()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).
         self._writer.post_close(last_word.code, last_word.reason)

@@ -32,8 +32,11 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     """Our close frame is out; the peer's has not come."""
+    VIOLATED = "violated"
+    """The peer has broken a rule; our close frame is owed, and what it said before may be answered
+    first."""
     ANSWERING = "answering"
-    """The peer's last word is said, well or badly; our close frame is owed."""
+    """The peer has said its last word; our close frame is owed."""
     CLOSED = "closed"
 
 
@@ -62,7 +65,7 @@ TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
         Input.RECEIVE_PING: State.OPEN,
         Input.RECEIVE_PONG: State.OPEN,
         Input.RECEIVE_CLOSE: State.ANSWERING,
-        Input.RECEIVE_VIOLATION: State.ANSWERING,
+        Input.RECEIVE_VIOLATION: State.VIOLATED,
         Input.RECEIVE_EOF: State.CLOSED,
     },
     # After our close frame nothing more is sent, not even pongs (RFC 6455 §5.5.1).
@@ -72,6 +75,13 @@ TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
         Input.RECEIVE_PONG: State.CLOSING,
         Input.RECEIVE_CLOSE: State.CLOSED,
         Input.RECEIVE_VIOLATION: State.CLOSED,
+        Input.RECEIVE_EOF: State.CLOSED,
+    },
+    State.VIOLATED: {
+        Input.SEND_MESSAGE: State.VIOLATED,
+        Input.SEND_PING: State.VIOLATED,
+        Input.SEND_PONG: State.VIOLATED,
+        Input.SEND_CLOSE: State.CLOSED,
         Input.RECEIVE_EOF: State.CLOSED,
     },
     # Whatever follows a close frame is not part of the conversation (RFC 6455 §1.4).

@@ -48,9 +48,7 @@ EXPECTED = {
 CELLS = [
     pytest.param(state, what, following, id=f"{state.name}-{what.name}")
     for what, row in EXPECTED.items()
-    for state, following in zip(
-        tuple(State), row, strict=True
-    )
+    for state, following in zip(tuple(State), row, strict=True)
 ]
 
 

@@ -35,6 +35,7 @@ from wsclient.protocol import (
 )
 
 from ._batches import MessageIterator
+from ._cancellation import is_cancelled
 from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
@@ -119,6 +120,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             max_fragments=options.max_fragments,
             deflate=accepted.deflate,
         )
+        self._join_burst = self._protocol.join_burst
         self._writer = Writer(transport, self._protocol)
         self._mailbox: Mailbox[str | bytes | MessagePart] = Mailbox(options.message_queue_size)
         self._inbox: Inbox = self._mailbox
@@ -310,8 +312,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: The connection is closed or closing.
             ValueError: ``message`` is of another type, or cannot be encoded as UTF-8.
         """
-        if self._closed is not None:
-            raise ConnectionClosed(self._closed)
+        is_message = isinstance(message, (str, bytes))
+        if is_message and not is_cancelled() and self._join_burst(message):
+            return
+        self._check_open()
         if isinstance(message, str):
             if not message.isascii():
                 message.encode()  # A lone surrogate is the caller's mistake, not the writer's.

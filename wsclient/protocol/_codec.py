@@ -409,34 +409,50 @@ class Encoder:
     """Writes frames at the end of a buffer, masked (RFC 6455 §5.3).
 
     Args:
+        buffer: Where to.
         deflater: Where compression was agreed on: what compresses.
     """
 
-    def __init__(self, deflater: Deflater | None = None) -> None:
+    def __init__(self, buffer: bytearray, deflater: Deflater | None = None) -> None:
+        self._buffer = buffer
         self._deflater = deflater
+        self.room = 0
+        """Bytes that :meth:`join` may write."""
         self._keys = b""
         self._keys_used = 0
         self._forks = _forks[0]
 
-    def message(self, buffer: bytearray, message: str | bytes) -> None:
+    def join(self, message: str | bytes) -> bool:
+        """Write a whole message if there is :attr:`room`; whether it was written."""
+        if self.room <= 0:
+            return False
+        before = len(self._buffer)
+        self.message(message)
+        self.room -= len(self._buffer) - before
+        return True
+
+    def message(self, message: str | bytes) -> None:
         """Write a whole message as one frame: ``str`` as text, ``bytes`` as binary."""
-        first = FIN | BINARY
         if isinstance(message, str):
             first = FIN | TEXT
-            message = message.encode()
-        if self._deflater is not None and len(message) >= self._deflater.threshold:
+            payload = message.encode()
+        else:
+            first = FIN | BINARY
+            payload = bytes(message)
+        if self._deflater is not None and len(payload) >= self._deflater.threshold:
             first |= RSV1
-            message = self._deflater.deflate(message)
-        self.frame(buffer, first, message)
+            payload = self._deflater.deflate(payload)
+        self.frame(first, payload)
 
-    def part(self, buffer: bytearray, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
+    def part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
         """Write a part of a message as one frame (RFC 6455 §5.4), uncompressed."""
         first = CONTINUATION if not is_first else TEXT if isinstance(part, str) else BINARY
-        payload = part.encode() if isinstance(part, str) else part
-        self.frame(buffer, first | (FIN if is_last else 0), payload)
+        payload = part.encode() if isinstance(part, str) else bytes(part)
+        self.frame(first | (FIN if is_last else 0), payload)
 
-    def frame(self, buffer: bytearray, first: int, payload: bytes) -> None:
+    def frame(self, first: int, payload: bytes) -> None:
         """Write one frame, of which ``first`` is the first byte."""
+        buffer = self._buffer
         size = len(payload)
         if size < 126:
             buffer.append(first)
@@ -447,10 +463,10 @@ class Encoder:
             buffer += bytes((first, MASKED | 127)) + size.to_bytes(8, "big")
         key = self._next_key()
         buffer += key
-        start = len(buffer)
         if COMPILED:
-            buffer += payload
-            _mask(buffer, start, len(buffer), key)
+            start = len(buffer)
+            resize(buffer, start + size)  # type: ignore[name-defined]  # noqa: F821  # See the .pxd.
+            _mask(buffer, start, payload, key)
         else:
             buffer += _masked(payload, key)
 
@@ -465,18 +481,21 @@ class Encoder:
         return self._keys[self._keys_used - 4 : self._keys_used]
 
 
-def _mask(buffer: bytearray, start: int, end: int, key: bytes) -> None:
-    """Mask ``buffer[start:end]`` where it stands, in loops that a C compiler makes wide."""
-    view = buffer
+def _mask(buffer: bytearray, start: int, payload: bytes, key: bytes) -> None:
+    """Put the masked payload into ``buffer[start:]``, in loops that a C compiler makes wide."""
+    target = buffer
+    source = payload
     long_key = key * 16
     mask = long_key
-    position = start
-    while position + 64 <= end:
+    size = len(payload)
+    done = 0
+    while done + 64 <= size:
         for index in range(64):
-            view[position + index] ^= mask[index]
-        position += 64
-    for index in range(end - position):
-        view[position + index] ^= mask[index]
+            target[start + index] = source[done + index] ^ mask[index]
+        start += 64
+        done += 64
+    for index in range(size - done):
+        target[start + index] = source[done + index] ^ mask[index]
 
 
 def _masked(payload: bytes, key: bytes) -> bytes:

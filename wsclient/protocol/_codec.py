@@ -308,41 +308,48 @@ class Decoder:
     ) -> None:
         """Take what is here of the payload; end the frame, and perhaps the message."""
         self._missing -= stop - start
-        if not self._is_compressed:
-            if self._is_last and not self._missing and not self._received:
-                # Wholly here: copied once, as in the fast path.
-                whole = memoryview(data)[start:stop]
-                facts.append(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole))
-                self.size += stop - start
-                self._reset()
-                return
-            self._take(memoryview(data)[start:stop], facts)
-        else:
+        is_whole = self._is_last and not self._missing
+        if self._is_compressed:
             chunk = bytes(data[start:stop])
             # A frame that still inflates has had it.
-            if self._is_last and not self._missing and not self._is_inflating:
+            if is_whole and not self._is_inflating:
                 chunk += _DEFLATE_TAIL
-            self._inflate(chunk, facts)
-        if self._missing or self._is_inflating:
+            self._inflate(chunk, facts, is_whole)
+        elif is_whole and not self._received:
+            # Wholly here: copied once, as in the fast path.
+            whole = memoryview(data)[start:stop]
+            self._give_whole(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole), facts)
+            self.size += stop - start
+        else:
+            self._take(memoryview(data)[start:stop], facts)
+        if self._missing or self._is_inflating or not self._in_frame:
             return
         self._in_frame = False
         if self._is_last:
             self._end_message(facts)
 
-    def _inflate(self, chunk: bytes, facts: list[Fact]) -> None:
+    def _inflate(self, chunk: bytes, facts: list[Fact], is_whole: bool) -> None:
         inflater = self._inflater
         assert inflater is not None
         while True:
-            size = PART_SIZE
-            if not self._streams():
-                size = self._max_message_size - self._received + 1
+            streams = self._streams()
+            size = PART_SIZE if streams else self._max_message_size - self._received + 1
             piece = inflater.inflate(chunk, size)
             self._check_size(len(piece))
-            self._take(memoryview(piece), facts)
             self._is_inflating = inflater.has_more
+            if is_whole and not self._is_inflating and not self._received:
+                self.size += len(piece)
+                self._give_whole(piece.decode("utf-8") if self._opcode == TEXT else piece, facts)
+                return
+            self._take(memoryview(piece), facts)
             if not self._is_inflating or self.size >= BATCH_SIZE:
                 return
             chunk = b""
+
+    def _give_whole(self, message: str | bytes, facts: list[Fact]) -> None:
+        facts.append(message)
+        self._end_compression()
+        self._reset()
 
     def _take(self, chunk: memoryview, facts: list[Fact]) -> None:
         """Take a part of the message, as it was before compression."""
@@ -392,9 +399,12 @@ class Decoder:
             if not _scratch and len(self._payload) <= _MAX_SCRATCH_SIZE:
                 _scratch.append(self._payload)
             self._payload = bytearray()
+        self._end_compression()
+        self._reset()
+
+    def _end_compression(self) -> None:
         if self._inflater is not None and self._is_compressed:
             self._inflater.end_message()
-        self._reset()
 
     def _reset(self) -> None:
         """Between messages."""

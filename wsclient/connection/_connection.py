@@ -165,7 +165,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     def _stream_endpoint(self, *, local: bool) -> Endpoint | str:
         try:
-            return stream_endpoint(self._stream, local=local)
+            return stream_endpoint(self._stream, local=local, is_ssl=self._transport.is_ssl)
         except OSError:
             return repr(self._stream)
 

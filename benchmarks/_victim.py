@@ -49,7 +49,7 @@ def wsclient_library(mode: Mode) -> Library:
 
     options: dict[str, Any] = {"disconnect_timeout": CLOSE_TIMEOUT, "connect_timeout": 10}
     if "compression" in inspect.signature(wsclient.open_websocket_url).parameters:
-        options["compression"] = "deflate"
+        options["compression"] = True
     elif mode.compressed:
         raise Skipped("wsclient has no compression= yet")
 

@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_line_and_status_1(tmp_path, printed):
 @pytest.mark.skipif(os.name == "nt", reason="pipes are different there")
 def test_a_reader_that_is_stuck_does_not_keep_it_from_ending(tmp_path):
     reader, writer = os.pipe()
-    with open(reader, "rb"), open(writer, "w") as out, (tmp_path / "err").open("w") as err:
+    with open(reader, "rb") as stuck, open(writer, "w") as out, (tmp_path / "err").open("w") as err:
         printer = Printer(out, err)
 
         async def command():
@@ -114,6 +114,8 @@ def test_a_reader_that_is_stuck_does_not_keep_it_from_ending(tmp_path):
             return 0
 
         assert 0 == run(command, printer)
+        # The thread that was left behind would write to whatever gets this descriptor next.
+        assert 1_000_001 == len(stuck.read(1_000_001))
 
 
 def test_a_bug_is_not_hidden(printer):

@@ -12,11 +12,15 @@ import trio.testing
 import trustme
 
 from wsclient.connection import stream_opener
-from wsclient.connection._stream import default_ssl_context, open_stream, ssl_context_for
+from wsclient.connection._stream import default_ssl_context, open_transport, ssl_context_for
 from wsclient.errors import HandshakeError, ProxyError
 from wsclient.options import ConnectionOptions
 
 # --- contexts -----------------------------------------------------------------------------------
+
+
+async def open_stream(*arguments):
+    return (await open_transport(*arguments)).stream
 
 
 def test_use_ssl_is_a_bool_or_a_context():

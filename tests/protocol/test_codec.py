@@ -28,6 +28,7 @@ from wsclient.protocol import (
 from wsclient.protocol._codec import (
     BATCH_SIZE,
     COMPILED,
+    JOIN_COST,
     MESSAGE_OVERHEAD,
     PART_SIZE,
     Decoder,
@@ -859,7 +860,7 @@ HEADERS = [
 @pytest.mark.parametrize(("size", "header"), HEADERS)
 def test_a_length_is_written_in_its_shortest_form(take, size, header):
     buffer = bytearray()
-    Encoder().message(buffer, b"x" * size)
+    Encoder(buffer).message(b"x" * size)
     expected = bytes.fromhex(header)
 
     assert expected == buffer[: len(expected)]
@@ -869,11 +870,11 @@ def test_a_length_is_written_in_its_shortest_form(take, size, header):
 
 def test_frames_are_written_behind_one_another(take):
     buffer = bytearray()
-    encoder = Encoder()
-    encoder.message(buffer, "é")
-    encoder.message(buffer, b"\xff")
-    encoder.frame(buffer, 0x80 | PING, b"ping")
-    encoder.message(buffer, "")
+    encoder = Encoder(buffer)
+    encoder.message("é")
+    encoder.message(b"\xff")
+    encoder.frame(0x80 | PING, b"ping")
+    encoder.message("")
 
     assert [(TEXT, "é".encode()), (BINARY, b"\xff"), (PING, b"ping"), (TEXT, b"")] == take(buffer)
 
@@ -886,36 +887,63 @@ class Octets(bytes):
     __slots__ = ()
 
 
-@pytest.mark.parametrize("threshold", [None, 0])
-def test_a_subclass_of_str_or_bytes_is_written_as_what_it_is(take, threshold):
-    deflater = (
-        None
-        if threshold is None
-        else Deflater(15, Compression(threshold=threshold), keeps_context=True)
-    )
-    buffer, plain = bytearray(), bytearray()
-    Encoder(deflater).message(buffer, Text("é" * 200))
-    Encoder(deflater).message(buffer, Octets(b"x" * 200))
-    encoder = Encoder()
-    encoder.part(plain, Text("é"), is_first=True, is_last=True)
-    encoder.part(plain, Octets(b"x"), is_first=True, is_last=True)
-    encoder.frame(plain, 0x80 | PING, Octets(b"p"))
+@pytest.mark.parametrize(
+    "write",
+    [
+        Encoder.message,
+        lambda encoder, part: encoder.part(part, is_first=True, is_last=True),
+    ],
+    ids=["message", "part"],
+)
+@pytest.mark.parametrize("message", [Text("é" * 200), Octets(b"x" * 200)], ids=["str", "bytes"])
+@pytest.mark.parametrize("compression", [None, Compression(threshold=0)])
+def test_a_subclass_of_str_or_bytes_is_written_as_what_it_is(take, write, message, compression):
+    deflater = compression and Deflater(15, compression, keeps_context=True)
+    buffer = bytearray()
+    write(Encoder(buffer, deflater), message)
+    is_text = isinstance(message, str)
 
-    assert [(TEXT, "é".encode()), (BINARY, b"x"), (PING, b"p")] == take(plain)
-    if deflater is None:
-        assert [(TEXT, "é".encode() * 200), (BINARY, b"x" * 200)] == take(buffer)
-    else:
-        assert 0x80 | 0x40 | TEXT == buffer[0]
+    assert (TEXT if is_text else BINARY) == buffer[0] & 0x0F
+    if not buffer[0] & 0x40:
+        assert [message.encode() if is_text else message] == [
+            payload for _, payload in take(buffer)
+        ]
+
+
+def test_a_burst_joins_as_long_as_there_is_room(take):
+    buffer = bytearray(b"")
+    encoder = Encoder(buffer)
+
+    assert not encoder.join("no room")
+
+    encoder.room = 2 * JOIN_COST
+
+    # The message that fills the room may go beyond it.
+    large = "b" * 3 * JOIN_COST
+
+    assert [True, True, False] == [encoder.join(text) for text in ("a", large, "c")]
+    assert JOIN_COST - 8 - len(large) == encoder.room
+    assert [(TEXT, b"a"), (TEXT, large.encode())] == take(buffer)
+
+
+def test_a_burst_is_a_few_messages_long():
+    """So that whoever works on each of them looks at the clock now and then."""
+    encoder = Encoder(bytearray())
+    encoder.room = 2**16
+
+    assert 16 == sum(encoder.join("") for _ in range(1000))
 
 
 @pytest.mark.parametrize("deflater", [None, Deflater(15, Compression(), keeps_context=True)])
 def test_text_that_cannot_be_encoded_leaves_the_buffer_as_it_was(deflater):
     buffer = bytearray(b"whole frames")
-    encoder = Encoder(deflater)
+    encoder = Encoder(buffer, deflater)
+    encoder.room = 100
+    for write in (encoder.message, encoder.join):
+        with pytest.raises(UnicodeEncodeError):
+            write("x" * 1000 + "\ud800")
     with pytest.raises(UnicodeEncodeError):
-        encoder.message(buffer, "x" * 1000 + "\ud800")
-    with pytest.raises(UnicodeEncodeError):
-        encoder.part(buffer, "\ud800", is_first=True, is_last=False)
+        encoder.part("\ud800", is_first=True, is_last=False)
 
     assert b"whole frames" == buffer
 
@@ -923,9 +951,8 @@ def test_text_that_cannot_be_encoded_leaves_the_buffer_as_it_was(deflater):
 def test_only_what_reaches_the_threshold_is_compressed():
     for size, first in ((99, 0x82), (100, 0xC2)):
         buffer = bytearray()
-        Encoder(Deflater(15, Compression(threshold=100), keeps_context=True)).message(
-            buffer, b"x" * size
-        )
+        deflater = Deflater(15, Compression(threshold=100), keeps_context=True)
+        Encoder(buffer, deflater).message(b"x" * size)
 
         assert first == buffer[0]
 
@@ -933,11 +960,11 @@ def test_only_what_reaches_the_threshold_is_compressed():
 @pytest.mark.parametrize("keeps_context", [True, False])
 def test_what_is_compressed_can_be_inflated(take_frame, keeps_context):
     deflater = Deflater(15, Compression(threshold=0), keeps_context=keeps_context)
-    encoder = Encoder(deflater)
+    buffer = bytearray()
+    encoder = Encoder(buffer, deflater)
     decoder = Inflater(15, keeps_context=keeps_context)
     for message in ("", "é" * 1000, b"", b"x" * 100_000, os.urandom(1000)):
-        buffer = bytearray()
-        encoder.message(buffer, message)
+        encoder.message(message)
 
         assert 0x40 == buffer[0] & 0x70
 
@@ -969,7 +996,7 @@ def test_a_part_is_a_frame_and_never_compressed(
 ):
     deflater = compression and Deflater(15, compression, keeps_context=True)
     buffer = bytearray()
-    Encoder(deflater).part(buffer, part, is_first=is_first, is_last=is_last)
+    Encoder(buffer, deflater).part(part, is_first=is_first, is_last=is_last)
 
     assert first == buffer[0]
 
@@ -981,41 +1008,49 @@ def test_a_part_is_a_frame_and_never_compressed(
 # --- masks --------------------------------------------------------------------------------------
 
 
-def keys(encoder, count):
-    buffer = bytearray()
-    for _ in range(count):
-        encoder.message(buffer, b"")
-    return [bytes(buffer[start + 2 : start + 6]) for start in range(0, len(buffer), 6)]
+class Masks:
+    """The masks of one connection."""
+
+    def __init__(self, make_encoder=Encoder):
+        self.buffer = bytearray()
+        self.encoder = make_encoder(self.buffer)
+
+    def take(self, count):
+        for _ in range(count):
+            self.encoder.message(b"")
+        masks = [bytes(self.buffer[start + 2 : start + 6]) for start in range(0, count * 6, 6)]
+        self.buffer.clear()
+        return masks
 
 
 def test_ten_thousand_frames_have_masks_of_their_own():
     # Of 2^32, two of 10,000 are equal about once in 86 runs; three pairs, practically never.
-    assert len(set(keys(Encoder(), 10_000))) > 10_000 - 3
+    assert len(set(Masks().take(10_000))) > 10_000 - 3
 
 
 def test_two_connections_have_masks_of_their_own():
-    assert not set(keys(Encoder(), 100)) & set(keys(Encoder(), 100))
+    assert not set(Masks().take(100)) & set(Masks().take(100))
 
 
 def test_masks_do_not_come_from_a_generator_that_can_be_seeded():
     random.seed(1)
-    first = keys(Encoder(), 100)
+    first = Masks().take(100)
     random.seed(1)
 
-    assert first != keys(Encoder(), 100)
+    assert first != Masks().take(100)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_this_process_uses_other_masks_than_its_parent():
-    encoder = Encoder()
-    keys(encoder, 1)
+    masks = Masks()
+    masks.take(1)
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
         # Of the threads that other tests have left; the child does nothing that needs them.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if not pid:
-        os.write(sending, b"".join(keys(encoder, 20)))
+        os.write(sending, b"".join(masks.take(20)))
         os._exit(0)
     os.close(sending)
     os.waitpid(pid, 0)
@@ -1023,20 +1058,20 @@ def test_a_child_of_this_process_uses_other_masks_than_its_parent():
         childs = set(in_pieces(file.read(), 4))
 
     assert 20 == len(childs)
-    assert not childs & set(keys(encoder, 20))
+    assert not childs & set(masks.take(20))
 
 
 def test_a_fork_is_noticed_before_the_next_mask(monkeypatch):
     numbers = itertools.count()
     monkeypatch.setattr(os, "urandom", lambda size: bytes([next(numbers)]) * size)
-    encoder = Encoder()
+    masks = Masks()
 
-    assert [b"\0" * 4] == keys(encoder, 1)
+    assert [b"\0" * 4] == masks.take(1)
 
     _codec._count_fork()
 
     # What was fetched before the fork is not used up.
-    assert [b"\1" * 4] * 64 + [b"\2" * 4] == keys(encoder, 65)
+    assert [b"\1" * 4] * 64 + [b"\2" * 4] == masks.take(65)
 
 
 @pytest.mark.skipif(COMPILED, reason="a compiled module has one name")
@@ -1046,7 +1081,7 @@ def test_a_system_without_forks_is_none_to_be_noticed(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    assert 10 == len(set(keys(module.Encoder(), 10)))
+    assert 10 == len(set(Masks(module.Encoder).take(10)))
 
 
 def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
@@ -1055,20 +1090,11 @@ def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
         key, payload = chance.randbytes(4), chance.randbytes(size)
         before, after = chance.randbytes(chance.randint(0, 20)), chance.randbytes(3)
         expected = bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
-        buffer = bytearray(before + payload + after)
-        _mask(buffer, len(before), len(before) + size, key)
+        buffer = bytearray(before + bytes(size) + after)
+        _mask(buffer, len(before), payload, key)
 
         assert before + expected + after == buffer
         assert expected == _masked(payload, key)
-
-
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_both_builds_write_the_same_frames(take, monkeypatch, is_compiled):
-    monkeypatch.setattr(_codec, "COMPILED", is_compiled)
-    buffer = bytearray(b"")
-    Encoder().message(buffer, b"abc" * 100)
-
-    assert [(BINARY, b"abc" * 100)] == take(buffer)
 
 
 # --- and else -----------------------------------------------------------------------------------

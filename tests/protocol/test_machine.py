@@ -36,24 +36,22 @@ def protocol():
 
 # The whole table once more, as a reader of the RFC would fill it in; None: not allowed, or ignored.
 EXPECTED = {
-    # state:                  OPEN             CLOSING          ANSWERING     CLOSED
-    Input.SEND_MESSAGE: (State.OPEN, None, None, None),
-    Input.SEND_PING: (State.OPEN, None, None, None),
-    Input.SEND_PONG: (State.OPEN, None, None, None),
-    Input.SEND_CLOSE: (State.CLOSING, None, State.CLOSED, None),
-    Input.RECEIVE_MESSAGE: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_PING: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_PONG: (State.OPEN, State.CLOSING, None, None),
-    Input.RECEIVE_CLOSE: (State.ANSWERING, State.CLOSED, None, None),
-    Input.RECEIVE_VIOLATION: (State.ANSWERING, State.CLOSED, None, None),
-    Input.RECEIVE_EOF: (State.CLOSED, State.CLOSED, State.CLOSED, None),
+    # state:                OPEN            CLOSING        VIOLATED        ANSWERING     CLOSED
+    Input.SEND_MESSAGE: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_PING: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_PONG: (State.OPEN, None, State.VIOLATED, None, None),
+    Input.SEND_CLOSE: (State.CLOSING, None, State.CLOSED, State.CLOSED, None),
+    Input.RECEIVE_MESSAGE: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_PING: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_PONG: (State.OPEN, State.CLOSING, None, None, None),
+    Input.RECEIVE_CLOSE: (State.ANSWERING, State.CLOSED, None, None, None),
+    Input.RECEIVE_VIOLATION: (State.VIOLATED, State.CLOSED, None, None, None),
+    Input.RECEIVE_EOF: (State.CLOSED, State.CLOSED, State.CLOSED, State.CLOSED, None),
 }
 CELLS = [
     pytest.param(state, what, following, id=f"{state.name}-{what.name}")
     for what, row in EXPECTED.items()
-    for state, following in zip(
-        (State.OPEN, State.CLOSING, State.ANSWERING, State.CLOSED), row, strict=True
-    )
+    for state, following in zip(tuple(State), row, strict=True)
 ]
 
 
@@ -64,6 +62,8 @@ def in_state(protocol, frame):
     def bring(state):
         if state in (State.CLOSING, State.CLOSED):
             protocol.send_close(1000, None)
+        if state is State.VIOLATED:
+            protocol.receive_data(frame(0xF))
         if state in (State.ANSWERING, State.CLOSED):
             protocol.receive_data(frame(CLOSE, close_payload(1000)))
 
@@ -192,6 +192,43 @@ def test_a_close_frame_carries_code_and_reason(protocol, take_frame, code, reaso
     wire = protocol.outgoing
 
     assert (CLOSE, payload) == take_frame(wire)
+
+
+def test_the_payload_of_a_control_frame_may_be_of_a_subclass(protocol, take_frame):
+    class Octets(bytes):
+        pass
+
+    protocol.send_ping(Octets(b"ping"))
+    protocol.send_pong(Octets(b"pong"))
+
+    assert [(PING, b"ping"), (PONG, b"pong")] == [take_frame(protocol.outgoing) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda protocol, frame: protocol.send_close(1000, None),
+        lambda protocol, frame: protocol.receive_data(frame(CLOSE)),
+    ],
+    ids=["ours", "theirs"],
+)
+def test_a_burst_joins_while_there_is_room_and_no_close_frame(protocol, frame, end):
+    assert not protocol.join_burst("no room yet")
+
+    protocol.burst_room = 10_000
+
+    assert protocol.join_burst("joins")
+
+    end(protocol, frame)
+    wire = bytes(protocol.outgoing)
+
+    assert 0 == protocol.burst_room
+    assert not protocol.join_burst("too late")
+
+    protocol.burst_room = 10_000
+
+    assert not protocol.join_burst("too late")
+    assert wire == protocol.outgoing
 
 
 def test_a_message_may_be_sent_in_parts(protocol):
@@ -394,7 +431,7 @@ def test_a_violation_is_a_fact_and_the_last(protocol, frame, name, feed):
     assert ProtocolViolated is type(violation)
     assert (code, True) == (violation.code, word in violation.reason)
     assert not any(isinstance(fact, (CloseReceived, ProtocolViolated)) for fact in before)
-    assert State.ANSWERING is protocol.state
+    assert State.VIOLATED is protocol.state
     assert [] == protocol.receive_data(frame(TEXT, b"nobody listens"))
 
 

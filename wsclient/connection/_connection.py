@@ -42,6 +42,7 @@ from wsclient.protocol import (
 )
 
 from ._batches import MessageIterator
+from ._cancellation import is_cancelled
 from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
@@ -85,6 +86,9 @@ class Inbox(Protocol):
     async def wait_for_room(self) -> None:
         """Wait until it does."""
 
+    async def wait_wanted(self) -> None:
+        """Wait until all messages were taken, and someone has come back for more."""
+
 
 class WebSocketConnection(trio.abc.AsyncResource):
     """A WebSocket connection, as the functions ``open_websocket…`` and ``connect_websocket…`` make.
@@ -123,6 +127,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             max_fragments=options.max_fragments,
             deflate=accepted.deflate,
         )
+        self._join_burst = self._protocol.join_burst
         self._writer = Writer(transport, self._protocol)
         self._mailbox: Mailbox[str | bytes | MessagePart] = Mailbox(options.message_queue_size)
         self._inbox: Inbox = self._mailbox
@@ -168,7 +173,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     def _stream_endpoint(self, *, local: bool) -> Endpoint | str:
         try:
-            return stream_endpoint(self._stream, local=local)
+            return stream_endpoint(self._stream, local=local, is_ssl=self._transport.is_ssl)
         except OSError:
             return repr(self._stream)
 
@@ -322,8 +327,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: The connection is closed or closing.
             ValueError: ``message`` is of another type, or cannot be encoded as UTF-8.
         """
-        if self._closed is not None:
-            raise ConnectionClosed(self._closed)
+        is_message = isinstance(message, (str, bytes))
+        if is_message and not is_cancelled() and self._join_burst(message):
+            return
+        self._check_open()
         if isinstance(message, str):
             if not message.isascii():
                 message.encode()  # A lone surrogate is the caller's mistake, not the writer's.
@@ -569,6 +576,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 facts, last_word = await self._answer(facts)
             self._inbox.put(facts, protocol.batch_size)
             if last_word is not None:
+                if facts and protocol.state is State.VIOLATED:
+                    # What came before it was right, and may be answered before we close.
+                    with trio.move_on_after(LAST_WORD):
+                        await self._inbox.wait_wanted()
                 self._end(last_word)
                 return True
             if not self._inbox.has_room:
@@ -602,7 +613,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     def _end(self, last_word: CloseReceived | ProtocolViolated) -> None:
         self._closed = CloseReason(last_word.code, last_word.reason)
-        if self._protocol.state is State.ANSWERING:
+        if self._protocol.state is not State.CLOSED:
             self._answered = trio.Event()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).
         self._writer.post_close(last_word.code, last_word.reason)

@@ -55,9 +55,11 @@ def origin(host: str, port: int, *, secure: bool) -> str:
     return f"{'wss' if secure else 'ws'}://{host_header(host, port, secure=secure)}"
 
 
-def stream_endpoint(stream: trio.abc.Stream, *, local: bool) -> Endpoint | str:
+def stream_endpoint(
+    stream: trio.abc.Stream, *, local: bool, is_ssl: bool = False
+) -> Endpoint | str:
     """One end of ``stream``: an :class:`Endpoint` for TCP, its description for anything else."""
-    is_ssl = isinstance(stream, trio.SSLStream)
+    is_ssl = is_ssl or isinstance(stream, trio.SSLStream)
     transport = stream
     while isinstance(transport, trio.SSLStream):  # Twice, through a proxy with TLS.
         transport = transport.transport_stream

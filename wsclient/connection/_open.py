@@ -36,8 +36,8 @@ from ._connection import WebSocketConnection
 from ._endpoint import host_header, origin
 from ._nursery import open_background_nursery
 from ._redirect import Request, redirected
-from ._stream import open_stream, ssl_context_for
-from ._transport import SocketTransport, StreamTransport, Transport
+from ._stream import open_transport, ssl_context_for
+from ._transport import StreamTransport, Transport
 from ._url import Target, parse_url
 
 
@@ -347,13 +347,8 @@ async def connect(
 
 async def _connect(request: Request, options: ConnectionOptions) -> WebSocketConnection:
     options = attrs.evolve(options, extra_headers=request.headers)
-    stream = await open_stream(request.host, request.port, request.ssl_context, options)
+    transport = await open_transport(request.host, request.port, request.ssl_context, options)
     host = host_header(request.host, request.port, secure=request.secure)
-    transport: Transport
-    if isinstance(stream, trio.SocketStream):
-        transport = SocketTransport(stream, options.receive_buffer_size)
-    else:
-        transport = StreamTransport(stream, options.receive_buffer_size)
     return await _upgrade(transport, host, request.resource, options, endpoint=request.endpoint)
 
 
@@ -379,7 +374,10 @@ async def _upgrade(
             max_headers=options.max_headers,
         )
         accepted: Accepted | None = None
-        await stream.send_all(handshake.send_request())
+        request = bytearray(handshake.send_request())
+        sent = 0
+        while sent < len(request):
+            sent += await transport.send(request, sent)
         while accepted is None:
             data, size = await transport.receive()
             if size:

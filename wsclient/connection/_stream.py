@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -14,6 +16,8 @@ from wsclient.options import SINGLE_CONNECTION, ConnectionOptions
 from ._endpoint import origin
 from ._proxy import Proxy, ask_for_tunnel, find_proxy
 from ._socket import open_tcp, open_unix, reason
+from ._tls import TlsTransport
+from ._transport import SocketTransport, StreamTransport, Transport
 
 _DEFAULTS: Final = ConnectionOptions(**SINGLE_CONNECTION)
 
@@ -39,13 +43,13 @@ def ssl_context_for(use_ssl: object) -> ssl.SSLContext | None:
     raise TypeError("`use_ssl` argument must be bool or ssl.SSLContext")
 
 
-async def open_stream(
+async def open_transport(
     host: str,
     port: int,
     ssl_context: ssl.SSLContext | None,
     options: ConnectionOptions = _DEFAULTS,
-) -> trio.abc.Stream:
-    """Open a stream to ``host`` and ``port``: as ``options`` say, TLS if asked for.
+) -> Transport:
+    """Open a way to ``host`` and ``port``: as ``options`` say, with TLS if asked for.
 
     Raises:
         HandshakeError: With the operating system's or TLS' error as its cause.
@@ -68,10 +72,19 @@ async def open_stream(
                 stream = await open_tcp(*at, options)
         except OSError as error:
             raise HandshakeError(f"cannot connect to {endpoint}: {reason(error)}") from error
-    if ssl_context is None:
-        return stream
-    name = options.server_hostname or host
-    return await _start_tls(stream, ssl_context, name, endpoint, HandshakeError)
+    read_size = options.receive_buffer_size
+    if ssl_context is not None:
+        name = _certificate_name(options.server_hostname or host)
+        if isinstance(stream, trio.SocketStream):
+            async with _close_unless_secure(stream, endpoint, HandshakeError):
+                transport = TlsTransport(stream, read_size, ssl_context, name)
+            async with _close_unless_secure(transport.stream, endpoint, HandshakeError):
+                await transport.do_handshake()
+            return transport
+        stream = await _start_tls(stream, ssl_context, name, endpoint, HandshakeError)
+    if isinstance(stream, trio.SocketStream):
+        return SocketTransport(stream, read_size)
+    return StreamTransport(stream, read_size)
 
 
 async def _open_tunnel(
@@ -83,9 +96,8 @@ async def _open_tunnel(
         raise ProxyError(f"cannot connect to the proxy {proxy.name}: {reason(error)}") from error
     if proxy.scheme == "https":
         context = options.proxy_ssl_context or default_ssl_context()
-        stream = await _start_tls(
-            stream, context, proxy.host, f"the proxy {proxy.name}", ProxyError
-        )
+        name = _certificate_name(proxy.host)
+        stream = await _start_tls(stream, context, name, f"the proxy {proxy.name}", ProxyError)
     try:
         await ask_for_tunnel(stream, proxy, host, port, options)
     except BaseException:
@@ -101,14 +113,27 @@ async def _start_tls(
     peer: str,
     error_type: type[HandshakeError],
 ) -> trio.abc.Stream:
-    """TLS over ``stream``, which is closed unless it succeeds."""
-    # A certificate has neither the zone of an address (RFC 6874) nor the dot of the root.
-    name = name.partition("%")[0].removesuffix(".")
-    try:
+    """TLS over any stream."""
+    async with _close_unless_secure(stream, peer, error_type):
         # https_compatible: few servers wait for a close_notify, or send one.
-        stream = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+        secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
         # Now, and not at the first read: a bad certificate is a failure to connect.
-        await stream.do_handshake()
+        await secured.do_handshake()
+    return secured
+
+
+def _certificate_name(host: str) -> str:
+    # A certificate has neither the zone of an address (RFC 6874) nor the dot of the root.
+    return host.partition("%")[0].removesuffix(".")
+
+
+@asynccontextmanager
+async def _close_unless_secure(
+    stream: trio.abc.Stream, peer: str, error_type: type[HandshakeError]
+) -> AsyncGenerator[None, None]:
+    """Close ``stream`` if TLS with ``peer`` cannot be opened over it, and say why."""
+    try:
+        yield
     except (trio.BrokenResourceError, ssl.SSLError) as error:
         await trio.aclose_forcefully(stream)
         cause = error.__cause__ or error
@@ -117,4 +142,3 @@ async def _start_tls(
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return stream

@@ -131,6 +131,8 @@ class Writer:
         # What is in the buffer, and how many bytes will have been handed over with it.
         self._begun: deque[tuple[int, Outgoing | Posted | Ping]] = deque()
         self._handed_over = 0
+        # How many bytes at the front of the buffer the transport has taken already.
+        self._taken = 0
         self.progressed_at: float = trio.current_time()
         """When the transport last took something (trio's clock, seconds)."""
         self._flushed_at = self._rested_at = -math.inf
@@ -159,12 +161,15 @@ class Writer:
             return False
         if (
             self._transport.takes_at_once
-            and len(self._buffer) < WRITE_SIZE
+            and self._waiting < WRITE_SIZE
             and not self._queue
             and self.parts is None
         ):
             write(payload)
             self._flush(now)
+            if self._is_awake:
+                # The next ones need not even be looked at here, until the writer runs.
+                self._protocol.burst_room = WRITE_SIZE - self._waiting
             return True
         posted = Posted(write, payload)
         self._queue.append(posted)
@@ -215,6 +220,7 @@ class Writer:
             return False
         posted = Posted(write, part)
         if is_first:
+            self._protocol.burst_room = 0  # Nothing overtakes it.
             self._queue.append(posted)
         else:
             self._part = posted
@@ -237,12 +243,14 @@ class Writer:
         """Write a close frame, and nothing more: what has not begun never will be."""
         if self._close is None:
             self._close = (code, reason)
+            self._protocol.burst_room = 0
             self._drop_queue()
             self._wake()
 
     def give_up(self) -> None:
         """Nothing more will be written: wake everyone who waits."""
         self._is_over = True
+        self._protocol.burst_room = 0
         self._drop_queue()
         for _, begun in self._begun:
             if isinstance(begun, Posted):
@@ -258,6 +266,11 @@ class Writer:
         self._queue.clear()
 
     @property
+    def _waiting(self) -> int:
+        """Bytes in the buffer that the transport has not taken."""
+        return len(self._buffer) - self._taken
+
+    @property
     def _accepts(self) -> bool:
         return self._close is None and not self._is_over
 
@@ -271,10 +284,9 @@ class Writer:
         if self._is_awake or self._is_over:
             return
         if self._transport.takes_at_once and now - self._flushed_at >= BURST:
-            self._flushed_at = now
             self._gather()
             try:
-                self._took(self._transport.send_nowait(self._buffer))
+                self._took(self._transport.send_nowait(self._buffer, self._taken))
             except trio.BrokenResourceError:
                 self._wake()  # It will meet the same error, where it can be told.
                 return
@@ -294,9 +306,10 @@ class Writer:
             trio.BrokenResourceError, trio.ClosedResourceError: The transport is broken.
         """
         while True:
+            self._protocol.burst_room = 0
             self._gather()
             if self._buffer:
-                self._took(await self._transport.send(self._buffer))
+                self._took(await self._transport.send(self._buffer, self._taken))
             elif self._has_closed:
                 self.close_written.set()
                 return
@@ -313,7 +326,7 @@ class Writer:
         self._gather()
         try:
             while self._buffer:
-                self._took(await self._transport.send(self._buffer))
+                self._took(await self._transport.send(self._buffer, self._taken))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
@@ -324,8 +337,7 @@ class Writer:
     def _gather(self) -> None:
         """Add to the buffer what waits outside it, as far as there is room."""
         protocol = self._protocol
-        buffer = self._buffer
-        if len(buffer) >= WRITE_SIZE:
+        if self._waiting >= WRITE_SIZE:
             return
         if self._pongs or self._pings:
             # Once a close frame went either way there is nobody to answer, or to ask.
@@ -334,25 +346,25 @@ class Writer:
                     protocol.send_pong(payload)
                 for ping in self._pings:
                     protocol.send_ping(ping.payload)
-                    self._begun.append((self._handed_over + len(buffer), ping))
+                    self._begun.append((self._handed_over + self._waiting, ping))
             self._pongs.clear()
             self._pings.clear()
         if self._close is not None:
             if protocol.allows(Input.SEND_CLOSE):
                 protocol.send_close(*self._close)
             return
-        while len(buffer) < WRITE_SIZE:
+        while self._waiting < WRITE_SIZE:
             posted = self._next_posted()
             if posted is None:
                 break
             posted.begin()
-            self._begun.append((self._handed_over + len(buffer), posted))
-        while self.source is not None and self.parts is None and len(buffer) < WRITE_SIZE:
+            self._begun.append((self._handed_over + self._waiting, posted))
+        while self.source is not None and self.parts is None and self._waiting < WRITE_SIZE:
             outgoing = self.source.pull()
             if outgoing is None:
                 break
             protocol.send_message(outgoing.message)
-            self._begun.append((self._handed_over + len(buffer), outgoing))
+            self._begun.append((self._handed_over + self._waiting, outgoing))
 
     def _next_posted(self) -> Posted | None:
         if self.parts is not None:
@@ -368,8 +380,15 @@ class Writer:
         """Note that the transport has taken ``size`` bytes of the buffer."""
         if not size:
             return
-        del self._buffer[:size]
+        self._taken += size
+        if self._taken == len(self._buffer):
+            self._buffer.clear()
+            self._taken = 0
+        elif self._taken >= WRITE_SIZE and self._taken * 2 > len(self._buffer):
+            # Not each time: what is left moves to the front.
+            del self._buffer[: self._taken]
+            self._taken = 0
         self._handed_over += size
-        self.progressed_at = trio.current_time()
+        self.progressed_at = self._flushed_at = trio.current_time()
         while self._begun and self._begun[0][0] <= self._handed_over:
             self._begun.popleft()[1].written()

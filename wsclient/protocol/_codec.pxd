@@ -27,8 +27,11 @@ cdef class Decoder:
     cdef object _begin_frame(self, int first)
     cdef object _check_size(self, long long size)
     cdef bint _streams(self)
+    @cython.locals(is_whole=bint)
     cdef object _continue_frame(self, object data, Py_ssize_t start, Py_ssize_t stop, list facts)
-    cdef object _inflate(self, bytes chunk, list facts)
+    cdef object _inflate(self, bytes chunk, list facts, bint is_whole)
+    cdef object _give_whole(self, object message, list facts)
+    cdef object _end_compression(self)
     cdef object _take(self, object chunk, list facts)
     cdef object _release(self)
     cdef object _give(self, object data, list facts)
@@ -39,18 +42,28 @@ cdef class Decoder:
 
 
 cdef class Encoder:
+    cdef bytearray _buffer
     cdef object _deflater
+    cdef public Py_ssize_t room
     cdef bytes _keys
     cdef Py_ssize_t _keys_used
     cdef object _forks
 
-    @cython.locals(first=int)
-    cpdef message(self, bytearray buffer, object message)
+    @cython.locals(before=Py_ssize_t)
+    cpdef bint join(self, object message) except -1
 
-    @cython.locals(size=Py_ssize_t, start=Py_ssize_t)
-    cpdef frame(self, bytearray buffer, int first, object payload)
+    @cython.locals(first=int, payload=bytes)
+    cpdef message(self, object message)
+
+    @cython.locals(buffer=bytearray, size=Py_ssize_t, start=Py_ssize_t)
+    cpdef frame(self, int first, bytes payload)
     cdef bytes _next_key(self)
 
 
-@cython.locals(view="unsigned char*", mask="const unsigned char*", long_key=bytes, position=Py_ssize_t, index=Py_ssize_t)
-cpdef object _mask(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key)
+@cython.locals(target="unsigned char*", source="const unsigned char*", mask="const unsigned char*", long_key=bytes, size=Py_ssize_t, done=Py_ssize_t, index=Py_ssize_t)
+cpdef object _mask(bytearray buffer, Py_ssize_t start, bytes payload, bytes key)
+
+
+cdef extern from "Python.h":
+    # Room at the end of a bytearray, without clearing it first.
+    int resize "PyByteArray_Resize"(object buffer, Py_ssize_t size) except -1

@@ -59,6 +59,9 @@ MESSAGE_OVERHEAD: Final = 64
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
 
+JOIN_COST: Final = 4096
+"""Bytes of a burst's room that each message takes at least: after a few, time must be looked at."""
+
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
 """What the sender cut from a compressed message's end (RFC 7692 §7.2.2)."""
 
@@ -308,28 +311,27 @@ class Decoder:
     ) -> None:
         """Take what is here of the payload; end the frame, and perhaps the message."""
         self._missing -= stop - start
-        if not self._is_compressed:
-            if self._is_last and not self._missing and not self._received:
-                # Wholly here: copied once, as in the fast path.
-                whole = memoryview(data)[start:stop]
-                facts.append(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole))
-                self.size += stop - start
-                self._reset()
-                return
-            self._take(memoryview(data)[start:stop], facts)
-        else:
+        is_whole = self._is_last and not self._missing
+        if self._is_compressed:
             chunk = bytes(data[start:stop])
             # A frame that still inflates has had it.
-            if self._is_last and not self._missing and not self._is_inflating:
+            if is_whole and not self._is_inflating:
                 chunk += _DEFLATE_TAIL
-            self._inflate(chunk, facts)
-        if self._missing or self._is_inflating:
+            self._inflate(chunk, facts, is_whole)
+        elif is_whole and not self._received:
+            # Wholly here: copied once, as in the fast path.
+            whole = memoryview(data)[start:stop]
+            self._give_whole(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole), facts)
+            self.size += stop - start
+        else:
+            self._take(memoryview(data)[start:stop], facts)
+        if self._missing or self._is_inflating or not self._in_frame:
             return
         self._in_frame = False
         if self._is_last:
             self._end_message(facts)
 
-    def _inflate(self, chunk: bytes, facts: list[Fact]) -> None:
+    def _inflate(self, chunk: bytes, facts: list[Fact], is_whole: bool) -> None:
         inflater = self._inflater
         assert inflater is not None
         while True:
@@ -339,11 +341,20 @@ class Decoder:
                 size = min(self._max_message_size - self._received, sys.maxsize - 1) + 1
             piece = inflater.inflate(chunk, size)
             self._check_size(len(piece))
-            self._take(memoryview(piece), facts)
             self._is_inflating = inflater.has_more
+            if is_whole and not self._is_inflating and not self._received:
+                self.size += len(piece)
+                self._give_whole(piece.decode("utf-8") if self._opcode == TEXT else piece, facts)
+                return
+            self._take(memoryview(piece), facts)
             if not self._is_inflating or self.size >= BATCH_SIZE:
                 return
             chunk = b""
+
+    def _give_whole(self, message: str | bytes, facts: list[Fact]) -> None:
+        facts.append(message)
+        self._end_compression()
+        self._reset()
 
     def _take(self, chunk: memoryview, facts: list[Fact]) -> None:
         """Take a part of the message, as it was before compression."""
@@ -400,9 +411,12 @@ class Decoder:
             facts.append(self._collected())
             self.size += self._received
             self._release()
+        self._end_compression()
+        self._reset()
+
+    def _end_compression(self) -> None:
         if self._inflater is not None and self._is_compressed:
             self._inflater.end_message()
-        self._reset()
 
     def _reset(self) -> None:
         """Between messages."""
@@ -417,34 +431,50 @@ class Encoder:
     """Writes frames at the end of a buffer, masked (RFC 6455 §5.3).
 
     Args:
+        buffer: Where to.
         deflater: Where compression was agreed on: what compresses.
     """
 
-    def __init__(self, deflater: Deflater | None = None) -> None:
+    def __init__(self, buffer: bytearray, deflater: Deflater | None = None) -> None:
+        self._buffer = buffer
         self._deflater = deflater
+        self.room = 0
+        """Bytes that :meth:`join` may write."""
         self._keys = b""
         self._keys_used = 0
         self._forks = _forks[0]
 
-    def message(self, buffer: bytearray, message: str | bytes) -> None:
+    def join(self, message: str | bytes) -> bool:
+        """Write a whole message if there is :attr:`room`; whether it was written."""
+        if self.room <= 0:
+            return False
+        before = len(self._buffer)
+        self.message(message)
+        self.room -= max(len(self._buffer) - before, JOIN_COST)
+        return True
+
+    def message(self, message: str | bytes) -> None:
         """Write a whole message as one frame: ``str`` as text, ``bytes`` as binary."""
-        first = FIN | BINARY
         if isinstance(message, str):
             first = FIN | TEXT
-            message = message.encode()
-        if self._deflater is not None and len(message) >= self._deflater.threshold:
+            payload = message.encode()
+        else:
+            first = FIN | BINARY
+            payload = bytes(message)
+        if self._deflater is not None and len(payload) >= self._deflater.threshold:
             first |= RSV1
-            message = self._deflater.deflate(message)
-        self.frame(buffer, first, message)
+            payload = self._deflater.deflate(payload)
+        self.frame(first, payload)
 
-    def part(self, buffer: bytearray, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
+    def part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
         """Write a part of a message as one frame (RFC 6455 §5.4), uncompressed."""
         first = CONTINUATION if not is_first else TEXT if isinstance(part, str) else BINARY
-        payload = part.encode() if isinstance(part, str) else part
-        self.frame(buffer, first | (FIN if is_last else 0), payload)
+        payload = part.encode() if isinstance(part, str) else bytes(part)
+        self.frame(first | (FIN if is_last else 0), payload)
 
-    def frame(self, buffer: bytearray, first: int, payload: bytes) -> None:
+    def frame(self, first: int, payload: bytes) -> None:
         """Write one frame, of which ``first`` is the first byte."""
+        buffer = self._buffer
         size = len(payload)
         if size < 126:
             buffer.append(first)
@@ -455,10 +485,10 @@ class Encoder:
             buffer += bytes((first, MASKED | 127)) + size.to_bytes(8, "big")
         key = self._next_key()
         buffer += key
-        start = len(buffer)
         if COMPILED:
-            buffer += payload
-            _mask(buffer, start, len(buffer), key)
+            start = len(buffer)
+            resize(buffer, start + size)  # type: ignore[name-defined]  # noqa: F821  # See the .pxd.
+            _mask(buffer, start, payload, key)
         else:
             buffer += _masked(payload, key)
 
@@ -473,18 +503,21 @@ class Encoder:
         return self._keys[self._keys_used - 4 : self._keys_used]
 
 
-def _mask(buffer: bytearray, start: int, end: int, key: bytes) -> None:
-    """Mask ``buffer[start:end]`` where it stands, in loops that a C compiler makes wide."""
-    view = buffer
+def _mask(buffer: bytearray, start: int, payload: bytes, key: bytes) -> None:
+    """Put the masked payload into ``buffer[start:]``, in loops that a C compiler makes wide."""
+    target = buffer
+    source = payload
     long_key = key * 16
     mask = long_key
-    position = start
-    while position + 64 <= end:
+    size = len(payload)
+    done = 0
+    while done + 64 <= size:
         for index in range(64):
-            view[position + index] ^= mask[index]
-        position += 64
-    for index in range(end - position):
-        view[position + index] ^= mask[index]
+            target[start + index] = source[done + index] ^ mask[index]
+        start += 64
+        done += 64
+    for index in range(size - done):
+        target[start + index] = source[done + index] ^ mask[index]
 
 
 def _masked(payload: bytes, key: bytes) -> bytes:

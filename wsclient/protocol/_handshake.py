@@ -203,14 +203,12 @@ class ClientHandshake:
         return Accepted(event.subprotocol, headers, self._reader.take_rest(), agreed)
 
     def _feed(self, data: bytes) -> None:
+        broken: InvalidUpgrade | None = None
         if data:
             try:
                 self._deliver(data)
-            except InvalidUpgrade:
-                if self._rejected is None:
-                    raise
-                # The status is what matters: a broken body ends it.
-                raise self._rejection() from None
+            except InvalidUpgrade as error:
+                broken = error  # What was understood before it in the same read stands.
         for event in self._wsproto.events():
             if isinstance(event, RejectConnection):
                 self._rejected = event
@@ -221,6 +219,11 @@ class ClientHandshake:
                 self._body += event.data
                 if event.body_finished or len(self._body) >= MAX_BODY_SIZE:
                     raise self._rejection()
+        if broken is not None:
+            if self._rejected is None:
+                raise broken
+            # The status is what matters: a broken body ends it.
+            raise self._rejection() from None
 
     def _deliver(self, data: bytes) -> None:
         try:

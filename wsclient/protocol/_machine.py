@@ -13,6 +13,7 @@ The frames themselves are ``_codec.py``'s.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -32,8 +33,11 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     """Our close frame is out; the peer's has not come."""
+    VIOLATED = "violated"
+    """The peer has broken a rule; our close frame is owed, and what it said before may be answered
+    first."""
     ANSWERING = "answering"
-    """The peer's last word is said, well or badly; our close frame is owed."""
+    """The peer has said its last word; our close frame is owed."""
     CLOSED = "closed"
 
 
@@ -62,7 +66,7 @@ TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
         Input.RECEIVE_PING: State.OPEN,
         Input.RECEIVE_PONG: State.OPEN,
         Input.RECEIVE_CLOSE: State.ANSWERING,
-        Input.RECEIVE_VIOLATION: State.ANSWERING,
+        Input.RECEIVE_VIOLATION: State.VIOLATED,
         Input.RECEIVE_EOF: State.CLOSED,
     },
     # After our close frame nothing more is sent, not even pongs (RFC 6455 §5.5.1).
@@ -72,6 +76,13 @@ TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
         Input.RECEIVE_PONG: State.CLOSING,
         Input.RECEIVE_CLOSE: State.CLOSED,
         Input.RECEIVE_VIOLATION: State.CLOSED,
+        Input.RECEIVE_EOF: State.CLOSED,
+    },
+    State.VIOLATED: {
+        Input.SEND_MESSAGE: State.VIOLATED,
+        Input.SEND_PING: State.VIOLATED,
+        Input.SEND_PONG: State.VIOLATED,
+        Input.SEND_CLOSE: State.CLOSED,
         Input.RECEIVE_EOF: State.CLOSED,
     },
     # Whatever follows a close frame is not part of the conversation (RFC 6455 §1.4).
@@ -114,10 +125,21 @@ class ClientProtocol:
             max_fragments,
             deflate.make_inflater() if deflate else None,
         )
-        self._encoder = Encoder(deflate.make_deflater() if deflate else None)
-        self._state = State.OPEN
         self.outgoing = bytearray()
         """Whole frames, and perhaps the rest of one, that the transport has not taken yet."""
+        self._encoder = Encoder(self.outgoing, deflate.make_deflater() if deflate else None)
+        self._state = State.OPEN
+        self.join_burst: Callable[[str | bytes], bool] = self._encoder.join
+        """``send_message`` for one of many, if :attr:`burst_room` has room; whether it had."""
+
+    @property
+    def burst_room(self) -> int:
+        """Bytes that :attr:`join_burst` may write; none once a close frame went either way."""
+        return self._encoder.room
+
+    @burst_room.setter
+    def burst_room(self, size: int) -> None:
+        self._encoder.room = size if self.allows(Input.SEND_MESSAGE) else 0
 
     @property
     def state(self) -> State:
@@ -140,22 +162,22 @@ class ClientProtocol:
         # the one that has to be fast.
         if self._state is not State.OPEN:
             self._sending(Input.SEND_MESSAGE)
-        self._encoder.message(self.outgoing, message)
+        self._encoder.message(message)
 
     def send_part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> None:
         """A part of a message, as one frame."""
         self._sending(Input.SEND_MESSAGE)
-        self._encoder.part(self.outgoing, part, is_first=is_first, is_last=is_last)
+        self._encoder.part(part, is_first=is_first, is_last=is_last)
 
     def send_ping(self, payload: bytes) -> None:
         """A ping; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PING)
-        self._encoder.frame(self.outgoing, FIN | PING, payload)
+        self._encoder.frame(FIN | PING, bytes(payload))
 
     def send_pong(self, payload: bytes) -> None:
         """A pong; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PONG)
-        self._encoder.frame(self.outgoing, FIN | PONG, payload)
+        self._encoder.frame(FIN | PONG, bytes(payload))
 
     def send_close(self, code: int, reason: str | None) -> None:
         """Our close frame.
@@ -164,11 +186,12 @@ class ClientProtocol:
         how an empty one is answered.
         """
         self._sending(Input.SEND_CLOSE)
+        self.burst_room = 0
         payload = b""
         if code != CloseCode.NO_STATUS_RCVD:
             text = (reason or "").encode()[:_MAX_REASON_SIZE].decode(errors="ignore").encode()
             payload = code.to_bytes(2, "big") + text
-        self._encoder.frame(self.outgoing, FIN | CLOSE, payload)
+        self._encoder.frame(FIN | CLOSE, payload)
 
     def _sending(self, what: Input) -> None:
         following = TRANSITIONS[self._state].get(what)
@@ -192,6 +215,7 @@ class ClientProtocol:
             match facts[-1]:
                 case CloseReceived():
                     self._receiving(Input.RECEIVE_CLOSE)
+                    self.burst_room = 0
                 case ProtocolViolated():
                     self._receiving(Input.RECEIVE_VIOLATION)
         return facts

@@ -1,0 +1,133 @@
+"""TLS over a socket that nobody else uses.
+
+trio's ``SSLStream`` reads 16 KiB at a time and takes two locks and a checkpoint for each.  Here the
+cipher text of one read, up to 256 KiB, is deciphered into one buffer, as a plain socket's bytes
+would be; Python's ``ssl`` module does the rest, between two buffers of its own (``MemoryBIO``).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final, cast
+
+import trio
+
+from ._transport import READ_SIZE, Buffer, SocketTransport, shared_buffer
+
+RECORD_SIZE: Final = 16 * 1024
+"""Bytes of plain text in a record at most (RFC 8446 §5.1)."""
+
+_cipher_buffer: Final[Buffer] = trio.lowlevel.RunVar(
+    "wsclient.connection.cipher_buffer", default=None
+)
+
+
+class TlsTransport(SocketTransport):
+    """TLS, from the client's side; :meth:`do_handshake` comes first.
+
+    Args:
+        stream: As for :class:`SocketTransport`.
+        read_size: Likewise.
+        context: Whom to trust, and how.
+        name: Whom the certificate has to name.
+    """
+
+    is_ssl = True
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        read_size: int | None,
+        context: ssl.SSLContext,
+        name: str,
+    ) -> None:
+        self._received, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._received, self._outgoing, server_hostname=name)
+        super().__init__(stream, read_size)
+        self._cipher_buffer = shared_buffer(_cipher_buffer)
+        # Cipher text on its way, and of how many bytes of plain text.
+        self._unsent: memoryview = memoryview(b"")
+        self._sending = 0
+
+    async def do_handshake(self) -> None:
+        """Open TLS.
+
+        Raises:
+            ssl.SSLError: The peer is not who it should be, or does not speak TLS.
+            trio.BrokenResourceError: It has closed the connection.
+        """
+        while True:
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send_all()
+                if not await self._receive_cipher_text():
+                    raise trio.BrokenResourceError from None
+            except ssl.SSLError:
+                self._send_waiting()  # The alert that says why.
+                raise
+            else:
+                await self._send_all()
+                return
+
+    async def receive(self) -> tuple[bytes | bytearray, int]:
+        while not (size := self._decipher()):
+            if not await self._receive_cipher_text():
+                return b"", 0
+        return self._buffer, size
+
+    def _decipher(self) -> int:
+        """Fill the buffer with plain text; return its size, 0 if there is none."""
+        size = 0
+        with memoryview(self._buffer) as buffer:
+            try:
+                while size <= READ_SIZE - RECORD_SIZE:
+                    with buffer[size:] as rest:
+                        read = cast("int", self._ssl.read(RECORD_SIZE, rest))  # With a buffer.
+                    if not read:
+                        break
+                    size += read
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                # What came before it stands; then there is nothing more to be read.
+                self._received.write_eof()
+        if self._outgoing.pending:
+            self._send_waiting()  # An answer to the peer's TLS, such as new keys.
+        return size
+
+    async def _receive_cipher_text(self) -> bool:
+        """Wait for cipher text; false at the end of the stream, however it came."""
+        size = await self._receive_into(self._cipher_buffer)
+        if size and not self._received.eof:
+            with memoryview(self._cipher_buffer)[:size] as data:
+                self._received.write(data)
+            return True
+        return False
+
+    def send_nowait(self, data: bytearray, start: int) -> int:
+        if not self._unsent:
+            with memoryview(data)[start : start + READ_SIZE] as plain:
+                try:
+                    self._sending = self._ssl.write(plain)
+                except ssl.SSLError as error:
+                    raise trio.BrokenResourceError from error
+        # Bytes count as handed over when all of the cipher text that holds them is.
+        self._send_waiting()
+        if self._unsent:
+            return 0
+        sent, self._sending = self._sending, 0
+        return sent
+
+    def _send_waiting(self) -> None:
+        """Send what cipher text there is, as far as the socket takes it."""
+        if self._outgoing.pending:
+            self._unsent = memoryview(self._unsent.tobytes() + self._outgoing.read())
+        if self._unsent:
+            self._unsent = self._unsent[self._send_nowait(self._unsent) :]
+
+    async def _send_all(self) -> None:
+        self._send_waiting()
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self._socket)
+            self._send_waiting()

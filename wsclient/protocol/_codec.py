@@ -59,7 +59,7 @@ MESSAGE_OVERHEAD: Final = 64
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
 
-JOIN_COST: Final = 4096
+JOIN_COST: Final = 2048
 """Bytes of a burst's room that each message takes at least: after a few, time must be looked at."""
 
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"

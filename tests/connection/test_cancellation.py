@@ -7,18 +7,128 @@ a story takes the same few hundred of them each time, so each can be tried.
 from __future__ import annotations
 
 import functools
-from contextlib import asynccontextmanager, suppress
+import itertools
+import math
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from wsclient.connection import open_websocket, stream_opener, wrap_client_stream
+from wsclient.connection import _cancellation, open_websocket, stream_opener, wrap_client_stream
+from wsclient.connection._cancellation import cancel_status, is_cancelled
 from wsclient.errors import ConnectionClosed, HandshakeError
 
 TEXT, CLOSE = 1, 8
 MESSAGES = ["first", "second" * 20, "third"]
+
+
+# --- whether the running task is cancelled ------------------------------------------------------
+
+
+async def truth():
+    """What trio's own checkpoint does."""
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except trio.Cancelled:
+        return True
+    return False
+
+
+@contextmanager
+def scopes(*how):
+    """Scopes within one another; each is open, cancelled, shielded, or has a deadline."""
+    with ExitStack() as stack:
+        for what in how:
+            scope = stack.enter_context(trio.CancelScope(shield="shield" in what))
+            if "cancel" in what:
+                scope.cancel()
+            if "future" in what:
+                scope.deadline = trio.current_time() + 1000
+        yield
+
+
+KINDS = ["open", "cancel", "shield", "cancel, shield", "future", "future, shield"]
+
+
+@pytest.fixture(params=["private", "public"])
+def _a_trio_with_and_without_the_attribute(request, monkeypatch):
+    if request.param == "public":
+        other = SimpleNamespace(
+            lowlevel=SimpleNamespace(current_task=object),
+            current_effective_deadline=trio.current_effective_deadline,
+        )
+        monkeypatch.setattr(_cancellation, "trio", other)
+
+
+@pytest.mark.usefixtures("_a_trio_with_and_without_the_attribute")
+async def test_whether_a_task_is_cancelled_is_what_a_checkpoint_would_say():
+    for how in itertools.product(KINDS, repeat=3):
+        with scopes(*how):
+            # Nothing is awaited in between.
+            asked, public = is_cancelled(), trio.current_effective_deadline() == -math.inf
+
+            assert (how, public) == (how, asked)
+            assert (how, await truth()) == (how, asked)
+            assert asked is cancel_status().effectively_cancelled
+
+
+@pytest.mark.usefixtures("_a_trio_with_and_without_the_attribute")
+async def test_a_deadline_counts_once_trio_has_noticed_it(mock_clock):
+    with trio.CancelScope(deadline=1):
+        assert not is_cancelled()
+
+        mock_clock.jump(2)
+
+        assert not is_cancelled()
+        with pytest.raises(trio.Cancelled):
+            await trio.sleep_forever()
+        assert is_cancelled()
+        assert await truth()
+    assert not is_cancelled()
+
+
+@pytest.mark.usefixtures("_a_trio_with_and_without_the_attribute")
+async def test_a_nursery_that_is_cancelled_cancels_its_children_and_nobody_else():
+    asked = []
+    may_ask = trio.Event()
+
+    async def child():
+        with trio.CancelScope(shield=True):
+            await may_ask.wait()
+            asked.append(is_cancelled())
+        asked.append(is_cancelled())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        nursery.cancel_scope.cancel()
+        asked.append(is_cancelled())
+        may_ask.set()
+    asked.append(is_cancelled())
+
+    assert [True, False, True, False] == asked
+
+
+@pytest.mark.usefixtures("_a_trio_with_and_without_the_attribute")
+async def test_a_status_follows_its_task_until_a_scope_is_entered_or_left():
+    with trio.CancelScope() as scope:
+        status = cancel_status()
+        seen = [status.effectively_cancelled]
+        scope.cancel()
+        seen.append(status.effectively_cancelled)
+
+        assert await truth()
+    assert [False, True] == seen
+
+
+async def test_this_trio_has_the_attribute():
+    """Should it go, nothing breaks; but every message costs more."""
+    assert cancel_status() is trio.lowlevel.current_task()._cancel_status
+
+
+# --- a story, disturbed at every step -----------------------------------------------------------
 
 
 class AtStep(trio.abc.Instrument):

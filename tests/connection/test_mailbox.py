@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection import Mailbox
+from wsclient.connection import Mailbox, MessageIterator
 
 
 def batch(*items):
@@ -130,6 +130,132 @@ def test_the_peak_is_the_most_that_ever_waited():
     mailbox.put(*batch("c"))
 
     assert 2 == mailbox.peak
+
+
+def test_what_was_taken_is_counted():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch("a", "b", "c"))
+    mailbox.take_nowait()
+
+    assert 1 == mailbox.taken
+
+    mailbox.take_all()
+
+    assert 3 == mailbox.taken
+
+
+def test_the_next_item_can_be_seen_and_stays():
+    mailbox = Mailbox(math.inf)
+
+    assert mailbox.peek() is None
+
+    mailbox.put(*batch("a", "b"))
+
+    assert ("a", "a", 2) == (mailbox.peek(), mailbox.peek(), len(mailbox))
+
+
+def test_the_newest_item_can_be_amended():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch("a", "b"))
+
+    assert mailbox.amend(lambda item: item.upper())
+    assert not mailbox.amend(lambda item: None)
+    assert ["a", "B"] == mailbox.take_all()[0]
+
+
+def test_where_nothing_waits_there_is_nothing_to_amend():
+    mailbox = Mailbox(math.inf)
+
+    assert not mailbox.amend(pytest.fail)
+
+    mailbox.put(*batch("a"))
+    mailbox.end()
+
+    assert not mailbox.amend(pytest.fail)
+
+
+async def test_an_item_that_waits_can_be_polled_for_while_the_budget_lasts():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch(*"abcdef"))
+
+    # Nobody has let other tasks run yet.
+    assert mailbox.poll() is None
+
+    await mailbox.take()
+    mailbox.batches.budget = 2
+
+    assert ["b", "c", None] == [mailbox.poll(), mailbox.poll(), mailbox.poll()]
+
+    mailbox.batches.budget = 2
+    with trio.CancelScope() as scope:
+        scope.cancel()
+
+        assert mailbox.poll() is None
+
+        await trio.lowlevel.checkpoint()
+    mailbox.take_all()
+
+    assert mailbox.poll() is None
+
+
+async def test_the_reader_waits_until_few_enough_bytes_are_left(nursery):
+    mailbox = Mailbox(math.inf, max_size=10)
+    for _ in range(3):
+        mailbox.put(*batch("x" * 8))
+    woken = []
+
+    async def wait():
+        await mailbox.wait_for_room()
+        woken.append(mailbox.size)
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(2):
+        assert [] == woken
+
+        mailbox.take_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [8] == woken
+
+
+async def test_the_size_that_is_taken_is_told():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch("ab", "c"))
+
+    assert (["ab", "c"], 3) == mailbox.take_all()
+    assert ([], 0) == mailbox.take_all()
+
+
+async def test_the_reader_that_waits_for_room_and_who_waits_for_emptiness_are_both_woken(nursery):
+    mailbox = Mailbox(2)
+    mailbox.put(*batch(*"abcde"))
+    woken = []
+
+    async def wait(name, waiting):
+        await waiting()
+        woken.append((name, len(mailbox)))
+
+    nursery.start_soon(wait, "empty", mailbox.wait_empty)
+    nursery.start_soon(wait, "room", mailbox.wait_for_room)
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(5):
+        mailbox.take_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [("room", 2), ("empty", 0)] == woken
+
+
+async def test_the_loop_that_iterates_takes_what_waits_here():
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch(*"abc"))
+    mailbox.end()
+    seen = []
+    with pytest.raises(trio.EndOfChannel):
+        async for item in MessageIterator(mailbox.batches, mailbox.take, mailbox.take):
+            seen += [item]
+
+    assert ["a", "b", "c"] == seen
 
 
 async def test_each_item_goes_to_one_of_the_takers(nursery):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from wsclient.errors import ConnectionRejected, HandshakeError, InvalidUpgrade
-from wsclient.protocol import Accepted, ClientHandshake, check_host, check_resource
+from wsclient.options import Compression
+from wsclient.protocol import Accepted, ClientHandshake, Deflate, check_host, check_resource
 from wsclient.protocol._handshake import MAX_BODY_SIZE, MAX_HEAD_SIZE, MAX_HEADERS
 from wsclient.protocol._head import MAX_INTERIM_ANSWERS
 
@@ -229,6 +230,75 @@ def test_the_server_chooses_one_of_the_subprotocols(start, answer, feed):
         "v1.chat"
         == feed(handshake, answer(request, b"Sec-WebSocket-Protocol: v1.chat")).subprotocol
     )
+
+
+# --- extensions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("compression", "expected"),
+    [
+        (None, []),
+        (Compression(), [b"permessage-deflate; client_max_window_bits"]),
+        (
+            Compression(server_no_context_takeover=True, client_max_window_bits=10),
+            [b"permessage-deflate; server_no_context_takeover; client_max_window_bits=10"],
+        ),
+    ],
+)
+def test_compression_is_offered_where_it_is_wanted(start, compression, expected):
+    _, headers = parse(start(compression=compression)[1])
+
+    assert expected == [
+        value for name, value in headers if name.lower() == b"sec-websocket-extensions"
+    ]
+
+
+@FEEDS
+@pytest.mark.parametrize(
+    ("header", "agreed"),
+    [
+        (b"permessage-deflate", {}),
+        (b"permessage-deflate; server_no_context_takeover", {"server_no_context_takeover": True}),
+        (b" permessage-deflate ;client_max_window_bits=10 ", {"client_max_window_bits": 10}),
+        (b"permessage-deflate\r\nSec-WebSocket-Extensions:", {}),
+    ],
+)
+def test_a_server_may_agree_to_compress(start, answer, header, agreed, feed):
+    compression = Compression(level=1)
+    handshake, request = start(compression=compression)
+    extensions = b"Sec-WebSocket-Extensions: " + header
+    accepted = handshake.receive_data(answer(request, extensions))
+
+    assert Deflate(compression=compression, **agreed) == accepted.deflate
+    assert () == accepted.headers
+
+
+def test_a_server_need_not_agree_to_compress(start, answer):
+    handshake, request = start(compression=Compression())
+
+    assert handshake.receive_data(answer(request)).deflate is None
+
+
+@FEEDS
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (b"permessage-deflate; unknown",),
+        (b"permessage-deflate; server_max_window_bits=7",),
+        (b"permessage-deflate; client_max_window_bits",),
+        (b"permessage-deflate, permessage-deflate",),
+        (b"permessage-deflate", b"permessage-deflate"),
+        (b"permessage-deflate", b"other"),
+        (b"PERMESSAGE-DEFLATE",),
+        (b"x-webkit-deflate-frame",),
+    ],
+)
+def test_an_extension_that_was_not_offered_so_is_an_invalid_upgrade(start, answer, headers, feed):
+    handshake, request = start(compression=Compression())
+    lines = [b"Sec-WebSocket-Extensions: " + header for header in headers]
+    with pytest.raises(InvalidUpgrade, match="not valid"):
+        feed(handshake, answer(request, *lines))
 
 
 # --- answers that break the rules ---------------------------------------------------------------

@@ -7,9 +7,12 @@ import struct
 
 import pytest
 
+from wsclient.options import Compression
 from wsclient.protocol import (
     ClientProtocol,
     CloseReceived,
+    Deflate,
+    MessagePart,
     PingReceived,
     PongReceived,
     ProtocolViolated,
@@ -191,6 +194,28 @@ def test_a_close_frame_carries_code_and_reason(protocol, take_frame, code, reaso
     assert (CLOSE, payload) == take_frame(wire)
 
 
+def test_a_message_may_be_sent_in_parts(protocol):
+    protocol.send_part("a", is_first=True, is_last=False)
+    protocol.send_part("", is_first=False, is_last=True)
+    wire = protocol.outgoing
+
+    assert [(0x01, 0x81), (0x80, 0x80)] == [(wire[0], wire[1]), (wire[7], wire[8])]
+
+    protocol.send_close(1000, None)
+    with pytest.raises(NotAllowed):
+        protocol.send_part("a", is_first=True, is_last=True)
+
+
+def test_what_was_agreed_on_holds_for_both_ends(frame):
+    deflate = Deflate(compression=Compression(threshold=2))
+    protocol = ClientProtocol(max_message_size=1000, deflate=deflate)
+    for message in (b"a", b"ab"):
+        protocol.send_message(message)
+
+    assert [0x82, 0xC2] == [protocol.outgoing[0], protocol.outgoing[7]]
+    assert [b""] == protocol.receive_data(frame(BINARY, b"\0", rsv=4))
+
+
 # --- what is received ---------------------------------------------------------------------------
 
 # Each input and its facts; a tail follows unless the input has the last word.
@@ -305,6 +330,31 @@ VIOLATIONS = {
         "1000 bytes",
     ),
 }
+
+
+def test_a_batch_tells_what_it_holds_and_whether_there_is_more(frame):
+    protocol = ClientProtocol(max_message_size=2**20)
+    data = frame(PING) + frame(BINARY, b"x" * 2**20) + frame(TEXT, b"a")
+
+    assert 2 == len(protocol.receive_data(data))
+    assert (2**20, 1, True) == (protocol.batch_size, protocol.batch_controls, protocol.has_more)
+    assert ["a"] == protocol.receive_data(b"")
+    assert (1, 0, False) == (protocol.batch_size, protocol.batch_controls, protocol.has_more)
+
+
+def test_only_the_bytes_that_are_new_are_taken(protocol, frame):
+    data = bytearray(frame(TEXT, b"new") + b"of the last read")
+
+    assert ["new"] == protocol.receive_data(data, 5)
+
+
+def test_parts_are_given_where_they_are_wanted(protocol, frame):
+    assert not protocol.in_parts
+
+    protocol.in_parts = True
+
+    assert protocol.in_parts
+    assert [MessagePart("a", False)] == protocol.receive_data(frame(TEXT, b"a", fin=False))
 
 
 def byte_by_byte(protocol, data):

@@ -77,11 +77,19 @@ cdef inline int result_now(PyObject *iterator, PyObject *_, PyObject **result) n
     return 0  # PYGEN_RETURN
 
 
+cdef inline object raise_now(object iterator):
+    # For ``anext(iterator, default)``, which looks for no am_send.
+    cdef MessageIterator self = <MessageIterator> iterator
+    message = self._message
+    self._message = None
+    raise StopIteration(message)
+
+
 cdef inline void shorten(object kind):
     cdef PyTypeObject *c_type = <PyTypeObject *> kind
     slots.wait = <anext_function> c_type.tp_as_async.am_anext
     c_type.tp_as_async.am_anext = <void *> next_now
     c_type.tp_as_async.am_await = <void *> itself
     c_type.tp_as_async.am_send = <void *> result_now
-    c_type.tp_iternext = <void *> itself  # Never called, since there is am_send; but looked for.
+    c_type.tp_iternext = <void *> raise_now
     PyType_Modified(kind)

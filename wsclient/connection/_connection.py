@@ -12,7 +12,13 @@ reason where the peer gave one.  Every wait ends then: nobody waits on a closed 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+)
 from contextlib import suppress
 from types import NoneType, TracebackType
 from typing import Any, ClassVar, Final, NoReturn, Protocol
@@ -32,6 +38,7 @@ from wsclient.protocol import (
     PongReceived,
     ProtocolViolated,
     State,
+    encoded_size,
 )
 
 from ._batches import MessageIterator
@@ -125,6 +132,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._mailbox: Mailbox[str | bytes | MessagePart] = Mailbox(options.message_queue_size)
         self._inbox: Inbox = self._mailbox
         self._pieces: list[str | bytes] = []
+        self._pieces_size = 0
         self._pings = Pings()
         self._scope = trio.CancelScope()
         self._over = trio.Event()
@@ -212,8 +220,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: There is none and will be none.
         """
         try:
-            message = await self._mailbox.take()
-            return await self._join(message) if isinstance(message, MessagePart) else message
+            return await self._whole(await self._mailbox.take())
         except trio.EndOfChannel:
             raise ConnectionClosed(self._closed) from None
 
@@ -235,7 +242,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
             ConnectionClosed: By the iterator: the connection ended with any other code.
         """
-        return MessageIterator(self._mailbox.batches, self._next_message, self._join_or_end)
+        return MessageIterator(self._mailbox.batches, self._next_message, self._whole_or_end)
 
     async def __anext__(self) -> str | bytes:
         """The next message; a loop takes the faster way of the iterator."""
@@ -243,14 +250,13 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     async def _next_message(self) -> str | bytes:
         try:
-            message = await self._mailbox.take()
-            return await self._join(message) if isinstance(message, MessagePart) else message
+            return await self._whole(await self._mailbox.take())
         except trio.EndOfChannel:
             self._raise_end()
 
-    async def _join_or_end(self, part: MessagePart) -> str | bytes:
+    async def _whole_or_end(self, part: MessagePart) -> str | bytes:
         try:
-            return await self._join(part)
+            return await self._whole(part)
         except trio.EndOfChannel:
             self._raise_end()
 
@@ -277,27 +283,36 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
     async def _next_part(self) -> str | bytes | MessagePart:
         try:
-            return await self._mailbox.take()
+            part = await self._mailbox.take()
         except trio.EndOfChannel:
             raise ConnectionClosed(self._closed) from None
+        if isinstance(part, MessagePart):
+            # Perhaps behind what a get_message has taken that was cancelled.
+            part = MessagePart(self._join(part), part.is_last)
+        return part
 
-    async def _join(self, part: MessagePart) -> str | bytes:
+    async def _whole(self, item: str | bytes | MessagePart) -> str | bytes:
         """Make one message of the part that was taken and those that follow it."""
-        pieces = self._pieces
-        pieces.append(part.data)
-        # What was taken stays here while this waits: cancelled, the next call goes on.
-        while not part.is_last:
-            if sum(map(len, pieces)) > self._options.max_message_size:
+        # What was taken stays in _pieces while this waits: cancelled, the next call goes on.  Of
+        # two that wait, either may get the last part; the other one then gets another message.
+        while isinstance(item, MessagePart):
+            if item.is_last:
+                return self._join(item)
+            self._pieces.append(item.data)
+            self._pieces_size += encoded_size(item.data)
+            if self._pieces_size > self._options.max_message_size:
                 self._fail(
                     CloseCode.MESSAGE_TOO_BIG,
                     f"Exceeded maximum message size: {self._options.max_message_size} bytes",
                 )
                 raise ConnectionClosed(self._closed)
-            following = await self._mailbox.take()
-            assert isinstance(following, MessagePart)
-            part = following
-            pieces.append(part.data)
+            item = await self._mailbox.take()
+        return item
+
+    def _join(self, part: MessagePart) -> str | bytes:
+        pieces = [*self._pieces, part.data]
         self._pieces = []
+        self._pieces_size = 0
         return type(part.data)().join(pieces)  # type: ignore[arg-type]
 
     async def send_message(self, message: str | bytes) -> None:
@@ -337,19 +352,21 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
             ConnectionClosed: The connection is closed or closing.
             TypeError: ``parts`` is no iterable of ``str`` or of ``bytes``.
+            ValueError: A part cannot be encoded as UTF-8.
         """
         if isinstance(parts, (str, bytes)) or not isinstance(parts, (AsyncIterable, Iterable)):
             raise TypeError(
                 f"parts must be an iterable of str or bytes, not {type(parts).__name__}"
             )
         self._check_open()
+        iterator = parts.__aiter__() if isinstance(parts, AsyncIterable) else _each(parts)
         try:
-            sent = await self._writer.post_parts(
-                parts.__aiter__() if isinstance(parts, AsyncIterable) else _each(parts)
-            )
+            sent = await self._writer.post_parts(iterator)
         finally:
-            if self._writer.is_in_parts:
+            if self._writer.parts is iterator:
                 self._fail(CloseCode.INTERNAL_ERROR, "a message was not finished")
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()  # Its clean-up must not wait for a garbage collection.
         if not sent:
             raise ConnectionClosed(self._closed)
 
@@ -360,6 +377,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._mailbox.end()
             self._pings.give_up()
             self._writer.post_close(code, reason)
+            # Nobody waits for the peer's answer with a time limit.
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + LINGER)
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, without a time limit; see ``trio.fail_after``.
@@ -639,7 +658,7 @@ class MessageParts:
         return part
 
 
-async def _each(parts: Iterable[str | bytes]) -> AsyncIterator[str | bytes]:
+async def _each(parts: Iterable[str | bytes]) -> AsyncGenerator[str | bytes]:
     for part in parts:
         yield part
 

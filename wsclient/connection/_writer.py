@@ -123,10 +123,9 @@ class Writer:
         self._pongs: deque[bytes] = deque(maxlen=_PONG_QUEUE_SIZE)
         self._pings: deque[Ping] = deque()
         self._queue: deque[Posted] = deque()
-        # The next part of a message in parts; while there is such a message, no other can begin.
-        self._part: Posted | None = None
-        self.is_in_parts = False
-        """Whether a message in parts has begun, and is not whole."""
+        self.parts: AsyncIterator[str | bytes] | None = None
+        """The parts of the message that has begun and is not whole: no other can begin."""
+        self._part: Posted | None = None  # The next one of them.
         self.source: Source | None = None
         self._close: tuple[int, str | None] | None = None
         # What is in the buffer, and how many bytes will have been handed over with it.
@@ -164,7 +163,7 @@ class Writer:
             self._transport.takes_at_once
             and self._waiting < WRITE_SIZE
             and not self._queue
-            and not self.is_in_parts
+            and self.parts is None
         ):
             write(payload)
             self._flush(now)
@@ -178,8 +177,8 @@ class Writer:
         """Write one message in parts, each as it comes (RFC 6455 §5.4).
 
         Other messages wait until it is whole; pongs and heartbeats do not.
-        Ended by an exception between its first part and its last, it leaves
-        :attr:`is_in_parts` set: no message can follow it.
+        Ended by an exception between its first part and its last, it leaves :attr:`parts` set: no
+        message can follow it.
 
         Returns:
             Whether it was written: false once the connection is closed.
@@ -193,16 +192,25 @@ class Writer:
                 kind = type(part)
             elif not isinstance(part, kind):
                 raise TypeError("the parts of a message must be all str or all bytes")
-            if not await self._post_part(part, is_first=is_first, is_last=False):
+            if isinstance(part, str) and not part.isascii():
+                part.encode()  # A lone surrogate is the caller's mistake, not the writer's.
+            if not await self._post_part(parts, part, is_first=is_first, is_last=False):
                 return False
             is_first = False
         # The end is a part of its own: nobody knew that there would be no more.
-        return await self._post_part(kind(), is_first=is_first, is_last=True)
+        return await self._post_part(parts, kind(), is_first=is_first, is_last=True)
 
-    async def _post_part(self, part: str | bytes, *, is_first: bool, is_last: bool) -> bool:
+    async def _post_part(
+        self,
+        parts: AsyncIterator[str | bytes],
+        part: str | bytes,
+        *,
+        is_first: bool,
+        is_last: bool,
+    ) -> bool:
         def write(part: str | bytes) -> None:
             self._protocol.send_part(part, is_first=is_first, is_last=is_last)
-            self.is_in_parts = not is_last
+            self.parts = None if is_last else parts
 
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._accepts:
@@ -280,7 +288,7 @@ class Writer:
                 return
             if not self._buffer:
                 return
-        elif self._transport.takes_at_once and not self._queue and not self.is_in_parts:
+        elif self._transport.takes_at_once and not self._queue and self.parts is None:
             # The next ones need not even be looked at here, until the writer runs.
             self._protocol.burst_room = WRITE_SIZE - self._waiting
         self._wake()
@@ -350,7 +358,7 @@ class Writer:
                 break
             posted.begin()
             self._begun.append((self._handed_over + self._waiting, posted))
-        while self.source is not None and not self.is_in_parts and self._waiting < WRITE_SIZE:
+        while self.source is not None and self.parts is None and self._waiting < WRITE_SIZE:
             outgoing = self.source.pull()
             if outgoing is None:
                 break
@@ -358,7 +366,7 @@ class Writer:
             self._begun.append((self._handed_over + self._waiting, outgoing))
 
     def _next_posted(self) -> Posted | None:
-        if self.is_in_parts:
+        if self.parts is not None:
             posted, self._part = self._part, None
             return None if posted is None or posted.is_withdrawn else posted
         while self._queue:

@@ -10,7 +10,7 @@ cdef class Decoder:
     cdef public bint has_more, in_parts
     cdef bytes _rest
     cdef int _opcode
-    cdef bint _is_compressed, _gave_part, _in_frame, _is_last, _is_inflating
+    cdef bint _is_compressed, _is_in_parts, _in_frame, _is_last, _is_inflating
     cdef long long _fragments, _received, _missing, _length
     cdef bytearray _payload
     cdef object _utf8
@@ -33,6 +33,7 @@ cdef class Decoder:
     cdef object _give_whole(self, object message, list facts)
     cdef object _end_compression(self)
     cdef object _take(self, object chunk, list facts)
+    cdef object _release(self)
     cdef object _give(self, object data, list facts)
     cdef object _collect(self, object chunk)
     cdef object _collected(self)

@@ -112,7 +112,7 @@ class Decoder:
         self._received = 0
         self._payload = bytearray()
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._gave_part = False
+        self._is_in_parts = False
         # Its frame whose payload is being received.
         self._in_frame = False
         self._is_last = False
@@ -300,8 +300,8 @@ class Decoder:
             )
 
     def _streams(self) -> bool:
-        # A message of which a part was given can only go on in parts.
-        return self.in_parts or self._gave_part
+        # A message that goes in parts can only go on so.
+        return self.in_parts or self._is_in_parts
 
     def _continue_frame(
         self, data: bytes | bytearray, start: int, stop: int, facts: list[Fact]
@@ -332,8 +332,10 @@ class Decoder:
         inflater = self._inflater
         assert inflater is not None
         while True:
-            streams = self._streams()
-            size = PART_SIZE if streams else self._max_message_size - self._received + 1
+            size = PART_SIZE
+            if not self._streams():
+                # One byte more than there is room for shows that there is more.
+                size = min(self._max_message_size - self._received, sys.maxsize - 1) + 1
             piece = inflater.inflate(chunk, size)
             self._check_size(len(piece))
             self._is_inflating = inflater.has_more
@@ -353,13 +355,19 @@ class Decoder:
 
     def _take(self, chunk: memoryview, facts: list[Fact]) -> None:
         """Take a part of the message, as it was before compression."""
+        if not chunk:
+            return
         # Fails at the first wrong byte, wherever frames and reads end (RFC 6455 §8.1).
         text = self._utf8.decode(chunk) if self._opcode == TEXT else ""
         if self._streams():
-            if self._received and not self._gave_part:
+            self._is_in_parts = True
+            if self._payload:
                 # What was collected before parts were wanted; of text, up to its last character.
                 self._give(self._collected(), facts)
+                self.size += self._received
+                self._release()
             self._give(text if self._opcode == TEXT else bytes(chunk), facts)
+            self.size += len(chunk)
         else:
             self._collect(chunk)
         self._received += len(chunk)
@@ -381,24 +389,25 @@ class Decoder:
                 return codecs.utf_8_decode(payload)[0]
             return bytes(payload)
 
+    def _release(self) -> None:
+        """Leave the buffer in which the message was collected to the next one."""
+        if not _scratch and 0 < len(self._payload) <= _MAX_SCRATCH_SIZE:
+            _scratch.append(self._payload)
+        self._payload = bytearray()
+
     def _give(self, data: str | bytes, facts: list[Fact]) -> None:
-        if data:
+        if data:  # Of a character that is not whole yet there is nothing to give.
             facts.append(MessagePart(data, False))
-            self.size += len(data)
-            self._gave_part = True
 
     def _end_message(self, facts: list[Fact]) -> None:
         if self._opcode == TEXT:
             self._utf8.decode(b"", True)
-        if self._gave_part:
+        if self._is_in_parts:
             facts.append(MessagePart("" if self._opcode == TEXT else b"", True))
         else:
             facts.append(self._collected())
             self.size += self._received
-        if self._payload:
-            if not _scratch and len(self._payload) <= _MAX_SCRATCH_SIZE:
-                _scratch.append(self._payload)
-            self._payload = bytearray()
+            self._release()
         self._end_compression()
         self._reset()
 
@@ -411,7 +420,7 @@ class Decoder:
         self._opcode = 0
         self._fragments = 0
         self._received = 0
-        self._gave_part = False
+        self._is_in_parts = False
         self._in_frame = False
 
 
@@ -524,7 +533,7 @@ def encoded_size(message: str | bytes) -> int:
 
 
 def _as_int(limit: float) -> int:
-    return sys.maxsize if limit == math.inf else int(limit)
+    return int(min(limit, sys.maxsize))
 
 
 COMPILED: Final = not isinstance(_masked, FunctionType)

@@ -12,6 +12,12 @@ from wsclient.options import Compression
 
 NAME: Final = "permessage-deflate"
 
+_PARAMETERS: Final = (
+    "server_no_context_takeover",
+    "client_no_context_takeover",
+    "server_max_window_bits",
+    "client_max_window_bits",
+)
 _PARAMETER: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:\s*=\s*(\"?)([0-9A-Za-z]+)\2)?")
 _MAX_STREAMS: Final = 16
 """How often one piece may begin anew: each time costs a copy of what is left of it."""
@@ -82,6 +88,8 @@ def agree(compression: Compression, answer: str) -> Deflate:
         parameter = _PARAMETER.fullmatch(text)
         if parameter is None:
             raise InvalidDeflate(f"{NAME}: malformed parameter {text!r}")
+        if parameter[1] not in _PARAMETERS:
+            raise InvalidDeflate(f"{NAME}: unknown parameter {parameter[1]!r}")
         if parameter[1] in given:
             raise InvalidDeflate(f"{NAME}: repeated parameter {parameter[1]!r}")
         given[parameter[1]] = parameter[3]
@@ -97,9 +105,6 @@ def agree(compression: Compression, answer: str) -> Deflate:
             given, "client_max_window_bits", compression.client_max_window_bits or 15
         ),
     )
-    for name in given:
-        if not attrs.fields_dict(Deflate).get(name):
-            raise InvalidDeflate(f"{NAME}: unknown parameter {name!r}")
     if compression.server_no_context_takeover and not agreed.server_no_context_takeover:
         raise InvalidDeflate(f"{NAME}: the server did not agree to server_no_context_takeover")
     if compression.server_max_window_bits and "server_max_window_bits" not in given:

@@ -195,12 +195,12 @@ class ClientHandshake:
         if head.version != b"1.1":
             raise InvalidUpgrade("the server switched protocols under another HTTP than 1.1")
         self._deliver(_normalised(head.data))
-        for event in self._wsproto.events():
-            if isinstance(event, AcceptConnection):
-                headers = tuple((bytes(name), bytes(value)) for name, value in event.extra_headers)
-                agreed = self._offers[0].agreed if self._offers else None
-                return Accepted(event.subprotocol, headers, self._reader.take_rest(), agreed)
-        raise InvalidUpgrade("the server's answer is incomplete")
+        # The head is whole, and was found valid.
+        event = next(self._wsproto.events())
+        assert isinstance(event, AcceptConnection)
+        headers = tuple((bytes(name), bytes(value)) for name, value in event.extra_headers)
+        agreed = self._offers[0].agreed if self._offers else None
+        return Accepted(event.subprotocol, headers, self._reader.take_rest(), agreed)
 
     def _feed(self, data: bytes) -> None:
         broken: InvalidUpgrade | None = None
@@ -214,7 +214,8 @@ class ClientHandshake:
                 self._rejected = event
                 if not event.has_body:
                     raise self._rejection()
-            elif isinstance(event, RejectData):
+            else:
+                assert isinstance(event, RejectData)
                 self._body += event.data
                 if event.body_finished or len(self._body) >= MAX_BODY_SIZE:
                     raise self._rejection()

@@ -172,12 +172,12 @@ class ClientProtocol:
     def send_ping(self, payload: bytes) -> None:
         """A ping; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PING)
-        self._encoder.frame(FIN | PING, payload)
+        self._encoder.frame(FIN | PING, bytes(payload))
 
     def send_pong(self, payload: bytes) -> None:
         """A pong; ``payload`` of at most 125 bytes."""
         self._sending(Input.SEND_PONG)
-        self._encoder.frame(FIN | PONG, payload)
+        self._encoder.frame(FIN | PONG, bytes(payload))
 
     def send_close(self, code: int, reason: str | None) -> None:
         """Our close frame.

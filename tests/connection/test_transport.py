@@ -1,0 +1,413 @@
+"""How a connection's bytes travel: over any stream, and over a socket of its own."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+import trio
+import trio.testing
+
+from wsclient.connection._transport import (
+    READ_SIZE,
+    WRITE_SLICE,
+    SocketTransport,
+    StreamTransport,
+)
+
+BUFFER = 2**18
+"""Bytes: small enough to be filled soon, and more than loopback's segments of 64 KiB: a window that
+is smaller than a segment opens again only when a timer of the kernel's says so."""
+
+
+@pytest.fixture
+async def sockets():
+    """Opens the two ends of a TCP connection over loopback, ours as a transport."""
+    opened = []
+
+    async def sockets(read_size=None, **options):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            if "receive_buffer" in options:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
+            stream = await trio.open_tcp_stream("127.0.0.1", listening.getsockname()[1])
+            peer, _ = listening.accept()
+        peer.setblocking(False)
+        transport = SocketTransport(stream, read_size)
+        transport.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        theirs = trio.SocketStream(trio.socket.from_stdlib_socket(peer))
+        opened.extend([transport.stream, theirs])
+        return transport, theirs
+
+    yield sockets
+    for stream in opened:
+        await trio.aclose_forcefully(stream)
+
+
+def received(result):
+    data, size = result
+    return bytes(data[:size])
+
+
+async def receive_exactly(stream, size):
+    data = bytearray()
+    while len(data) < size:
+        data += await stream.receive_some(size - len(data))
+    return bytes(data)
+
+
+def reset(stream):
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def fill(transport):
+    """Send until the socket takes no more; return what it took."""
+    sent = 0
+    while size := transport.send_nowait(bytearray(b"x" * 2**16)):
+        sent += size
+        await trio.lowlevel.checkpoint()
+    return sent
+
+
+# --- any stream ---------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_read_as_it_comes_to_its_end():
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = StreamTransport(ours, None)
+    await theirs.send_all(b"hello")
+
+    assert (b"hello", 5) == await transport.receive()
+
+    await theirs.aclose()
+
+    assert (b"", 0) == await transport.receive()
+
+
+async def test_a_stream_is_read_in_pieces_of_the_size_asked_for():
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"hello")
+
+    assert (b"hel", 3) == await StreamTransport(ours, 3).receive()
+
+
+@pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
+async def test_a_broken_or_closed_stream_has_ended(error, monkeypatch):
+    async def receive_some(max_bytes):
+        raise error
+
+    ours, _ = trio.testing.memory_stream_pair()
+    monkeypatch.setattr(ours, "receive_some", receive_some)
+
+    assert (b"", 0) == await StreamTransport(ours, None).receive()
+
+
+async def test_a_stream_takes_nothing_at_once_and_a_slice_at_a_time():
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = StreamTransport(ours, None)
+    data = bytearray(b"x" * (WRITE_SLICE + 1))
+
+    assert not transport.takes_at_once
+    assert 0 == transport.send_nowait(data)
+    assert WRITE_SLICE == await transport.send(data)
+    assert WRITE_SLICE + 1 == len(data)
+    assert b"x" * WRITE_SLICE == await theirs.receive_some()
+    assert not transport.is_torn
+
+
+async def test_what_is_being_sent_may_be_added_to(nursery):
+    """A bytearray that somebody looks at cannot grow."""
+    send, receive = trio.testing.lockstep_stream_one_way_pair()
+    transport = StreamTransport(trio.StapledStream(send, receive), None)
+    data = bytearray(b"first")
+    nursery.start_soon(transport.send, data)
+    await trio.testing.wait_all_tasks_blocked()
+    data += b"second"
+
+    assert b"first" == await receive.receive_some()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken", "closed"])
+async def test_a_write_that_was_cut_short_has_torn_the_stream(how):
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    transport = StreamTransport(ours, None)
+    if how == "cancelled":
+        with trio.move_on_after(0):
+            await transport.send(bytearray(b"x"))
+    else:
+        await (ours if how == "closed" else theirs).aclose()
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await transport.send(bytearray(b"x"))
+
+    assert transport.is_torn
+
+
+# --- a socket -----------------------------------------------------------------------------------
+
+
+async def test_a_socket_is_read_as_it_comes_to_its_end(sockets):
+    transport, theirs = await sockets()
+    await theirs.send_all(b"hello")
+
+    assert b"hello" == received(await transport.receive())
+
+    await theirs.send_eof()
+
+    assert b"" == received(await transport.receive())
+    assert b"" == received(await transport.receive())
+
+
+async def test_reading_waits_until_something_comes(sockets, nursery):
+    transport, theirs = await sockets()
+    reads = []
+
+    async def read():
+        reads.append(received(await transport.receive()))
+
+    nursery.start_soon(read)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == reads
+
+    await theirs.send_all(b"late")
+    while not reads:
+        await trio.lowlevel.checkpoint()
+
+    assert [b"late"] == reads
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(None, READ_SIZE), (3, 3), (READ_SIZE, READ_SIZE), (2**30, READ_SIZE)]
+)
+async def test_a_read_is_no_larger_than_asked_for(sockets, asked, size):
+    transport, theirs = await sockets(asked)
+    sent = 0
+    with trio.move_on_after(5) as scope:
+        while sent < min(size, 2**16) + 1:
+            await theirs.send_all(b"x" * 100)
+            sent += 100
+    sizes = []
+    while sum(sizes) < sent:
+        sizes.append(len(received(await transport.receive())))
+
+    assert not scope.cancelled_caught
+    assert max(sizes) <= size
+    if asked == 3:
+        assert {3, *sizes} == {*sizes}
+
+
+async def test_connections_of_one_run_share_a_buffer_and_those_of_another_do_not(sockets):
+    (first, their_first), (second, their_second) = await sockets(), await sockets()
+    await their_first.send_all(b"first")
+    await their_second.send_all(b"second!")
+    data, size = await first.receive()
+
+    assert b"first" == data[:size]
+
+    # Nothing came in between: it belongs to the connection until its next checkpoint.
+    other, _ = await second.receive()
+
+    assert other is data
+
+
+def test_every_run_has_a_buffer_of_its_own():
+    async def run():
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+            transport = SocketTransport(stream, None)
+            theirs.send(b"x")
+            data, _ = await transport.receive()
+            await trio.aclose_forcefully(transport.stream)
+            return data
+
+    assert trio.run(run) is not trio.run(run)
+
+
+async def test_a_stream_whose_socket_was_taken_is_of_no_use_any_more():
+    ours, theirs = socket.socketpair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    transport = SocketTransport(stream, None)
+    with theirs:
+        assert -1 == stream.socket.fileno()
+        assert not transport.stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        await transport.stream.aclose()
+
+        assert b"" == theirs.recv(1)
+
+
+async def test_a_peer_that_sends_without_end_does_not_keep_others_from_running(sockets, nursery):
+    transport, theirs = await sockets(1)
+    await theirs.send_all(b"x" * 100)
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(other)
+    for _ in range(100):
+        await transport.receive()
+    nursery.cancel_scope.cancel()
+
+    assert turns >= 90
+
+
+async def test_a_read_that_waits_can_be_cancelled_and_loses_nothing(sockets):
+    transport, theirs = await sockets()
+    with trio.move_on_after(0.001) as scope:
+        await transport.receive()
+
+    assert scope.cancelled_caught
+
+    await theirs.send_all(b"later")
+
+    assert b"later" == received(await transport.receive())
+
+    await theirs.send_all(b"more")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await transport.receive()
+
+    assert scope.cancelled_caught
+    assert b"more" == received(await transport.receive())
+
+
+async def test_a_reset_is_an_end(sockets):
+    transport, theirs = await sockets()
+    reset(theirs)
+
+    assert b"" == received(await transport.receive())
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_socket_that_another_task_closes_has_ended(sockets, nursery, waits):
+    transport, _ = await sockets()
+    reads = []
+
+    async def read():
+        reads.append(received(await transport.receive()))
+
+    if waits:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+    await transport.stream.aclose()
+    if not waits:
+        await read()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [b""] == reads
+
+
+async def test_what_a_socket_takes_it_takes_at_once(sockets):
+    transport, theirs = await sockets()
+
+    assert transport.takes_at_once
+    assert 5 == transport.send_nowait(bytearray(b"hello"))
+    assert b"hello" == await theirs.receive_some()
+
+
+async def test_what_a_full_socket_does_not_take_is_left(sockets, nursery):
+    transport, theirs = await sockets(receive_buffer=BUFFER)
+    sent = await fill(transport)
+    results = []
+
+    async def send():
+        results.append(await transport.send(bytearray(b"y" * 10)))
+
+    assert 0 == transport.send_nowait(bytearray(b"y"))
+
+    nursery.start_soon(send)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == results
+
+    data = await receive_exactly(theirs, sent)
+    while not results:
+        await trio.lowlevel.checkpoint()
+    [size] = results
+
+    assert b"x" * sent + b"y" * size == data + await receive_exactly(theirs, size)
+
+
+async def test_a_part_of_a_large_buffer_is_taken(sockets):
+    transport, theirs = await sockets(receive_buffer=BUFFER)
+    data = bytearray(b"x" * 2**24)
+    sent = await transport.send(data)
+
+    assert 0 < sent < len(data) == 2**24
+    assert b"x" * sent == await receive_exactly(theirs, sent)
+
+
+async def test_a_send_that_waits_can_be_cancelled_and_has_sent_nothing(sockets):
+    transport, theirs = await sockets(receive_buffer=BUFFER)
+    sent = await fill(transport)
+    with trio.move_on_after(0.001) as scope:
+        await transport.send(bytearray(b"y"))
+
+    assert scope.cancelled_caught
+    assert not transport.is_torn
+    assert b"x" * sent == await receive_exactly(theirs, sent)
+    assert 1 == transport.send_nowait(bytearray(b"z"))
+    assert b"z" == await theirs.receive_some()
+
+
+async def test_what_was_sent_is_told_also_to_who_is_cancelled(sockets):
+    transport, _ = await sockets()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+
+        assert 1 == await transport.send(bytearray(b"x"))
+
+
+async def test_a_peer_that_reads_without_end_does_not_keep_others_from_running(sockets, nursery):
+    transport, _ = await sockets()
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(other)
+    for _ in range(100):
+        await transport.send(bytearray(b"x"))
+    nursery.cancel_scope.cancel()
+
+    assert turns >= 90
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_a_socket_that_is_gone_takes_nothing_and_says_so(sockets, how):
+    transport, theirs = await sockets()
+    if how == "closed":
+        await transport.stream.aclose()
+    else:
+        reset(theirs)
+        await transport.receive()
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        transport.send_nowait(bytearray(b"x"))
+
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(trio.BrokenResourceError):
+        await transport.send(bytearray(b"x"))
+
+
+async def test_a_send_that_waits_ends_when_another_task_closes_the_socket(sockets, nursery):
+    transport, _ = await sockets(receive_buffer=BUFFER)
+    await fill(transport)
+    ended = trio.Event()
+
+    async def send():
+        with pytest.raises(trio.ClosedResourceError):
+            await transport.send(bytearray(b"y"))
+        ended.set()
+
+    nursery.start_soon(send)
+    await trio.testing.wait_all_tasks_blocked()
+    await transport.stream.aclose()
+    await ended.wait()

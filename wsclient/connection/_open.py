@@ -346,7 +346,8 @@ async def connect(
 
 
 async def _connect(request: Request, options: ConnectionOptions) -> WebSocketConnection:
-    options = attrs.evolve(options, extra_headers=request.headers)
+    if request.headers is not options.extra_headers:  # After a redirect.
+        options = attrs.evolve(options, extra_headers=request.headers)
     transport = await open_transport(request.host, request.port, request.ssl_context, options)
     host = host_header(request.host, request.port, secure=request.secure)
     return await _upgrade(transport, host, request.resource, options, endpoint=request.endpoint)

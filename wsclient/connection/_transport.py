@@ -108,6 +108,8 @@ class StreamTransport(Transport):
         return 0
 
     async def send(self, data: bytearray, start: int = 0) -> int:
+        # Cancelled here, not a byte is written, and a farewell can be.
+        await trio.lowlevel.checkpoint_if_cancelled()
         # A copy: messages are added behind it meanwhile.
         piece = bytes(data[start : start + WRITE_SLICE])
         self.is_torn = True

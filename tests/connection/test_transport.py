@@ -129,11 +129,11 @@ async def test_what_is_being_sent_may_be_added_to(nursery):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "broken", "closed"])
-async def test_a_write_that_was_cut_short_has_torn_the_stream(how):
+async def test_a_write_that_was_cut_short_has_torn_the_stream(autojump_clock, how):
     ours, theirs = trio.testing.lockstep_stream_pair()
     transport = StreamTransport(ours, None)
     if how == "cancelled":
-        with trio.move_on_after(0):
+        with trio.move_on_after(1):
             await transport.send(bytearray(b"x"))
     else:
         await (ours if how == "closed" else theirs).aclose()
@@ -141,6 +141,15 @@ async def test_a_write_that_was_cut_short_has_torn_the_stream(how):
             await transport.send(bytearray(b"x"))
 
     assert transport.is_torn
+
+
+async def test_a_write_that_was_cancelled_before_it_began_has_torn_nothing():
+    ours, _ = trio.testing.lockstep_stream_pair()
+    transport = StreamTransport(ours, None)
+    with trio.move_on_after(0):
+        await transport.send(bytearray(b"x"))
+
+    assert not transport.is_torn
 
 
 # --- a socket -----------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ EVENTS = {
     "ObserverFailed",
     "RetryScheduled",
     "StateChanged",
+    "TracedFrame",
 }
 APP = {"Bot", "Codec", "Context", "JsonCodec"}
 

@@ -53,7 +53,7 @@ from .events import (
 )
 from .observers import LoggingObserver
 from .options import Compression, ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
-from .protocol import COMPILED
+from .protocol import COMPILED, TracedFrame
 from .session import (
     ChannelStatistics,
     Decision,
@@ -130,6 +130,7 @@ __all__ = [
     "RetryPolicy",
     "RetryScheduled",
     "StateChanged",
+    "TracedFrame",
     "Truth",
     "WebSocketConnection",
     "WebSocketError",

@@ -479,6 +479,14 @@ class ConnectionOptions:
     Off, since it costs some 300 KiB of memory and several µs a message on either side.
     """
 
+    trace: Callable[[Any], object] | None = attrs.field(default=None, validator=_callable_or_none)
+    """Called with a :class:`TracedFrame` for each frame that is sent or received: kinds and sizes,
+    never contents; ``trace=print`` shows what goes over the wire.
+
+    It must not block.
+    What it raises ends the tracing, with a warning, and not the connection.
+    """
+
     receive_buffer_size: int | None = attrs.field(
         default=None, validator=_at_least(1, whole=True, optional=True)
     )
@@ -611,6 +619,7 @@ class StreamOptions(TypedDict, total=False):
     max_frame_size: float
     max_fragments: float
     compression: Compression | bool | None
+    trace: Callable[[Any], object] | None
 
 
 class OpeningOptions(StreamOptions, total=False):

@@ -42,10 +42,10 @@ class Wire(Transport):
     async def receive(self):
         raise NotImplementedError
 
-    def send_nowait(self, data, start):
+    def send_nowait(self, data, start=0):
         return self.take(data[start:]) if self.takes_at_once else 0
 
-    async def send(self, data, start):
+    async def send(self, data, start=0):
         await self.may_write.wait()
         await trio.lowlevel.checkpoint()
         size = self.take(data[start:])
@@ -104,6 +104,9 @@ class Rig:
     wire: Wire
     protocol: ClientProtocol
     writer: Writer
+
+    def begin(self, nursery):
+        self.writer.begin(lambda: nursery.start_soon(self.writer.run))
 
     async def send(self, message):
         """As a connection does: one of a burst is not even looked at by the writer."""
@@ -189,7 +192,7 @@ class Outcome:
 
 async def test_what_waits_is_written_together_in_order(rig, nursery, frames_of):
     rig.wire.hold_up()
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     outcomes = []
     for act, payload in ((rig.send, "a"), (rig.ping, b"p"), (rig.send, b"b")):
@@ -205,7 +208,7 @@ async def test_what_waits_is_written_together_in_order(rig, nursery, frames_of):
 
 async def test_control_frames_go_first_and_the_source_last(rig, nursery, frames_of):
     rig.wire.hold_up()
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     Outcome(nursery, rig.send, "x" * WRITE_SIZE)
     await settle()
@@ -230,7 +233,7 @@ async def test_control_frames_go_first_and_the_source_last(rig, nursery, frames_
 async def test_one_write_has_a_bounded_size(rig, nursery, frames_of):
     source = rig.writer.source = Source(*(Message("x" * 10_000) for _ in range(20)))
     rig.wire.hold_up()
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
 
     # What the writer has not pulled was certainly not written.
@@ -249,7 +252,7 @@ async def test_a_message_is_written_when_its_last_byte_was_handed_over(stream_ri
     source = stream_rig.writer.source = Source(Message("a" * 10), Message("b" * 10))
     stream_rig.wire.slice_size = 15
     stream_rig.wire.hold_up()
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     await settle()
     # Two frames of 16 bytes, in slices of 15.
     for slices, expected in (
@@ -270,7 +273,7 @@ async def test_a_large_message_leaves_bit_by_bit_and_others_join_behind_it(
 ):
     stream_rig.wire.slice_size = 50_000
     stream_rig.wire.hold_up()
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     await settle()
     large = Outcome(nursery, stream_rig.send, "x" * 500_000)
     await settle()
@@ -293,7 +296,7 @@ async def test_a_large_message_leaves_bit_by_bit_and_others_join_behind_it(
 
 async def test_a_source_is_pulled_when_the_writer_is_told(rig, nursery, frames_of):
     source = rig.writer.source = Source()
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     source.waiting.append(Message("late"))
     await settle()
@@ -309,7 +312,7 @@ async def test_a_source_is_pulled_when_the_writer_is_told(rig, nursery, frames_o
 async def test_a_flood_of_pings_is_answered_with_the_newest_pongs(stream_rig, nursery, frames_of):
     for number in range(10_000):
         stream_rig.writer.post_pong(b"%d" % number)
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     await settle()
 
     assert [(PONG, b"%d" % number) for number in range(10_000 - 256, 10_000)] == frames_of(
@@ -321,7 +324,7 @@ async def test_a_flood_of_pings_is_answered_with_the_newest_pongs(stream_rig, nu
 
 
 async def test_a_message_that_stands_alone_is_written_at_once(socket_rig, nursery, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     await socket_rig.send("alone")
 
@@ -330,7 +333,7 @@ async def test_a_message_that_stands_alone_is_written_at_once(socket_rig, nurser
 
 
 async def test_one_of_a_burst_waits_for_company(socket_rig, nursery, mock_clock, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     mock_clock.jump(1)
     for number in range(100):
@@ -347,7 +350,7 @@ async def test_one_of_a_burst_waits_for_company(socket_rig, nursery, mock_clock,
 
 
 async def test_a_burst_ends_when_the_buffer_is_full(socket_rig, nursery, mock_clock):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     mock_clock.jump(1)
     sent = 0
@@ -370,7 +373,7 @@ async def test_a_burst_ends_when_the_buffer_is_full(socket_rig, nursery, mock_cl
 
 @pytest.mark.parametrize("end", ["close", "give up"])
 async def test_a_burst_ends_with_the_connection(socket_rig, nursery, mock_clock, end):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     mock_clock.jump(1)
     for _ in range(2):
@@ -399,7 +402,7 @@ async def test_a_burst_does_not_overtake_a_message_in_parts(make_rig, mock_clock
         rig = make_rig(takes_at_once=True)
         order = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.writer.run)
+            rig.begin(nursery)
             await settle()
             mock_clock.jump(1)
             for text in ("1", "2", "3"):
@@ -419,7 +422,7 @@ async def test_a_burst_does_not_overtake_a_message_in_parts(make_rig, mock_clock
 
 
 async def test_messages_that_are_no_burst_are_each_written_at_once(socket_rig, nursery, mock_clock):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     for _ in range(10):
         mock_clock.jump(BURST * 1.01)
@@ -430,7 +433,7 @@ async def test_messages_that_are_no_burst_are_each_written_at_once(socket_rig, n
 
 
 async def test_what_a_socket_does_not_take_at_once_is_the_tasks(socket_rig, nursery, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     socket_rig.wire.hold_up(room=3)
 
@@ -449,7 +452,7 @@ async def test_what_a_socket_does_not_take_at_once_is_the_tasks(socket_rig, nurs
 
 
 async def test_senders_wait_where_the_buffer_is_full(socket_rig, nursery, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     socket_rig.wire.hold_up()
     outcomes = []
@@ -472,7 +475,7 @@ async def test_senders_wait_where_the_buffer_is_full(socket_rig, nursery, frames
 
 
 async def test_a_message_does_not_overtake_one_that_waits(socket_rig, nursery, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     socket_rig.wire.hold_up()
     await socket_rig.send("first" + "x" * WRITE_SIZE)
@@ -491,7 +494,7 @@ async def test_a_message_does_not_overtake_one_that_waits(socket_rig, nursery, f
 
 
 async def test_a_sender_lets_others_run_now_and_then(socket_rig, nursery, mock_clock):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     turns = []
 
     async def other():
@@ -510,7 +513,7 @@ async def test_a_sender_lets_others_run_now_and_then(socket_rig, nursery, mock_c
 
 
 async def test_a_cancelled_sender_sends_nothing(rig, nursery, frames_of):
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     await rig.send("before")
     async with aclosing(each("cancelled")) as parts:
@@ -526,7 +529,7 @@ async def test_a_cancelled_sender_sends_nothing(rig, nursery, frames_of):
 
 
 async def test_a_frame_that_cannot_be_made_is_its_senders_mistake(socket_rig, nursery, frames_of):
-    nursery.start_soon(socket_rig.writer.run)
+    socket_rig.begin(nursery)
     await settle()
     with pytest.raises(UnicodeEncodeError):
         await socket_rig.send("\ud800")
@@ -538,7 +541,7 @@ async def test_a_frame_that_cannot_be_made_is_its_senders_mistake(socket_rig, nu
 
 async def test_what_was_withdrawn_in_time_is_never_written(stream_rig, nursery, frames_of):
     stream_rig.wire.hold_up()
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     await settle()
     first, second, third = (
         Outcome(nursery, stream_rig.send, text + "x" * WRITE_SIZE) for text in ("1", "2", "3")
@@ -573,7 +576,7 @@ async def test_what_was_withdrawn_in_time_is_never_written(stream_rig, nursery, 
 async def test_each_part_is_a_frame_and_the_end_one_of_its_own(
     rig, nursery, frames_of, parts, frames
 ):
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
 
     assert await rig.writer.post_parts(each(*parts))
@@ -583,7 +586,7 @@ async def test_each_part_is_a_frame_and_the_end_one_of_its_own(
 
 async def test_other_messages_wait_until_the_parts_are_whole(rig, nursery, frames_of):
     send, receive = trio.open_memory_channel(0)
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     in_parts = Outcome(nursery, rig.writer.post_parts, receive)
     await send.send("a")
@@ -629,7 +632,7 @@ async def test_other_messages_wait_until_the_parts_are_whole(rig, nursery, frame
 async def test_a_part_that_cannot_be_sent_is_its_senders_mistake(
     rig, nursery, parts, error, is_begun
 ):
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     iterator = each(*parts)
     with pytest.raises(error):
@@ -640,7 +643,7 @@ async def test_a_part_that_cannot_be_sent_is_its_senders_mistake(
 
 
 async def test_a_part_that_was_withdrawn_is_not_written(stream_rig, nursery, frames_of):
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     send, receive = trio.open_memory_channel(0)
     outcome = Outcome(nursery, stream_rig.writer.post_parts, receive)
     await send.send("begun")
@@ -660,7 +663,7 @@ async def test_a_part_that_was_withdrawn_is_not_written(stream_rig, nursery, fra
 
 
 async def test_a_close_ends_a_message_in_parts(rig, nursery, frames_of):
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     send, receive = trio.open_memory_channel(1)
     outcome = Outcome(nursery, rig.writer.post_parts, receive)
     await send.send("begun")
@@ -688,7 +691,7 @@ async def test_a_close_ends_a_message_in_parts(rig, nursery, frames_of):
 
 async def test_the_close_frame_is_the_last_and_what_waits_fails(rig, nursery, frames_of):
     rig.wire.hold_up()
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     begun = Outcome(nursery, rig.send, "x" * WRITE_SIZE)
     await settle()
@@ -742,11 +745,12 @@ async def test_an_error_of_a_write_at_once_is_the_tasks(socket_rig, nursery):
     errors = []
 
     async def run():
-        with pytest.raises(trio.BrokenResourceError) as caught:
+        try:
             await socket_rig.writer.run()
-        errors.append(caught.value)
+        except trio.BrokenResourceError as error:
+            errors.append(error)
 
-    nursery.start_soon(run)
+    socket_rig.writer.begin(lambda: nursery.start_soon(run))
     await settle()
     error = socket_rig.wire.fails_with = trio.BrokenResourceError()
 
@@ -803,7 +807,7 @@ async def test_giving_up_wakes_everyone_who_waits(stream_rig, nursery):
     source = stream_rig.writer.source = Source(Message("pulled"))
     begun = Outcome(nursery, stream_rig.send, "begun")
     await settle()
-    nursery.start_soon(stream_rig.writer.run)
+    stream_rig.begin(nursery)
     await settle()
     waiting = Outcome(nursery, stream_rig.send, "waiting")
     ping = Pings().register(None)
@@ -821,7 +825,7 @@ async def test_giving_up_wakes_everyone_who_waits(stream_rig, nursery):
 
 
 async def test_progress_is_when_the_transport_has_taken_something(rig, nursery, mock_clock):
-    nursery.start_soon(rig.writer.run)
+    rig.begin(nursery)
     await settle()
     mock_clock.jump(5)
 

@@ -42,11 +42,13 @@ class Batches:
         self._current: list[Any] = []
         self._position = 0
         self._current_size = 0
-        self._following: deque[tuple[list[Any], int]] = deque()
+        self._following: deque[tuple[list[Any], int]] | None = None
 
     def append(self, items: list[Any], size: int) -> None:
         """Add ``items``, at least one, of ``size`` bytes together; the list is given away."""
         if self.count:
+            if self._following is None:
+                self._following = deque()
             self._following.append((items, size))
         else:
             self._current = items
@@ -96,7 +98,7 @@ class Batches:
     def pop_all(self) -> list[Any]:
         """Take everything there is, perhaps nothing."""
         items = self._current[self._position :]
-        for batch, _ in self._following:
+        for batch, _ in self._following or ():
             items += batch
         self.taken += len(items)
         self.clear()
@@ -104,7 +106,7 @@ class Batches:
 
     def clear(self) -> None:
         """Drop everything there is."""
-        self._following.clear()
+        self._following = None
         self._current = []
         self._position = self._current_size = self.count = self.size = 0
         if self.wake_at >= 0:

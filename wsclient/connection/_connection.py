@@ -12,6 +12,7 @@ reason where the peer gave one.  Every wait ends then: nobody waits on a closed 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -47,6 +48,7 @@ from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
 from ._pings import Ping, Pings, check_control_payload
+from ._signal import Signal
 from ._transport import Transport
 from ._writer import Source, Writer
 
@@ -134,14 +136,16 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._pieces: list[str | bytes] = []
         self._pieces_size = 0
         self._pings = Pings()
-        self._scope = trio.CancelScope()
-        self._over = trio.Event()
-        self._answered = trio.Event()
+        # Of the task, once it runs; and what is wanted of it before.
+        self._scope: trio.CancelScope | None = None
+        self._deadline = math.inf
+        self._over = Signal()
+        self._answered = Signal()
         self._answered.set()
-        self._stream_closed = trio.Event()
+        self._stream_closed = Signal()
         self._wants_last_word = True
         self._last_received = self._reading_since = trio.current_time()
-        self._reads = trio.Event()
+        self._reads = Signal()
         self._reads.set()
 
     # What it is.
@@ -378,7 +382,13 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._pings.give_up()
             self._writer.post_close(code, reason)
             # Nobody waits for the peer's answer with a time limit.
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + LINGER)
+            self._end_within(LINGER)
+
+    def _end_within(self, seconds: float) -> None:
+        """Let the task be cancelled so many seconds from now, if it has not ended before."""
+        self._deadline = min(self._deadline, trio.current_time() + seconds)
+        if self._scope is not None:
+            self._scope.deadline = self._deadline
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, without a time limit; see ``trio.fail_after``.
@@ -490,7 +500,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._closed = CloseReason(CloseCode.ABNORMAL_CLOSURE)
         self._wants_last_word = False
         self._conclude()
-        self._scope.cancel()
+        self._end_within(-math.inf)
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is closed, from whichever side; return why."""
@@ -513,10 +523,14 @@ class WebSocketConnection(trio.abc.AsyncResource):
     async def _run(self) -> None:
         """Read and write until the connection is over, and close its stream on every way out."""
         try:
-            with self._scope:
-                async with open_background_nursery() as nursery:
-                    nursery.start_soon(self._write)
+            async with open_background_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                self._scope.deadline = self._deadline
+                self._writer.begin(lambda: nursery.start_soon(self._write))
+                try:
                     await self._read()
+                finally:
+                    self._writer.end()
         finally:
             with trio.CancelScope(shield=True):
                 try:
@@ -537,7 +551,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             await self._writer.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The peer may have said why before it cut us: let the reader find it.
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + LAST_WORD)
+            self._end_within(LAST_WORD)
 
     async def _read(self) -> None:
         data: bytes | bytearray = self._accepted.trailing
@@ -614,12 +628,12 @@ class WebSocketConnection(trio.abc.AsyncResource):
     def _end(self, last_word: CloseReceived | ProtocolViolated) -> None:
         self._closed = CloseReason(last_word.code, last_word.reason)
         if self._protocol.state is not State.CLOSED:
-            self._answered = trio.Event()
+            self._answered = Signal()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).
         self._writer.post_close(last_word.code, last_word.reason)
 
     async def _wait_for_room(self) -> None:
-        self._reads = trio.Event()
+        self._reads = Signal()
         try:
             # Another inbox may have taken the place of the one that has room now.
             while not self._inbox.has_room:

@@ -51,7 +51,6 @@ class Mailbox(Generic[T]):
         self._ended = False
         self._takers = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        self._wanting = trio.lowlevel.ParkingLot()
         # How many items the present budget was, and since when it is being spent.
         self._budget = 1
         self._budget_since = -math.inf
@@ -120,7 +119,7 @@ class Mailbox(Generic[T]):
     async def wait_wanted(self) -> None:
         """Wait until everything was taken, and a taker has come back for more."""
         while not self._takers and not self._ended:
-            await self._wanting.park()
+            await self._room.park()
 
     def _wake_at(self, items: float) -> None:
         # Of the two that may wait, whoever waits for more items is woken, and looks for itself.
@@ -133,7 +132,6 @@ class Mailbox(Generic[T]):
             self.batches.clear()
         self._takers.unpark_all()
         self._room.unpark_all()
-        self._wanting.unpark_all()
 
     # The takers' side.
 
@@ -201,7 +199,7 @@ class Mailbox(Generic[T]):
             await trio.lowlevel.checkpoint()
         # In a loop: another taker may have been faster than the one that was woken.
         while not len(self) and not self._ended:
-            self._wanting.unpark_all()
+            self._room.unpark_all()
             await self._takers.park()
         if not len(self):
             raise trio.EndOfChannel

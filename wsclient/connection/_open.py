@@ -37,6 +37,7 @@ from ._endpoint import host_header, origin
 from ._nursery import open_background_nursery
 from ._redirect import Request, redirected
 from ._stream import open_transport, ssl_context_for
+from ._tracing import TracingTransport
 from ._transport import StreamTransport, Transport
 from ._url import Target, parse_url
 
@@ -346,7 +347,8 @@ async def connect(
 
 
 async def _connect(request: Request, options: ConnectionOptions) -> WebSocketConnection:
-    options = attrs.evolve(options, extra_headers=request.headers)
+    if request.headers is not options.extra_headers:  # After a redirect.
+        options = attrs.evolve(options, extra_headers=request.headers)
     transport = await open_transport(request.host, request.port, request.ssl_context, options)
     host = host_header(request.host, request.port, secure=request.secure)
     return await _upgrade(transport, host, request.resource, options, endpoint=request.endpoint)
@@ -384,6 +386,9 @@ async def _upgrade(
                 accepted = handshake.receive_data(bytes(data[:size]))
             else:
                 handshake.receive_eof()
+        if options.trace is not None:
+            transport = TracingTransport(transport, options.trace)
+            transport.tell_received(accepted.trailing)
         return WebSocketConnection(transport, accepted, options, path=resource, endpoint=endpoint)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         await trio.aclose_forcefully(stream)

@@ -35,6 +35,7 @@ from wsclient.protocol._machine import Input
 
 from ._cancellation import is_cancelled
 from ._pings import Ping
+from ._signal import Signal
 from ._transport import Transport
 
 WRITE_SIZE: Final = 64 * 1024
@@ -120,26 +121,43 @@ class Writer:
         self._transport = transport
         self._protocol = protocol
         self._buffer = protocol.outgoing
-        self._pongs: deque[bytes] = deque(maxlen=_PONG_QUEUE_SIZE)
-        self._pings: deque[Ping] = deque()
-        self._queue: deque[Posted] = deque()
+        # Most connections are idle most of the time, and an empty deque takes 760 bytes: the long
+        # queues are made when there is something to put into them.
+        self._pongs: list[bytes] = []
+        self._pings: list[Ping] = []
+        self._queue: deque[Posted] | None = None
         self.parts: AsyncIterator[str | bytes] | None = None
         """The parts of the message that has begun and is not whole: no other can begin."""
         self._part: Posted | None = None  # The next one of them.
         self.source: Source | None = None
         self._close: tuple[int, str | None] | None = None
         # What is in the buffer, and how many bytes will have been handed over with it.
-        self._begun: deque[tuple[int, Outgoing | Posted | Ping]] = deque()
+        self._begun: deque[tuple[int, Outgoing | Posted | Ping]] | None = None
         self._handed_over = 0
         # How many bytes at the front of the buffer the transport has taken already.
         self._taken = 0
         self.progressed_at: float = trio.current_time()
         """When the transport last took something (trio's clock, seconds)."""
         self._flushed_at = self._rested_at = -math.inf
-        self._work = trio.lowlevel.ParkingLot()
+        self._start_task: Callable[[], object] | None = None
         self._is_awake = True
         self._is_over = False
-        self.close_written = trio.Event()
+        self.close_written = Signal()
+
+    def begin(self, start_task: Callable[[], object]) -> None:
+        """Write what waits, from now on.
+
+        Args:
+            start_task: Starts a task that does :meth:`run`; called when there is something to
+                write that has to wait, and none runs.
+        """
+        self._start_task = start_task
+        self._is_awake = False
+        self._wake()
+
+    def end(self) -> None:
+        """Start no task any more."""
+        self._start_task = None
 
     # What callers wait for.
 
@@ -171,7 +189,11 @@ class Writer:
                 # The next ones need not even be looked at here, until the writer runs.
                 self._protocol.burst_room = WRITE_SIZE - self._waiting
             return True
-        posted = Posted(write, payload)
+        return await self._enqueue(Posted(write, payload))
+
+    async def _enqueue(self, posted: Posted) -> bool:
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(posted)
         self._wake()
         return await posted.wait()
@@ -221,9 +243,8 @@ class Writer:
         posted = Posted(write, part)
         if is_first:
             self._protocol.burst_room = 0  # Nothing overtakes it.
-            self._queue.append(posted)
-        else:
-            self._part = posted
+            return await self._enqueue(posted)
+        self._part = posted
         self._wake()
         return await posted.wait()
 
@@ -231,6 +252,8 @@ class Writer:
 
     def post_pong(self, payload: bytes) -> None:
         """Write a pong before any message that has not begun."""
+        if len(self._pongs) == _PONG_QUEUE_SIZE:
+            del self._pongs[0]
         self._pongs.append(payload)
         self.flush()
 
@@ -252,18 +275,18 @@ class Writer:
         self._is_over = True
         self._protocol.burst_room = 0
         self._drop_queue()
-        for _, begun in self._begun:
+        for _, begun in self._begun or ():
             if isinstance(begun, Posted):
                 begun.failed()
 
     def _drop_queue(self) -> None:
         self.source = None
         if self._part is not None:
-            self._queue.append(self._part)
+            self._part.failed()
             self._part = None
-        for posted in self._queue:
+        for posted in self._queue or ():
             posted.failed()
-        self._queue.clear()
+        self._queue = None
 
     @property
     def _waiting(self) -> int:
@@ -295,12 +318,12 @@ class Writer:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._is_awake:
+        if not self._is_awake and self._start_task is not None:
             self._is_awake = True
-            self._work.unpark()
+            self._start_task()
 
     async def run(self) -> None:
-        """Write until our close frame is written, or cancelled.
+        """Write until nothing waits to be written.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: The transport is broken.
@@ -310,12 +333,12 @@ class Writer:
             self._gather()
             if self._buffer:
                 self._took(await self._transport.send(self._buffer, self._taken))
-            elif self._has_closed:
-                self.close_written.set()
-                return
             else:
-                self._is_awake = False
-                await self._work.park()
+                if self._has_closed:
+                    self.close_written.set()
+                else:
+                    self._is_awake = False
+                return
 
     async def write_close(self, code: int, reason: str | None) -> None:
         """Write what has begun and a close frame, in the place of a writer that was cancelled."""
@@ -346,7 +369,7 @@ class Writer:
                     protocol.send_pong(payload)
                 for ping in self._pings:
                     protocol.send_ping(ping.payload)
-                    self._begun.append((self._handed_over + self._waiting, ping))
+                    self._note(ping)
             self._pongs.clear()
             self._pings.clear()
         if self._close is not None:
@@ -358,13 +381,19 @@ class Writer:
             if posted is None:
                 break
             posted.begin()
-            self._begun.append((self._handed_over + self._waiting, posted))
+            self._note(posted)
         while self.source is not None and self.parts is None and self._waiting < WRITE_SIZE:
             outgoing = self.source.pull()
             if outgoing is None:
                 break
             protocol.send_message(outgoing.message)
-            self._begun.append((self._handed_over + self._waiting, outgoing))
+            self._note(outgoing)
+
+    def _note(self, begun: Outgoing | Posted | Ping) -> None:
+        """Let it be told when all that is in the buffer now was handed over."""
+        if self._begun is None:
+            self._begun = deque()
+        self._begun.append((self._handed_over + self._waiting, begun))
 
     def _next_posted(self) -> Posted | None:
         if self.parts is not None:

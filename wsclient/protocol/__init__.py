@@ -7,6 +7,7 @@ from ._deflate import Deflate
 from ._events import CloseReceived, Fact, MessagePart, PingReceived, PongReceived, ProtocolViolated
 from ._handshake import Accepted, ClientHandshake, check_resource
 from ._machine import ClientProtocol, State
+from ._trace import FrameTracer, Trace, TracedFrame
 from ._tunnel import TunnelHandshake
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "CloseReceived",
     "Deflate",
     "Fact",
+    "FrameTracer",
     "MessagePart",
     "PingReceived",
     "PongReceived",
     "ProtocolViolated",
     "State",
+    "Trace",
+    "TracedFrame",
     "TunnelHandshake",
     "check_host",
     "check_resource",

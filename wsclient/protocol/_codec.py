@@ -114,7 +114,7 @@ class Decoder:
         self._fragments = 0
         self._received = 0
         self._payload = bytearray()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8: codecs.IncrementalDecoder | None = None
         self._is_in_parts = False
         # Its frame whose payload is being received.
         self._in_frame = False
@@ -361,7 +361,7 @@ class Decoder:
         if not chunk:
             return
         # Fails at the first wrong byte, wherever frames and reads end (RFC 6455 §8.1).
-        text = self._utf8.decode(chunk) if self._opcode == TEXT else ""
+        text = self._decode_text(chunk) if self._opcode == TEXT else ""
         if self._streams():
             self._is_in_parts = True
             if self._payload:
@@ -374,6 +374,11 @@ class Decoder:
         else:
             self._collect(chunk)
         self._received += len(chunk)
+
+    def _decode_text(self, chunk: bytes | memoryview, is_last: bool = False) -> str:
+        if self._utf8 is None:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        return self._utf8.decode(chunk, is_last)
 
     def _collect(self, chunk: memoryview) -> None:
         if not self._received and _scratch:
@@ -404,7 +409,7 @@ class Decoder:
 
     def _end_message(self, facts: list[Fact]) -> None:
         if self._opcode == TEXT:
-            self._utf8.decode(b"", True)
+            self._decode_text(b"", True)
         if self._is_in_parts:
             facts.append(MessagePart("" if self._opcode == TEXT else b"", True))
         else:

@@ -1029,10 +1029,10 @@ def test_a_child_of_this_process_uses_other_masks_than_its_parent():
     os.close(sending)
     os.waitpid(pid, 0)
     with open(receiving, "rb") as file:
-        childs = set(in_pieces(file.read(), 4))
+        of_child = set(in_pieces(file.read(), 4))
 
-    assert 20 == len(childs)
-    assert not childs & set(keys.take(20))
+    assert 20 == len(of_child)
+    assert not of_child & set(keys.take(20))
 
 
 def test_a_fork_is_noticed_before_the_next_mask(monkeypatch):

@@ -96,13 +96,13 @@ class Decoder:
         self._max_frame_size = _as_int(max_frame_size)
         self._max_fragments = _as_int(max_fragments)
         self._inflater = inflater
-        self.size = 0
+        self.size: int = 0
         """Bytes of the messages, and parts, of the last batch."""
-        self.controls = 0
+        self.controls: int = 0
         """How many facts of the last batch are neither messages nor parts."""
-        self.has_more = False
+        self.has_more: bool = False
         """Whether a part of what came waits undecoded, because the batch is full."""
-        self.in_parts = False
+        self.in_parts: bool = False
         """Whether a message that is not whole in one read is given in parts."""
         self._rest = b""
         # The message that is being received; its opcode is 0 between messages.
@@ -440,7 +440,7 @@ class Encoder:
     def __init__(self, buffer: bytearray, deflater: Deflater | None = None) -> None:
         self._buffer = buffer
         self._deflater = deflater
-        self.room = 0
+        self.room: int = 0
         """Bytes that :meth:`join` may write."""
         self._keys = b""
         self._keys_used = 0

@@ -87,7 +87,7 @@ async def test_a_stream_is_read_as_it_comes_to_its_end():
 
 async def test_a_stream_is_read_in_pieces_of_the_size_asked_for():
     ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(b"hello")
+    await theirs.send_all(b"abcdef")
 
     assert (b"abc", 3) == await StreamTransport(ours, 3).receive()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import re
 import struct
+import tracemalloc
 from contextlib import suppress
 
 import attrs
@@ -17,7 +20,9 @@ from wsclient.connection import (
     Endpoint,
     Mailbox,
     WebSocketConnection,
+    asked_at,
     attach,
+    connect_websocket,
     forget_ping,
     open_websocket,
     open_websocket_url,
@@ -27,9 +32,10 @@ from wsclient.connection import (
 )
 from wsclient.connection._connection import LAST_WORD, LINGER
 from wsclient.errors import ConnectionClosed, ConnectionRejected, DisconnectionTimeout
-from wsclient.testing import FaultServer, memory_network
+from wsclient.options import Compression
+from wsclient.testing import FaultServer, echo, memory_network
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def close_payload(code, reason=b""):
@@ -844,6 +850,28 @@ async def test_leaving_a_block_of_the_connection_closes_it(connected):
         assert CloseReason(1000) == connection.closed
 
 
+async def test_an_exception_that_leaves_a_block_does_not_wait_for_a_mute_peer(
+    connected, autojump_clock
+):
+    async with connected() as (connection, peer):
+        with pytest.raises(KeyError):
+            async with connection:
+                raise KeyError
+
+        assert LAST_WORD == trio.current_time()
+        assert (CLOSE, close_payload(1000)) == await peer.receive_frame()
+        assert b"" == await peer.receive_rest()
+
+    async with connected() as (connection, _):
+        connection._options = attrs.evolve(connection._options, disconnect_timeout=0.25)
+        # Not the peer's silence is told, but what has happened before it.
+        with pytest.raises(KeyError):
+            async with connection:
+                raise KeyError
+
+        assert LAST_WORD + 0.25 == trio.current_time()
+
+
 # --- the peer's close ---------------------------------------------------------------------------
 
 
@@ -1221,6 +1249,701 @@ async def test_only_one_task_writes_and_it_is_no_callers(connected):
     assert not set(watched.writers) & set(callers)
 
 
+# --- many messages at once ----------------------------------------------------------------------
+
+
+async def test_receive_many_takes_all_that_is_there_and_at_least_one(connected, frame, nursery):
+    received = []
+
+    async def receive():
+        received.append(await connection.receive_many())
+
+    async with connected() as (connection, peer):
+        nursery.start_soon(receive)
+        await settle()
+
+        assert [] == received
+
+        await peer.send(frame(TEXT, b"a") + frame(BINARY, b"b") + frame(TEXT))
+        await settle()
+
+        assert [["a", b"b", ""]] == received
+
+
+async def test_receive_many_leaves_a_message_in_parts_to_the_next_call(connected, frame):
+    async with connected(message_queue_size=math.inf) as (connection, peer):
+        await peer.send(frame(TEXT, b"a") + frame(TEXT, b"b"))
+        await settle()
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"c", fin=False))
+        await peer.send(frame(CONT, b"d") + frame(TEXT, b"e"))
+        await settle()
+
+        assert ["a", "b"] == await connection.receive_many()
+        assert ["cd", "e"] == await connection.receive_many()
+
+
+async def test_receive_many_raises_when_nothing_will_come(connected, frame):
+    async with connected() as (connection, peer):
+        await peer.send(frame(TEXT, b"last") + frame(CLOSE, close_payload(1000)))
+        await connection.wait_closed()
+
+        assert ["last"] == await connection.receive_many()
+        with pytest.raises(ConnectionClosed):
+            await connection.receive_many()
+
+
+# --- messages in parts --------------------------------------------------------------------------
+
+
+async def test_a_message_is_received_in_parts_as_they_come(connected, frame):
+    async with connected() as (connection, peer):
+        parts = connection.receive_parts()
+        await peer.send(frame(TEXT, b"a\xc3", fin=False))
+
+        assert "a" == await anext(parts)
+
+        await peer.send(frame(CONT, b"\xa9b", fin=False) + frame(PING))
+
+        assert "éb" == await anext(parts)
+        assert (PONG, b"") == await peer.receive_frame()
+
+        await peer.send(frame(CONT, b"c") + frame(BINARY, b"the next"))
+
+        assert ["c"] == [part async for part in parts]
+        with pytest.raises(StopAsyncIteration):
+            await anext(parts)
+        assert [b"the next"] == [part async for part in connection.receive_parts()]
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"), [("short", ["short"]), (b"short", [b"short"]), ("", []), (b"", [])]
+)
+async def test_a_short_message_is_one_part_and_an_empty_one_none(connected, frame, message, parts):
+    async with connected() as (connection, peer):
+        opcode = TEXT if isinstance(message, str) else BINARY
+        await peer.send_frame(opcode, message.encode() if isinstance(message, str) else message)
+
+        assert parts == [part async for part in connection.receive_parts()]
+
+
+async def test_a_large_message_in_parts_is_never_whole_in_memory(connected, frame):
+    piece, count = b"x" * 2**16, 512
+    async with connected() as (connection, peer):
+        parts = connection.receive_parts()
+        await peer.send(frame(BINARY, length=len(piece) * count))
+        size = 0
+        tracemalloc.start()
+        try:
+            for _ in range(count):
+                await peer.send(piece)
+                size += len(await anext(parts))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        assert [] == [part async for part in parts]
+        assert len(piece) * count == size
+        assert peak < 20 * len(piece)
+
+
+async def test_who_takes_no_parts_keeps_the_peer_from_sending_more(connected, frame):
+    streams = trio.testing.lockstep_stream_pair()
+    async with connected(streams=streams, receive_buffer_size=100) as (connection, peer):
+        parts = connection.receive_parts()
+        sent = 0
+
+        async def flood():
+            nonlocal sent
+            await peer.send(frame(BINARY, length=10_000))
+            while sent < 10_000:
+                await peer.send(b"x" * 100)
+                sent += 100
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            await settle()
+
+            assert sent <= 400
+
+            async for part in parts:
+                assert len(part) <= 100
+        assert 10_000 == sent
+
+
+async def test_messages_that_came_in_parts_can_still_be_had_whole(connected, frame):
+    async with connected(message_queue_size=math.inf) as (connection, peer):
+        connection.receive_parts()
+        for opcode, payload in ((TEXT, "é€🙂".encode()), (BINARY, b"\xff" * 5)) * 2:
+            for byte in frame(opcode, payload):
+                await peer.send(bytes([byte]))
+                await settle()
+
+        assert "é€🙂" == await connection.get_message()
+        assert b"\xff" * 5 == await connection.get_message()
+        seen = []
+        async for message in connection:
+            seen.append(message)
+            if len(seen) == 2:
+                break
+        assert ["é€🙂", b"\xff" * 5] == seen
+
+
+async def test_the_loop_joins_parts_too(connected, frame):
+    async with connected(message_queue_size=math.inf) as (connection, peer):
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"a"))
+        await settle()
+        await peer.send(frame(TEXT, b"b", fin=False))
+        await settle()
+        await peer.send(frame(CONT, b"c") + frame(CLOSE, close_payload(1000)))
+
+        assert ["a", "bc"] == [message async for message in connection]
+
+
+@pytest.mark.parametrize("code", [1000, 1008])
+async def test_the_end_within_parts_ends_the_loop_as_ever(connected, frame, code):
+    async with connected(message_queue_size=math.inf) as (connection, peer):
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"whole") * 50)
+        await settle()
+        await peer.send(frame(TEXT, b"half", fin=False) + frame(CLOSE, close_payload(code)))
+        await connection.wait_closed()
+        seen = []
+        if code == 1000:
+            seen += [message async for message in connection]
+        else:
+            with pytest.raises(ConnectionClosed):
+                async for message in connection:
+                    seen += [message]
+
+        assert ["whole"] * 50 == seen
+
+
+@pytest.mark.parametrize("take", [WebSocketConnection.get_message, WebSocketConnection.__anext__])
+async def test_a_receive_that_is_cancelled_within_a_message_loses_none_of_it(
+    connected, frame, take, autojump_clock
+):
+    async with connected() as (connection, peer):
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"first ", fin=False))
+        with trio.move_on_after(1) as scope:
+            await take(connection)
+
+        assert scope.cancelled_caught
+
+        await peer.send(frame(CONT, b"second ", fin=False))
+        with trio.move_on_after(1):
+            await take(connection)
+        await peer.send(frame(CONT, b"third"))
+
+        assert "first second third" == await take(connection)
+
+
+async def test_parts_go_on_where_a_cancelled_receive_has_stopped(connected, frame, autojump_clock):
+    async with connected() as (connection, peer):
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"first ", fin=False))
+        with trio.move_on_after(1):
+            await connection.get_message()
+        await peer.send(frame(CONT, b"second ", fin=False))
+        parts = connection.receive_parts()
+
+        assert "first second " == await anext(parts)
+
+        await peer.send(frame(CONT, b"third"))
+
+        assert ["third"] == [part async for part in parts]
+
+        # Nothing of it is left to the next one.
+        await peer.send(frame(TEXT, b"a", fin=False))
+        await settle()
+        await peer.send(frame(CONT, b"b"))
+
+        assert "ab" == await connection.get_message()
+
+
+async def test_two_receivers_of_messages_in_parts_get_one_each(connected, frame):
+    received = []
+
+    async def receive():
+        received.append(await connection.get_message())
+
+    async with connected() as (connection, peer), trio.open_nursery() as nursery:
+        connection.receive_parts()
+        for _ in range(2):
+            nursery.start_soon(receive)
+            await settle()
+        for payload in (b"first", b"second"):
+            for byte in frame(TEXT, payload):
+                await peer.send(bytes([byte]))
+                await settle()
+        await peer.send(frame(TEXT, b"third"))
+
+    assert ["first", "second"] == sorted(received)
+
+
+@pytest.mark.parametrize(("excess", "code"), [(0, None), (1, 1009)])
+@pytest.mark.parametrize("character", ["x", "é"])
+async def test_parts_that_are_joined_are_limited_as_a_message_is(
+    connected, frame, excess, code, character
+):
+    async with connected(max_message_size=1000, message_queue_size=math.inf) as (connection, peer):
+        connection.receive_parts()
+        payload = character.encode() * (1000 // len(character.encode())) + b"x" * excess
+        for start in range(0, len(payload), 100):
+            opcode = CONT if start else TEXT
+            await peer.send(frame(opcode, payload[start : start + 100], fin=False))
+            await settle()
+        await peer.send(frame(CONT))
+        if code is None:
+            assert payload.decode() == await connection.get_message()
+        else:
+            with pytest.raises(ConnectionClosed) as caught:
+                await connection.get_message()
+
+            assert code == caught.value.reason.code
+            frames = [await peer.receive_frame()]
+            assert [(CLOSE, close_payload(1009))] == [(frames[0][0], frames[0][1][:2])]
+
+
+async def test_the_end_within_parts_is_told(connected, frame):
+    async with connected() as (connection, peer):
+        parts = connection.receive_parts()
+        await peer.send(frame(TEXT, b"half", fin=False) + frame(CLOSE, close_payload(1001)))
+
+        assert "half" == await anext(parts)
+        with pytest.raises(ConnectionClosed) as caught:
+            await anext(parts)
+
+        assert 1001 == caught.value.reason.code
+        for receive in (connection.get_message, connection.receive_many):
+            with pytest.raises(ConnectionClosed):
+                await receive()
+
+
+# --- sending in parts ---------------------------------------------------------------------------
+
+
+async def receive_message(peer):
+    """The payloads of one message's frames, of which all but the last say that more follow."""
+    frames = []
+    is_last = False
+    while not is_last:
+        while len(peer.received) < 2:
+            peer.received += await peer.stream.receive_some()
+        is_last = bool(peer.received[0] & 0x80)
+        peer.received[0] |= 0x80
+        frames.append(await peer.receive_frame())
+    return frames
+
+
+def each_later(*parts):
+    async def each_later():
+        for part in parts:
+            await trio.lowlevel.checkpoint()
+            yield part
+
+    return each_later()
+
+
+@pytest.mark.parametrize(
+    ("parts", "frames"),
+    [
+        (["a", "é", ""], [(TEXT, b"a"), (CONT, "é".encode()), (CONT, b""), (CONT, b"")]),
+        ([b"a", b"b"], [(BINARY, b"a"), (CONT, b"b"), (CONT, b"")]),
+        ([], [(TEXT, b"")]),
+        (["x" * 2**20], [(TEXT, b"x" * 2**20), (CONT, b"")]),
+    ],
+    ids=["text", "binary", "empty", "long"],
+)
+@pytest.mark.parametrize("make", [list, iter, lambda parts: each_later(*parts)])
+async def test_a_message_is_sent_in_parts(connected, parts, frames, make, nursery):
+    async with connected() as (connection, peer):
+        nursery.start_soon(connection.send_parts, make(parts))
+
+        assert frames == await receive_message(peer)
+
+        await connection.send_message("next")
+
+        assert (TEXT, b"next") == await peer.receive_frame()
+
+
+async def test_what_one_connection_receives_in_parts_another_sends_in_parts(connected, frame):
+    async with connected() as (one, its_peer), connected() as (other, others_peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.send_parts, one.receive_parts())
+            for piece in (b"\x01\x03a\xc3\xa9", b"\x80\x03b", b"cd"):
+                await its_peer.send(piece)
+                await settle()
+
+        assert [(TEXT, "aé".encode()), (CONT, b"b"), (CONT, b"cd"), (CONT, b"")] == (
+            await receive_message(others_peer)
+        )
+
+
+@pytest.mark.parametrize("parts", ["text", b"binary", None, 5, object()], ids=repr)
+async def test_only_an_iterable_of_parts_is_sent_in_parts(connected, parts):
+    async with connected() as (connection, peer):
+        with pytest.raises(TypeError, match="parts must be an iterable of str or bytes, not"):
+            await connection.send_parts(parts)
+        await connection.send_message("goes on")
+
+        assert (TEXT, b"goes on") == await peer.receive_frame()
+
+
+def failing():
+    yield "a"
+    raise KeyError("of the caller's")
+
+
+async def failing_later():
+    yield "a"
+    raise KeyError("of the caller's")
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        (["a", b"b"], TypeError),
+        ([b"a", "b"], TypeError),
+        (["a", None], TypeError),
+        (["a", "\ud800"], ValueError),
+        (failing(), KeyError),
+        (failing_later(), KeyError),
+    ],
+)
+async def test_a_message_that_cannot_be_finished_ends_the_connection(
+    connected, parts, error, autojump_clock
+):
+    async with connected() as (connection, peer):
+        with pytest.raises(error):
+            await connection.send_parts(parts)
+
+        assert CloseReason(1011, "a message was not finished") == connection.closed
+        with pytest.raises(ConnectionClosed):
+            await connection.send_message("after")
+        with pytest.raises(ConnectionClosed):
+            await connection.get_message()
+        assert 2 == len(await receive_message_and_close(peer))
+
+
+async def receive_message_and_close(peer):
+    while not peer.received:
+        peer.received += await peer.stream.receive_some()
+    peer.received[0] |= 0x80
+    begun = await peer.receive_frame()
+    closing = await peer.answer_close()
+
+    assert close_payload(1011, b"a message was not finished") == closing[1]
+    return [begun, closing]
+
+
+@pytest.mark.parametrize("parts", [[None], ["\ud800"]])
+async def test_a_message_that_has_not_begun_ends_nothing(connected, parts):
+    async with connected() as (connection, peer):
+        with pytest.raises((TypeError, ValueError)):
+            await connection.send_parts(parts)
+        await connection.send_message("goes on")
+
+        assert (TEXT, b"goes on") == await peer.receive_frame()
+
+
+async def test_a_send_in_parts_that_is_cancelled_within_its_message_ends_the_connection(
+    connected, autojump_clock
+):
+    cleaned_up = False
+
+    async def parts():
+        nonlocal cleaned_up
+        try:
+            yield "begun"
+            await trio.sleep_forever()
+        finally:
+            cleaned_up = True
+
+    async with connected() as (connection, peer):
+        with trio.move_on_after(1) as scope:
+            await connection.send_parts(parts())
+
+        assert scope.cancelled_caught
+        assert cleaned_up
+        assert CloseReason(1011, "a message was not finished") == connection.closed
+        await receive_message_and_close(peer)
+        await connection.wait_closed()
+
+
+async def test_a_connection_that_fails_does_not_wait_long_for_a_mute_peer(
+    connected, autojump_clock
+):
+    async with connected() as (connection, peer):
+        with pytest.raises(KeyError):
+            await connection.send_parts(failing())
+        rest = await peer.receive_rest()
+
+        assert close_payload(1011) == apply_mask(rest)[:2]
+        assert LINGER == trio.current_time()
+        await connection.wait_closed()
+
+
+def apply_mask(rest):
+    """The payload of the last frame of ``rest``, which is a close frame with our reason."""
+    start = len(rest) - 2 - len("a message was not finished")
+    key = rest[start - 4 : start]
+    return bytes(byte ^ key[index % 4] for index, byte in enumerate(rest[start:]))
+
+
+async def test_a_second_message_in_parts_that_is_cancelled_in_the_queue_ends_nothing(
+    connected, autojump_clock
+):
+    send, receive = trio.open_memory_channel(0)
+    async with connected() as (connection, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.send_parts, receive)
+        await send.send("first")
+        await settle()
+        with trio.move_on_after(1) as scope:
+            await connection.send_parts(each_later("second"))
+
+        assert scope.cancelled_caught
+        with pytest.raises(TypeError):
+            await connection.send_parts([None])
+        await send.aclose()
+
+        assert [(TEXT, b"first"), (CONT, b"")] == await receive_message(peer)
+        assert connection.closed is None
+
+
+async def test_others_wait_until_a_message_in_parts_is_whole_but_control_frames_do_not(
+    connected, nursery
+):
+    send, receive = trio.open_memory_channel(0)
+    async with connected() as (connection, peer):
+        nursery.start_soon(connection.send_parts, receive)
+        await send.send(b"a")
+        await settle()
+        nursery.start_soon(connection.send_message, "other")
+        await settle()
+        await peer.send_frame(PING, b"asks")
+        await settle()
+        start_ping(connection)
+        await send.send(b"b")
+        await send.aclose()
+        peer.received += await peer.stream.receive_some()
+        peer.received[0] |= 0x80
+        frames = [await peer.receive_frame() for _ in range(3)]
+
+        assert [(BINARY, b"a"), (PONG, b"asks"), PING] == [*frames[:2], frames[2][0]]
+        assert [(CONT, b"b"), (CONT, b"")] == await receive_message(peer)
+        assert (TEXT, b"other") == await peer.receive_frame()
+
+
+async def test_a_closed_connection_sends_no_parts(connected, nursery, autojump_clock):
+    send, receive = trio.open_memory_channel(1)
+    ended = trio.Event()
+
+    async def send_parts():
+        with pytest.raises(ConnectionClosed):
+            await connection.send_parts(receive)
+        ended.set()
+
+    async with connected() as (connection, _):
+        nursery.start_soon(send_parts)
+        await send.send("begun")
+        await settle()
+        connection.abort()
+        await send.send("late")
+        await ended.wait()
+        with pytest.raises(ConnectionClosed):
+            await connection.send_parts(["never"])
+
+
+# --- over a socket ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def listening(make_peer, nursery):
+    """Opens a connection over TCP; returns it and the test's end of it."""
+
+    async def listening(**options):
+        async def accept():
+            peers.append(make_peer(await listener.accept()))
+            await peers[0].accept()
+
+        peers = []
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener, trio.open_nursery() as accepting:
+            accepting.start_soon(accept)
+            port = listener.socket.getsockname()[1]
+            connection = await connect_websocket(
+                nursery, "127.0.0.1", port, "/", use_ssl=False, **options
+            )
+        opened.append((connection, peers[0]))
+        return opened[-1]
+
+    opened = []
+    yield listening
+    for connection, peer in opened:
+        connection.abort()
+        await trio.aclose_forcefully(peer.stream)
+
+
+def count_writes(connection, monkeypatch):
+    """What is handed to the socket from now on, a list that grows."""
+    transport = connection._transport
+    send_nowait = transport.send_nowait
+    writes = []
+
+    def counted(data, start):
+        size = send_nowait(data, start)
+        if size:
+            writes.append(size)
+        return size
+
+    monkeypatch.setattr(transport, "send_nowait", counted)
+    return writes
+
+
+async def test_a_message_that_stands_alone_is_handed_over_at_once(listening, monkeypatch):
+    connection, peer = await listening()
+    await trio.sleep(0.001)
+    writes = count_writes(connection, monkeypatch)
+    await connection.send_message("alone")
+
+    assert [6 + 5] == writes
+    assert (TEXT, b"alone") == await peer.receive_frame()
+
+
+async def test_a_burst_is_handed_over_in_few_writes_and_in_order(listening, monkeypatch):
+    connection, peer = await listening()
+    writes = count_writes(connection, monkeypatch)
+    for number in range(2000):
+        await connection.send_message(f"{number}")
+
+    assert [(TEXT, b"%d" % number) for number in range(2000)] == [
+        await peer.receive_frame() for _ in range(2000)
+    ]
+    assert len(writes) <= 200
+
+
+async def test_a_burst_is_written_before_the_close_frame(listening, nursery):
+    connection, peer = await listening()
+    for number in range(100):
+        await connection.send_message(f"{number}")
+    nursery.start_soon(connection.aclose)
+    frames = [await peer.receive_frame() for _ in range(101)]
+    await peer.send_frame(*frames[-1])
+    await peer.stream.send_eof()
+
+    assert [
+        *((TEXT, b"%d" % number) for number in range(100)),
+        (CLOSE, close_payload(1000)),
+    ] == frames
+
+
+async def test_senders_wait_for_a_slow_reader_and_are_withdrawn_when_cancelled(listening):
+    connection, peer = await listening()
+    sent, cancelled = [], []
+    while len(cancelled) < 20:
+        number = b"%05d" % (len(sent) + len(cancelled))
+        with trio.move_on_after(0.02) as scope:
+            await connection.send_message(number.decode() + "x" * 2**16)
+        (cancelled if scope.cancelled_caught else sent).append(number)
+    received = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.send_message, "last")
+        while b"last" not in received:
+            received.append((await peer.receive_frame())[1][:5])
+
+    # What was sent is there, in order; of the others those few that had begun, and were too late.
+    assert sorted(received[:-1]) == received[:-1]
+    assert {*sent} <= {*received}
+    assert len({*cancelled} - {*received}) >= 15
+
+
+async def test_a_peer_that_sends_more_than_a_batch_is_understood_bit_by_bit(listening, frame):
+    connection, peer = await listening(message_queue_size=math.inf)
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        # Empty messages: a read of 256 KiB holds 128 Ki of them, which are eight batches.
+        nursery.start_soon(peer.send, frame(TEXT) * 2**17 + frame(TEXT, b"last"))
+        received = 0
+        while "last" not in (messages := await connection.receive_many()):
+            received += len(messages)
+        nursery.cancel_scope.cancel()
+
+    assert 2**17 == received + len(messages) - 1
+    assert turns >= 8
+
+
+# --- compression --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def compressing(nursery):
+    """The port of an echo server of another make, that compresses."""
+    from websockets.trio.server import serve
+
+    server = await nursery.start(functools.partial(serve, echo, 0, host="127.0.0.1"))
+    yield server.listeners[0].socket.getsockname()[1]
+    await server.aclose()
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [
+        True,
+        Compression(threshold=0),
+        Compression(server_no_context_takeover=True, client_no_context_takeover=True),
+        Compression(server_max_window_bits=9, client_max_window_bits=9, threshold=0),
+    ],
+)
+async def test_it_compresses_with_a_server_of_another_make(compressing, compression):
+    with trio.fail_after(10):
+        async with open_websocket(
+            "127.0.0.1", compressing, "/", use_ssl=False, compression=compression
+        ) as connection:
+            assert connection._accepted.deflate is not None
+            for message in ("", "é" * 1000, b"", b"\0" * 2**19, os.urandom(2**17), "é" * 1000):
+                await connection.send_message(message)
+
+                assert message == await connection.get_message()
+
+            await connection.send_parts(["in ", "parts"])
+
+            assert "in parts" == await connection.get_message()
+
+            await connection.send_message("x" * 2**20)
+
+            assert "x" * 2**20 == "".join([part async for part in connection.receive_parts()])
+    assert CloseReason(1000) == connection.closed
+
+
+async def test_a_server_that_does_not_compress_is_spoken_to_as_ever(autojump_clock):
+    with memory_network() as network:
+        async with FaultServer(handler=echo, network=network) as server:
+            async with open_websocket_url(server.url, compression=True) as connection:
+                await connection.send_message("x" * 1000)
+
+                assert "x" * 1000 == await connection.get_message()
+                assert connection._accepted.deflate is None
+            await server.wait_over(1)
+
+
+async def test_without_compression_a_compressed_frame_is_a_violation(connected, frame):
+    async with connected() as (connection, peer):
+        await peer.send(frame(TEXT, b"\0", rsv=4))
+
+        assert 1002 == (await connection.wait_closed()).code
+
+
 # --- for sessions -------------------------------------------------------------------------------
 
 
@@ -1337,6 +2060,31 @@ async def test_a_heartbeat_goes_ahead_and_measures(connected, autojump_clock):
         assert (True, True, 0.5) == (ping.resolved.is_set(), ping.answered, connection.latency)
         forget_ping(connection, ping)
         assert 0 == len(connection._pings)
+
+
+async def test_a_heartbeat_is_asked_when_it_was_written(connected, autojump_clock):
+    async with connected(streams=slow_reader_pair()) as (connection, peer):
+        await trio.sleep(1)
+        waiting = start_ping(connection)
+        await settle()
+
+        # The peer has never made any room.
+        assert 0 == asked_at(connection, waiting)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send_message, "x" * 100)
+            await settle()
+            behind = start_ping(connection)
+            await trio.sleep(1)
+            # The peer makes no room for it: it could not answer yet.
+            before = asked_at(connection, behind)
+            assert (PING, waiting.payload) == await peer.receive_frame()
+            assert (PING, behind.payload) == await peer.receive_frame()
+            assert (TEXT, b"x" * 100) == await peer.receive_frame()
+
+        assert before < 2 == asked_at(connection, behind)
+        for ping in (waiting, behind):
+            forget_ping(connection, ping)
 
 
 # --- over real sockets, with a server of another make -------------------------------------------

@@ -107,6 +107,40 @@ async def test_whoever_waits_for_emptiness_is_woken_by_the_last_item(nursery, ma
     assert 0 == len(nursery.child_tasks)
 
 
+async def test_whoever_asks_learns_when_a_taker_has_come_back_for_more(nursery):
+    mailbox = Mailbox(math.inf)
+    mailbox.put(*batch("a", "b"))
+    wanted = []
+
+    async def wait():
+        await mailbox.wait_wanted()
+        wanted.append(len(mailbox))
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(2):
+        await mailbox.take()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [] == wanted
+
+    nursery.start_soon(mailbox.take)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [0] == wanted
+
+    # While it waits, that is so.
+    await mailbox.wait_wanted()
+
+
+async def test_nobody_comes_back_after_the_end(nursery):
+    mailbox = Mailbox(math.inf)
+    nursery.start_soon(mailbox.wait_wanted)
+    await trio.testing.wait_all_tasks_blocked()
+    mailbox.end()
+    await mailbox.wait_wanted()
+
+
 async def test_what_an_end_leaves_to_be_taken_keeps_the_mailbox_from_being_empty(nursery):
     mailbox = Mailbox(0)
     mailbox.put(*batch("a"))

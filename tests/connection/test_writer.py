@@ -42,10 +42,10 @@ class Wire(Transport):
     async def receive(self):
         raise NotImplementedError
 
-    def send_nowait(self, data, start=0):
+    def send_nowait(self, data, start):
         return self.take(data[start:]) if self.takes_at_once else 0
 
-    async def send(self, data, start=0):
+    async def send(self, data, start):
         await self.may_write.wait()
         await trio.lowlevel.checkpoint()
         size = self.take(data[start:])
@@ -109,6 +109,10 @@ class Rig:
         self.writer.begin(lambda: nursery.start_soon(self.writer.run))
 
     async def send(self, message):
+        """As a connection does: one of a burst is not even looked at by the writer."""
+        return self.protocol.join_burst(message) or await self.post(message)
+
+    async def post(self, message):
         return await self.writer.post(self.protocol.send_message, message)
 
     async def ping(self, payload):
@@ -264,6 +268,32 @@ async def test_a_message_is_written_when_its_last_byte_was_handed_over(stream_ri
         await settle()
 
 
+async def test_a_large_message_leaves_bit_by_bit_and_others_join_behind_it(
+    stream_rig, nursery, frames_of
+):
+    stream_rig.wire.slice_size = 50_000
+    stream_rig.wire.hold_up()
+    stream_rig.begin(nursery)
+    await settle()
+    large = Outcome(nursery, stream_rig.send, "x" * 500_000)
+    await settle()
+    others = [Outcome(nursery, stream_rig.send, f"{number}") for number in range(3)]
+    sizes = []
+    while not all(outcome.result for outcome in others):
+        stream_rig.wire.go_on()
+        await settle()
+        sizes.append(len(stream_rig.protocol.outgoing))
+
+    assert large.result
+    frames = frames_of(*stream_rig.wire.writes)
+    assert (TEXT, b"x" * 500_000) == frames[0]
+    assert [b"0", b"1", b"2"] == sorted(payload for _, payload in frames[1:])
+    # What was taken is not held until the end.
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) == 0
+    assert any(0 < size <= 250_000 for size in sizes)
+
+
 async def test_a_source_is_pulled_when_the_writer_is_told(rig, nursery, frames_of):
     source = rig.writer.source = Source()
     rig.begin(nursery)
@@ -317,6 +347,78 @@ async def test_one_of_a_burst_waits_for_company(socket_rig, nursery, mock_clock,
 
     assert 2 == len(socket_rig.wire.writes)
     assert [(TEXT, b"%d" % number) for number in range(100)] == frames_of(*socket_rig.wire.writes)
+
+
+async def test_a_burst_ends_when_the_buffer_is_full(socket_rig, nursery, mock_clock):
+    socket_rig.begin(nursery)
+    await settle()
+    mock_clock.jump(1)
+    sent = 0
+    for _ in range(2):
+        await socket_rig.post("x")
+    while await socket_rig.send("x" * 10_000) and len(socket_rig.protocol.outgoing) < WRITE_SIZE:
+        sent += 1
+
+    assert WRITE_SIZE // 10_100 == sent
+    assert not socket_rig.protocol.join_burst("x")
+
+    # Whoever comes now waits for the writer, and the next burst has room again.
+    assert await socket_rig.send("x")
+    await settle()
+    for _ in range(2):
+        await socket_rig.post("x")
+
+    assert socket_rig.protocol.join_burst("x")
+
+
+@pytest.mark.parametrize("end", ["close", "give up"])
+async def test_a_burst_ends_with_the_connection(socket_rig, nursery, mock_clock, end):
+    socket_rig.begin(nursery)
+    await settle()
+    mock_clock.jump(1)
+    for _ in range(2):
+        await socket_rig.post("x")
+
+    assert socket_rig.protocol.join_burst("y")
+
+    if end == "close":
+        socket_rig.writer.post_close(1000, None)
+    else:
+        socket_rig.writer.give_up()
+
+    assert not socket_rig.protocol.join_burst("z")
+
+
+async def test_a_burst_does_not_overtake_a_message_in_parts(make_rig, mock_clock, frames_of):
+    async def tell():
+        async def parts():
+            order.append(b"4")
+            yield "4"
+
+        async def then_send():
+            order.append(b"5")
+            await rig.send("5")
+
+        rig = make_rig(takes_at_once=True)
+        order = []
+        async with trio.open_nursery() as nursery:
+            rig.begin(nursery)
+            await settle()
+            mock_clock.jump(1)
+            for text in ("1", "2", "3"):
+                await rig.send(text)
+            Outcome(nursery, rig.writer.post_parts, parts())
+            nursery.start_soon(then_send)
+            await settle()
+            nursery.cancel_scope.cancel()
+        payloads = [frame[1] for frame in frames_of(*rig.wire.writes)]
+
+        assert [b"1", b"2", b"3"] == payloads[:3]
+        assert order == [payload for payload in payloads[3:] if payload]
+        return tuple(order)
+
+    # Which of two tasks runs first, and whether the writer does, is chance.
+    assert 2 == len({await tell() for _ in range(50)})
 
 
 async def test_messages_that_are_no_burst_are_each_written_at_once(socket_rig, nursery, mock_clock):
@@ -407,7 +509,7 @@ async def test_a_sender_lets_others_run_now_and_then(socket_rig, nursery, mock_c
     gaps = [after - before for before, after in itertools.pairwise(turns)]
 
     assert len(turns) >= 1000 * BURST / STRETCH / 2
-    assert max(gaps) <= 2 * STRETCH + 2 * BURST
+    assert max(gaps) <= 2 * (STRETCH + 40 * BURST)
 
 
 async def test_a_cancelled_sender_sends_nothing(rig, nursery, frames_of):
@@ -415,7 +517,7 @@ async def test_a_cancelled_sender_sends_nothing(rig, nursery, frames_of):
     await settle()
     await rig.send("before")
     async with aclosing(each("cancelled")) as parts:
-        for send, what in ((rig.send, "cancelled"), (rig.writer.post_parts, parts)):
+        for send, what in ((rig.post, "cancelled"), (rig.writer.post_parts, parts)):
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await send(what)

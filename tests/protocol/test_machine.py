@@ -194,6 +194,43 @@ def test_a_close_frame_carries_code_and_reason(protocol, take_frame, code, reaso
     assert (CLOSE, payload) == take_frame(wire)
 
 
+def test_the_payload_of_a_control_frame_may_be_of_a_subclass(protocol, take_frame):
+    class Octets(bytes):
+        pass
+
+    protocol.send_ping(Octets(b"ping"))
+    protocol.send_pong(Octets(b"pong"))
+
+    assert [(PING, b"ping"), (PONG, b"pong")] == [take_frame(protocol.outgoing) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda protocol, frame: protocol.send_close(1000, None),
+        lambda protocol, frame: protocol.receive_data(frame(CLOSE)),
+    ],
+    ids=["ours", "theirs"],
+)
+def test_a_burst_joins_while_there_is_room_and_no_close_frame(protocol, frame, end):
+    assert not protocol.join_burst("no room yet")
+
+    protocol.burst_room = 10_000
+
+    assert protocol.join_burst("joins")
+
+    end(protocol, frame)
+    wire = bytes(protocol.outgoing)
+
+    assert 0 == protocol.burst_room
+    assert not protocol.join_burst("too late")
+
+    protocol.burst_room = 10_000
+
+    assert not protocol.join_burst("too late")
+    assert wire == protocol.outgoing
+
+
 def test_a_message_may_be_sent_in_parts(protocol):
     protocol.send_part("a", is_first=True, is_last=False)
     protocol.send_part("", is_first=False, is_last=True)

@@ -185,6 +185,9 @@ class Writer:
         ):
             write(payload)
             self._flush(now)
+            if self._is_awake:
+                # The next ones need not even be looked at here, until the writer runs.
+                self._protocol.burst_room = WRITE_SIZE - self._waiting
             return True
         return await self._enqueue(Posted(write, payload))
 
@@ -239,6 +242,7 @@ class Writer:
             return False
         posted = Posted(write, part)
         if is_first:
+            self._protocol.burst_room = 0  # Nothing overtakes it.
             return await self._enqueue(posted)
         self._part = posted
         self._wake()
@@ -311,9 +315,6 @@ class Writer:
                 return
             if not self._buffer:
                 return
-        elif self._transport.takes_at_once and not self._queue and self.parts is None:
-            # The next ones need not even be looked at here, until the writer runs.
-            self._protocol.burst_room = WRITE_SIZE - self._waiting
         self._wake()
 
     def _wake(self) -> None:

@@ -59,6 +59,9 @@ MESSAGE_OVERHEAD: Final = 64
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
 
+JOIN_COST: Final = 2048
+"""Bytes of a burst's room that each message takes at least: after a few, time must be looked at."""
+
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
 """What the sender cut from a compressed message's end (RFC 7692 §7.2.2)."""
 
@@ -452,7 +455,7 @@ class Encoder:
             return False
         before = len(self._buffer)
         self.message(message)
-        self.room -= len(self._buffer) - before
+        self.room -= max(len(self._buffer) - before, JOIN_COST)
         return True
 
     def message(self, message: str | bytes) -> None:

@@ -910,6 +910,17 @@ def test_a_subclass_of_str_or_bytes_is_written_as_what_it_is(take, write, messag
         ]
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 8, 100, 125])
+def test_a_short_frame_is_written_in_one_go_where_it_stands(take_frame, size):
+    payload = random.Random(size).randbytes(size)
+    buffer = bytearray(b"before" + bytes(6 + size))
+    _codec._write_short(buffer, 6, 0x80 | BINARY, payload, b"\x01\x80\xff\x00")
+    frame = buffer[6:]
+
+    assert b"before" == buffer[:6]
+    assert (BINARY, payload) == take_frame(frame)
+
+
 def test_a_burst_joins_as_long_as_there_is_room(take):
     buffer = bytearray(b"")
     encoder = Encoder(buffer)

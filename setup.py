@@ -1,4 +1,4 @@
-"""Builds the two modules that are worth compiling; all else stands in pyproject.toml.
+"""Builds the three modules that are worth compiling; all else stands in pyproject.toml.
 
 Each is plain Python that runs as it is.  Where Cython and a C compiler are at hand they are
 compiled; where something is missing the build succeeds all the same, and ``wsclient.__compiled__``
@@ -12,7 +12,11 @@ import sys
 
 from setuptools import Extension, setup
 
-COMPILED = ("wsclient.protocol._codec", "wsclient.connection._batches")
+COMPILED = (
+    "wsclient.protocol._codec",
+    "wsclient.connection._batches",
+    "wsclient.connection._cancellation",
+)
 
 
 def compiled_modules() -> list[Extension]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import json
 import resource
 import sys
@@ -48,10 +47,7 @@ def wsclient_library(mode: Mode) -> Library:
     import wsclient
 
     options: dict[str, Any] = {"disconnect_timeout": CLOSE_TIMEOUT, "connect_timeout": 10}
-    if "compression" in inspect.signature(wsclient.open_websocket_url).parameters:
-        options["compression"] = True
-    elif mode.compressed:
-        raise Skipped("wsclient has no compression= yet")
+    options["compression"] = True
 
     def name_of(error: BaseException) -> str:
         match error:

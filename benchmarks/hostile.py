@@ -93,7 +93,8 @@ def faults(mode: Mode, ours: Result, peer: Result) -> list[str]:
     if not peer.skipped:
         if ours.peak > peer.peak + MEMORY_NOISE:
             found.append(f"more memory than {PEER}")
-        if ours.cpu > peer.cpu + CPU_NOISE:
+        # A peer that stalls or hangs spends no time on what it does not do.
+        if peer.outcome in mode.expected and ours.cpu > peer.cpu + CPU_NOISE:
             found.append(f"more CPU than {PEER}")
     return found
 

@@ -64,7 +64,7 @@ def reset(stream):
 async def fill(transport):
     """Send until the socket takes no more; return what it took."""
     sent = 0
-    while size := transport.send_nowait(bytearray(b"x" * 2**16)):
+    while size := transport.send_nowait(bytearray(b"x" * 2**16), 0):
         sent += size
         await trio.lowlevel.checkpoint()
     return sent
@@ -87,7 +87,7 @@ async def test_a_stream_is_read_as_it_comes_to_its_end():
 
 async def test_a_stream_is_read_in_pieces_of_the_size_asked_for():
     ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(b"abcde")
+    await theirs.send_all(b"abcdef")
 
     assert (b"abc", 3) == await StreamTransport(ours, 3).receive()
 
@@ -109,8 +109,8 @@ async def test_a_stream_takes_nothing_at_once_and_a_slice_at_a_time():
     data = bytearray(b"x" * (WRITE_SLICE + 1))
 
     assert not transport.takes_at_once
-    assert 0 == transport.send_nowait(data)
-    assert WRITE_SLICE == await transport.send(data)
+    assert 0 == transport.send_nowait(data, 0)
+    assert WRITE_SLICE == await transport.send(data, 0)
     assert WRITE_SLICE + 1 == len(data)
     assert b"x" * WRITE_SLICE == await theirs.receive_some()
     assert not transport.is_torn
@@ -121,7 +121,7 @@ async def test_what_is_being_sent_may_be_added_to(nursery):
     send, receive = trio.testing.lockstep_stream_one_way_pair()
     transport = StreamTransport(trio.StapledStream(send, receive), None)
     data = bytearray(b"first")
-    nursery.start_soon(transport.send, data)
+    nursery.start_soon(transport.send, data, 0)
     await trio.testing.wait_all_tasks_blocked()
     data += b"second"
 
@@ -134,11 +134,11 @@ async def test_a_write_that_was_cut_short_has_torn_the_stream(autojump_clock, ho
     transport = StreamTransport(ours, None)
     if how == "cancelled":
         with trio.move_on_after(1):
-            await transport.send(bytearray(b"x"))
+            await transport.send(bytearray(b"x"), 0)
     else:
         await (ours if how == "closed" else theirs).aclose()
         with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
-            await transport.send(bytearray(b"x"))
+            await transport.send(bytearray(b"x"), 0)
 
     assert transport.is_torn
 
@@ -147,7 +147,7 @@ async def test_a_write_that_was_cancelled_before_it_began_has_torn_nothing():
     ours, _ = trio.testing.lockstep_stream_pair()
     transport = StreamTransport(ours, None)
     with trio.move_on_after(0):
-        await transport.send(bytearray(b"x"))
+        await transport.send(bytearray(b"x"), 0)
 
     assert not transport.is_torn
 
@@ -315,7 +315,7 @@ async def test_what_a_socket_takes_it_takes_at_once(sockets):
     transport, theirs = await sockets()
 
     assert transport.takes_at_once
-    assert 5 == transport.send_nowait(bytearray(b"hello"))
+    assert 5 == transport.send_nowait(bytearray(b"hello"), 0)
     assert b"hello" == await theirs.receive_some()
 
 
@@ -325,21 +325,19 @@ async def test_what_a_full_socket_does_not_take_is_left(sockets, nursery):
     results = []
 
     async def send():
-        results.append(await transport.send(bytearray(b"y" * 10)))
+        results.append(await transport.send(bytearray(b"y" * 10), 0))
 
-    assert 0 == transport.send_nowait(bytearray(b"y"))
+    assert 0 == transport.send_nowait(bytearray(b"y"), 0)
 
     nursery.start_soon(send)
     await trio.testing.wait_all_tasks_blocked()
 
     assert [] == results
 
-    data = await receive_exactly(theirs, sent)
-    while not results:
-        await trio.lowlevel.checkpoint()
-    [size] = results
+    data = await receive_exactly(theirs, sent + 10)
 
-    assert b"x" * sent + b"y" * size == data + await receive_exactly(theirs, size)
+    assert b"x" * sent + b"y" * 10 == data
+    assert [10] == results
 
 
 async def test_a_socket_that_proves_full_is_waited_for(sockets, nursery):
@@ -364,7 +362,7 @@ async def test_a_socket_that_proves_full_is_waited_for(sockets, nursery):
 async def test_a_part_of_a_large_buffer_is_taken(sockets):
     transport, theirs = await sockets(receive_buffer=BUFFER)
     data = bytearray(b"x" * 2**24)
-    sent = await transport.send(data)
+    sent = await transport.send(data, 0)
 
     assert 0 < sent < len(data) == 2**24
     assert b"x" * sent == await receive_exactly(theirs, sent)
@@ -374,21 +372,59 @@ async def test_a_send_that_waits_can_be_cancelled_and_has_sent_nothing(sockets):
     transport, theirs = await sockets(receive_buffer=BUFFER)
     sent = await fill(transport)
     with trio.move_on_after(0.001) as scope:
-        await transport.send(bytearray(b"y"))
+        await transport.send(bytearray(b"y"), 0)
 
     assert scope.cancelled_caught
     assert not transport.is_torn
     assert b"x" * sent == await receive_exactly(theirs, sent)
-    assert 1 == transport.send_nowait(bytearray(b"z"))
+    assert 1 == transport.send_nowait(bytearray(b"z"), 0)
     assert b"z" == await theirs.receive_some()
 
 
-async def test_what_was_sent_is_told_also_to_who_is_cancelled(sockets):
-    transport, _ = await sockets()
+async def test_a_send_that_was_cancelled_before_it_began_has_sent_nothing(sockets):
+    transport, theirs = await sockets()
     with trio.CancelScope() as scope:
         scope.cancel()
+        await transport.send(bytearray(b"x"), 0)
 
-        assert 1 == await transport.send(bytearray(b"x"))
+    assert scope.cancelled_caught
+    assert 1 == await transport.send(bytearray(b"y"), 0)
+    assert b"y" == await theirs.receive_some()
+
+
+async def test_what_was_taken_already_is_left_out(sockets):
+    transport, theirs = await sockets()
+
+    assert 2 == transport.send_nowait(bytearray(b"abcd"), 2)
+    assert 1 == await transport.send(bytearray(b"abcde"), 4)
+    assert b"cde" == await receive_exactly(theirs, 3)
+
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    assert 3 == await StreamTransport(ours, None).send(bytearray(b"abcde"), 2)
+    assert b"cde" == await theirs.receive_some()
+
+
+async def test_a_buffer_can_grow_once_a_send_has_returned(sockets):
+    transport, _ = await sockets()
+    data = bytearray(b"x")
+    transport.send_nowait(data, 0)
+    await transport.send(data, 0)
+    data += b"y"
+
+    assert b"xy" == data
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
+async def test_a_socket_need_not_be_tcps():
+    ours, theirs = socket.socketpair()
+    transport = SocketTransport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), None)
+    with theirs:
+        transport.send_nowait(bytearray(b"x"), 0)
+
+        assert b"x" == theirs.recv(1)
+
+        await transport.stream.aclose()
 
 
 async def test_a_peer_that_reads_without_end_does_not_keep_others_from_running(sockets, nursery):
@@ -403,7 +439,7 @@ async def test_a_peer_that_reads_without_end_does_not_keep_others_from_running(s
 
     nursery.start_soon(other)
     for _ in range(100):
-        await transport.send(bytearray(b"x"))
+        await transport.send(bytearray(b"x"), 0)
     nursery.cancel_scope.cancel()
 
     assert turns >= 90
@@ -418,11 +454,11 @@ async def test_a_socket_that_is_gone_takes_nothing_and_says_so(sockets, how):
         reset(theirs)
         await transport.receive()
     with pytest.raises(trio.BrokenResourceError) as caught:
-        transport.send_nowait(bytearray(b"x"))
+        transport.send_nowait(bytearray(b"x"), 0)
 
     assert isinstance(caught.value.__cause__, OSError)
     with pytest.raises(trio.BrokenResourceError):
-        await transport.send(bytearray(b"x"))
+        await transport.send(bytearray(b"x"), 0)
 
 
 async def test_a_send_that_waits_ends_when_another_task_closes_the_socket(sockets, nursery):
@@ -432,7 +468,7 @@ async def test_a_send_that_waits_ends_when_another_task_closes_the_socket(socket
 
     async def send():
         with pytest.raises(trio.ClosedResourceError):
-            await transport.send(bytearray(b"y"))
+            await transport.send(bytearray(b"y"), 0)
         ended.set()
 
     nursery.start_soon(send)

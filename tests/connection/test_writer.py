@@ -42,10 +42,10 @@ class Wire(Transport):
     async def receive(self):
         raise NotImplementedError
 
-    def send_nowait(self, data, start=0):
+    def send_nowait(self, data, start):
         return self.take(data[start:]) if self.takes_at_once else 0
 
-    async def send(self, data, start=0):
+    async def send(self, data, start):
         await self.may_write.wait()
         await trio.lowlevel.checkpoint()
         size = self.take(data[start:])

@@ -12,7 +12,6 @@ import tracemalloc
 import warnings
 import zlib
 
-import attrs
 import pytest
 
 import wsclient
@@ -888,33 +887,72 @@ class Octets(bytes):
     __slots__ = ()
 
 
-@pytest.mark.parametrize("threshold", [None, 0])
-def test_a_subclass_of_str_or_bytes_is_written_as_what_it_is(take, threshold):
-    deflater = (
-        None
-        if threshold is None
-        else Deflater(15, Compression(threshold=threshold), keeps_context=True)
-    )
-    buffer, plain = bytearray(), bytearray()
-    Encoder(buffer, deflater).message(Text("é" * 200))
-    Encoder(buffer, deflater).message(Octets(b"x" * 200))
-    encoder = Encoder(plain)
-    encoder.part(Text("é"), is_first=True, is_last=True)
-    encoder.part(Octets(b"x"), is_first=True, is_last=True)
+@pytest.mark.parametrize(
+    "write",
+    [
+        Encoder.message,
+        lambda encoder, part: encoder.part(part, is_first=True, is_last=True),
+    ],
+    ids=["message", "part"],
+)
+@pytest.mark.parametrize("message", [Text("é" * 200), Octets(b"x" * 200)], ids=["str", "bytes"])
+@pytest.mark.parametrize("compression", [None, Compression(threshold=0)])
+def test_a_subclass_of_str_or_bytes_is_written_as_what_it_is(take, write, message, compression):
+    deflater = compression and Deflater(15, compression, keeps_context=True)
+    buffer = bytearray()
+    write(Encoder(buffer, deflater), message)
+    is_text = isinstance(message, str)
 
-    assert [(TEXT, "é".encode()), (BINARY, b"x")] == take(plain)
-    if deflater is None:
-        assert [(TEXT, "é".encode() * 200), (BINARY, b"x" * 200)] == take(buffer)
-    else:
-        assert 0x80 | 0x40 | TEXT == buffer[0]
+    assert (TEXT if is_text else BINARY) == buffer[0] & 0x0F
+    if not buffer[0] & 0x40:
+        assert [message.encode() if is_text else message] == [
+            payload for _, payload in take(buffer)
+        ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 8, 100, 125])
+def test_a_short_frame_is_written_in_one_go_where_it_stands(take_frame, size):
+    payload = random.Random(size).randbytes(size)
+    buffer = bytearray(b"before" + bytes(6 + size))
+    _codec._write_short(buffer, 6, 0x80 | BINARY, payload, b"\x01\x80\xff\x00")
+    frame = buffer[6:]
+
+    assert b"before" == buffer[:6]
+    assert (BINARY, payload) == take_frame(frame)
+
+
+def test_a_burst_joins_as_long_as_there_is_room(take):
+    buffer = bytearray(b"")
+    encoder = Encoder(buffer)
+
+    assert not encoder.join("no room")
+
+    encoder.room = 2 * JOIN_COST
+
+    # The message that fills the room may go beyond it.
+    large = "b" * 3 * JOIN_COST
+
+    assert [True, True, False] == [encoder.join(text) for text in ("a", large, "c")]
+    assert JOIN_COST - 8 - len(large) == encoder.room
+    assert [(TEXT, b"a"), (TEXT, large.encode())] == take(buffer)
+
+
+def test_a_burst_is_a_few_messages_long():
+    """So that whoever works on each of them looks at the clock now and then."""
+    encoder = Encoder(bytearray())
+    encoder.room = 2**16
+
+    assert 32 == sum(encoder.join("") for _ in range(1000))
 
 
 @pytest.mark.parametrize("deflater", [None, Deflater(15, Compression(), keeps_context=True)])
 def test_text_that_cannot_be_encoded_leaves_the_buffer_as_it_was(deflater):
     buffer = bytearray(b"whole frames")
     encoder = Encoder(buffer, deflater)
-    with pytest.raises(UnicodeEncodeError):
-        encoder.message("x" * 1000 + "\ud800")
+    encoder.room = 100
+    for write in (encoder.message, encoder.join):
+        with pytest.raises(UnicodeEncodeError):
+            write("x" * 1000 + "\ud800")
     with pytest.raises(UnicodeEncodeError):
         encoder.part("\ud800", is_first=True, is_last=False)
 
@@ -981,72 +1019,70 @@ def test_a_part_is_a_frame_and_never_compressed(
 # --- masks --------------------------------------------------------------------------------------
 
 
-@attrs.define
-class Keys:
-    """The mask keys that one encoder takes."""
+class Masks:
+    """The masks of one connection."""
 
-    buffer: bytearray = attrs.field(factory=bytearray)
-    encoder: Encoder = attrs.field(init=False)
-
-    def __attrs_post_init__(self):
-        self.encoder = Encoder(self.buffer)
+    def __init__(self, make_encoder=Encoder):
+        self.buffer = bytearray()
+        self.encoder = make_encoder(self.buffer)
 
     def take(self, count):
-        self.buffer.clear()
         for _ in range(count):
             self.encoder.message(b"")
-        return [bytes(self.buffer[at + 2 : at + 6]) for at in range(0, len(self.buffer), 6)]
+        masks = [bytes(self.buffer[start + 2 : start + 6]) for start in range(0, count * 6, 6)]
+        self.buffer.clear()
+        return masks
 
 
 def test_ten_thousand_frames_have_masks_of_their_own():
     # Of 2^32, two of 10,000 are equal about once in 86 runs; three pairs, practically never.
-    assert len(set(Keys().take(10_000))) > 10_000 - 3
+    assert len(set(Masks().take(10_000))) > 10_000 - 3
 
 
 def test_two_connections_have_masks_of_their_own():
-    assert not set(Keys().take(100)) & set(Keys().take(100))
+    assert not set(Masks().take(100)) & set(Masks().take(100))
 
 
 def test_masks_do_not_come_from_a_generator_that_can_be_seeded():
     random.seed(1)
-    first = Keys().take(100)
+    first = Masks().take(100)
     random.seed(1)
 
-    assert first != Keys().take(100)
+    assert first != Masks().take(100)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_this_process_uses_other_masks_than_its_parent():
-    keys = Keys()
-    keys.take(1)
+    masks = Masks()
+    masks.take(1)
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
         # Of the threads that other tests have left; the child does nothing that needs them.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if not pid:
-        os.write(sending, b"".join(keys.take(20)))
+        os.write(sending, b"".join(masks.take(20)))
         os._exit(0)
     os.close(sending)
     os.waitpid(pid, 0)
     with open(receiving, "rb") as file:
-        others = set(in_pieces(file.read(), 4))
+        of_child = set(in_pieces(file.read(), 4))
 
-    assert 20 == len(others)
-    assert not others & set(keys.take(20))
+    assert 20 == len(of_child)
+    assert not of_child & set(masks.take(20))
 
 
 def test_a_fork_is_noticed_before_the_next_mask(monkeypatch):
     numbers = itertools.count()
     monkeypatch.setattr(os, "urandom", lambda size: bytes([next(numbers)]) * size)
-    keys = Keys()
+    masks = Masks()
 
-    assert [b"\0" * 4] == keys.take(1)
+    assert [b"\0" * 4] == masks.take(1)
 
     _codec._count_fork()
 
     # What was fetched before the fork is not used up.
-    assert [b"\1" * 4] * 64 + [b"\2" * 4] == keys.take(65)
+    assert [b"\1" * 4] * 64 + [b"\2" * 4] == masks.take(65)
 
 
 @pytest.mark.skipif(COMPILED, reason="a compiled module has one name")
@@ -1056,12 +1092,7 @@ def test_a_system_without_forks_is_none_to_be_noticed(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    buffer = bytearray()
-    encoder = module.Encoder(buffer)
-    for _ in range(10):
-        encoder.message(b"")
-
-    assert 60 == len(buffer)
+    assert 10 == len(set(Masks(module.Encoder).take(10)))
 
 
 def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
@@ -1075,29 +1106,6 @@ def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
 
         assert before + expected + after == buffer
         assert expected == _masked(payload, key)
-
-
-def test_a_message_joins_a_burst_as_long_as_there_is_room(take):
-    buffer = bytearray()
-    encoder = Encoder(buffer)
-
-    assert not encoder.join("no room yet")
-
-    encoder.room = 2 * JOIN_COST
-
-    # The message that fills the room may go beyond it.
-    large = "b" * 3 * JOIN_COST
-
-    assert [True, True, False] == [encoder.join(text) for text in ("a", large, "c")]
-    assert [(TEXT, b"a"), (TEXT, large.encode())] == take(buffer)
-
-
-def test_a_burst_is_a_few_messages_long():
-    """So that whoever works on each of them looks at the clock now and then."""
-    encoder = Encoder(bytearray())
-    encoder.room = 2**16
-
-    assert 32 == sum(encoder.join("") for _ in range(1000))
 
 
 def test_text_that_cannot_be_encoded_does_not_join():

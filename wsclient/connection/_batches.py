@@ -28,15 +28,15 @@ class Batches:
     """
 
     def __init__(self, taken: Callable[[], None]) -> None:
-        self.count = 0
+        self.count: int = 0
         """Items that wait."""
-        self.taken = 0
+        self.taken: int = 0
         """Items that were taken."""
-        self.size = 0
+        self.size: int = 0
         """Bytes that wait; those of a batch count until its last item is taken."""
-        self.budget = 0
+        self.budget: int = 0
         """Items that may be taken before the next checkpoint."""
-        self.wake_at = -1
+        self.wake_at: int = -1
         """At how many items ``taken`` is to be called; -1 for not at all."""
         self._taken = taken
         self._current: list[Any] = []

@@ -12,6 +12,7 @@ import math
 from typing import Any, Protocol, cast
 
 import trio
+from trio.lowlevel import current_task
 
 
 class CancelStatus(Protocol):
@@ -32,7 +33,7 @@ class _PublicStatus:
 
 def cancel_status() -> CancelStatus:
     """The running task's status: true of it until it enters or leaves a cancel scope."""
-    task: Any = trio.lowlevel.current_task()
+    task: Any = current_task()
     try:
         return cast("CancelStatus", task._cancel_status)
     except AttributeError:
@@ -42,7 +43,7 @@ def cancel_status() -> CancelStatus:
 def is_cancelled() -> bool:
     """Whether the next checkpoint of the running task would raise ``trio.Cancelled``."""
     # Not by way of cancel_status(): a call takes as long as the look.
-    task: Any = trio.lowlevel.current_task()
+    task: Any = current_task()
     try:
         return cast("bool", task._cancel_status.effectively_cancelled)
     except AttributeError:

@@ -331,8 +331,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: The connection is closed or closing.
             ValueError: ``message`` is of another type, or cannot be encoded as UTF-8.
         """
-        is_message = isinstance(message, (str, bytes))
-        if is_message and not is_cancelled() and self._join_burst(message):
+        if not is_cancelled() and self._join_burst(message):
             return
         self._check_open()
         if isinstance(message, str):

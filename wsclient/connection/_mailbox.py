@@ -46,7 +46,7 @@ class Mailbox(Generic[T]):
     def __init__(self, max_items: float, max_size: float = math.inf) -> None:
         self.max_items = max_items
         self.max_size = max_size
-        self.batches = Batches(self._took)
+        self.batches: Batches = Batches(self._took)
         """What waits: for a :class:`MessageIterator`."""
         self._ended = False
         self._takers = trio.lowlevel.ParkingLot()

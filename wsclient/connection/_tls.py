@@ -105,7 +105,7 @@ class TlsTransport(SocketTransport):
             return True
         return False
 
-    def send_nowait(self, data: bytearray, start: int = 0) -> int:
+    def send_nowait(self, data: bytearray, start: int) -> int:
         if not self._unsent:
             with memoryview(data)[start : start + READ_SIZE] as plain:
                 try:

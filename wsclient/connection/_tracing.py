@@ -40,12 +40,12 @@ class TracingTransport(Transport):
         self.tell_received(data[:size])
         return data, size
 
-    def send_nowait(self, data: bytearray, start: int = 0) -> int:
+    def send_nowait(self, data: bytearray, start: int) -> int:
         size = self._transport.send_nowait(data, start)
         self._tell(self._sent.feed(data[start : start + size]))
         return size
 
-    async def send(self, data: bytearray, start: int = 0) -> int:
+    async def send(self, data: bytearray, start: int) -> int:
         size = await self._transport.send(data, start)
         self._tell(self._sent.feed(data[start : start + size]))
         return size

@@ -65,7 +65,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def send_nowait(self, data: bytearray, start: int = 0) -> int:
+    def send_nowait(self, data: bytearray, start: int) -> int:
         """Hand over what of ``data[start:]`` can be without waiting; return how many bytes.
 
         Raises:
@@ -73,7 +73,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    async def send(self, data: bytearray, start: int = 0) -> int:
+    async def send(self, data: bytearray, start: int) -> int:
         """Hand over some of ``data[start:]``, waiting as long as it takes; return how many bytes.
 
         A checkpoint.
@@ -104,10 +104,10 @@ class StreamTransport(Transport):
             return b"", 0
         return data, len(data)
 
-    def send_nowait(self, data: bytearray, start: int = 0) -> int:
+    def send_nowait(self, data: bytearray, start: int) -> int:
         return 0
 
-    async def send(self, data: bytearray, start: int = 0) -> int:
+    async def send(self, data: bytearray, start: int) -> int:
         # Cancelled here, not a byte is written, and a farewell can be.
         await trio.lowlevel.checkpoint_if_cancelled()
         # A copy: messages are added behind it meanwhile.
@@ -164,7 +164,7 @@ class SocketTransport(Transport):
                 return 0
             self._has_waited = True
 
-    def send_nowait(self, data: bytearray, start: int = 0) -> int:
+    def send_nowait(self, data: bytearray, start: int) -> int:
         # The view is gone before anyone can add to the buffer.
         with memoryview(data)[start:] as rest:
             return self._send_nowait(rest)
@@ -179,7 +179,7 @@ class SocketTransport(Transport):
         self._is_full = sent < len(data)
         return sent
 
-    async def send(self, data: bytearray, start: int = 0) -> int:
+    async def send(self, data: bytearray, start: int) -> int:
         if not self._is_full:
             # A peer that reads as fast as we write leaves nothing to wait for: others run, too.
             await trio.lowlevel.checkpoint()

@@ -142,7 +142,7 @@ class Writer:
         self._start_task: Callable[[], object] | None = None
         self._is_awake = True
         self._is_over = False
-        self.close_written = Signal()
+        self.close_written: Signal = Signal()
 
     def begin(self, start_task: Callable[[], object]) -> None:
         """Write what waits, from now on.

@@ -3,6 +3,11 @@
 cimport cython
 
 
+cdef int _TEXT_FRAME, _BINARY_FRAME, _MASKED
+cdef Py_ssize_t _JOIN_COST
+cdef long _forks
+
+
 cdef class Decoder:
     cdef long long _max_message_size, _max_frame_size, _max_fragments
     cdef object _inflater
@@ -47,7 +52,7 @@ cdef class Encoder:
     cdef public Py_ssize_t room
     cdef bytes _keys
     cdef Py_ssize_t _keys_used
-    cdef object _forks
+    cdef long _forks
 
     @cython.locals(before=Py_ssize_t)
     cpdef bint join(self, object message) except -1
@@ -62,6 +67,10 @@ cdef class Encoder:
 
 @cython.locals(target="unsigned char*", source="const unsigned char*", mask="const unsigned char*", long_key=bytes, size=Py_ssize_t, done=Py_ssize_t, index=Py_ssize_t)
 cpdef object _mask(bytearray buffer, Py_ssize_t start, bytes payload, bytes key)
+
+
+@cython.locals(target="unsigned char*", source="const unsigned char*", mask="const unsigned char*", size=Py_ssize_t, done=Py_ssize_t, index=Py_ssize_t)
+cpdef object _write_short(bytearray buffer, Py_ssize_t start, int first, bytes payload, bytes key)
 
 
 cdef extern from "Python.h":

@@ -142,7 +142,7 @@ class Inflater:
         self._keeps_context = keeps_context
         self._zlib = zlib.decompressobj(-window_bits)
         self._rest = b""
-        self.has_more = False
+        self.has_more: bool = False
         """Whether the room was too small: ``inflate(b"", …)`` goes on."""
 
     def inflate(self, data: bytes, max_size: int) -> bytes:

@@ -125,7 +125,7 @@ class ClientProtocol:
             max_fragments,
             deflate.make_inflater() if deflate else None,
         )
-        self.outgoing = bytearray()
+        self.outgoing: bytearray = bytearray()
         """Whole frames, and perhaps the rest of one, that the transport has not taken yet."""
         self._encoder = Encoder(self.outgoing, deflate.make_deflater() if deflate else None)
         self._state = State.OPEN

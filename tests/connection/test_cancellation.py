@@ -10,7 +10,6 @@ import functools
 import itertools
 import math
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -56,11 +55,7 @@ KINDS = ["open", "cancel", "shield", "cancel, shield", "future", "future, shield
 @pytest.fixture(params=["private", "public"])
 def _a_trio_with_and_without_the_attribute(request, monkeypatch):
     if request.param == "public":
-        other = SimpleNamespace(
-            lowlevel=SimpleNamespace(current_task=object),
-            current_effective_deadline=trio.current_effective_deadline,
-        )
-        monkeypatch.setattr(_cancellation, "trio", other)
+        monkeypatch.setattr(_cancellation, "current_task", object)
 
 
 @pytest.mark.usefixtures("_a_trio_with_and_without_the_attribute")

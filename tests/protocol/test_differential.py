@@ -114,7 +114,8 @@ class Frame:
     """A frame's header, as it stands in an input.
 
     ``start`` is where it begins, ``message_size`` what its message has come to with it, inflated
-    or not, ``within`` whether a message was begun before it, ``compressed`` whether that was.
+    or not, ``within`` whether a message was begun before it, ``compressed`` whether that was,
+    ``nested`` whether it begins another message within one that is compressed.
     """
 
     start: int
@@ -124,6 +125,7 @@ class Frame:
     message_size: int
     within: bool
     compressed: bool
+    nested: bool
 
 
 def frames_in(data: bytes) -> Iterator[Frame]:
@@ -135,12 +137,13 @@ def frames_in(data: bytes) -> Iterator[Frame]:
         if extended := {126: 2, 127: 8}.get(size, 0):
             size = int.from_bytes(data[position : position + extended])
             position += extended
+        nested = within and compressed and opcode in (TEXT, BINARY)
         if opcode not in CONTROL:
             if opcode != CONT:
                 within, message_size, compressed = False, 0, bool(first & 0x40)
             message_size += size
         payload = data[position : position + size]
-        yield Frame(start, opcode, size, payload, message_size, within, compressed)
+        yield Frame(start, opcode, size, payload, message_size, within, compressed, nested)
         if opcode not in CONTROL:
             within = not first & 0x80
         position += size
@@ -185,7 +188,16 @@ def no_1014(data: bytes, frame: Frame, wsproto: list[Fact], deflate: bool) -> li
     return [facts]
 
 
-DIFFERENCES: Final[list[Difference]] = [no_limits, no_1014]
+def inflates_first(
+    data: bytes, frame: Frame, wsproto: list[Fact], deflate: bool
+) -> list[list[Fact]]:
+    """wsproto inflates a frame before it asks whether one of its kind may come."""
+    del wsproto
+    facts = before(data, frame, deflate) if deflate and frame.nested else None
+    return [] if facts is None else [[*facts, ProtocolViolated(1002, "")]]
+
+
+DIFFERENCES: Final[list[Difference]] = [inflates_first, no_limits, no_1014]
 """Each says what is right instead for an input with a certain frame; nothing if it does not apply.
 
 With permessage-deflate there are three more, after which wsproto is no measure of what follows:
@@ -200,13 +212,32 @@ def forgets_compression(data: bytes) -> bool:
     )
 
 
-def inflates_too_much(facts: list[Fact]) -> bool:
-    """wsproto inflates without a limit."""
-    return any(
-        len(fact.encode() if isinstance(fact, str) else fact) > LIMIT
-        for fact in facts
-        if isinstance(fact, (str, bytes))
-    )
+def inflatable(data: bytes, frame: Frame) -> bytes:
+    """A frame's payload, and what its sender has cut from the end of the message."""
+    return frame.payload + (b"\0\0\xff\xff" if data[frame.start] & 0x80 else b"")
+
+
+def inflates_too_much(data: bytes) -> bool:
+    """wsproto inflates without a limit, also to what is wrong behind it."""
+    inflater = zlib.decompressobj(-15)
+    size = 0
+    for frame in frames_in(data):
+        if frame.opcode in CONTROL:
+            continue
+        if frame.opcode != CONT:
+            size = 0
+        if not frame.compressed:
+            continue
+        try:
+            piece = inflater.decompress(
+                inflater.unconsumed_tail + inflatable(data, frame), LIMIT + 1 - size
+            )
+        except zlib.error:
+            return False
+        size += len(piece)
+        if size > LIMIT:
+            return True
+    return False
 
 
 def stops_at_a_last_block(data: bytes) -> bool:
@@ -216,7 +247,7 @@ def stops_at_a_last_block(data: bytes) -> bool:
         if frame.opcode in CONTROL or not frame.compressed:
             continue
         try:
-            inflater.decompress(frame.payload)
+            inflater.decompress(inflatable(data, frame))
         except zlib.error:
             return False
         if inflater.eof:
@@ -242,7 +273,7 @@ def check(data: bytes, cuts: list[int], *, deflate: bool = False) -> None:
 
     wsproto = facts_of_wsproto(data, deflate=deflate)
     if deflate and (
-        forgets_compression(data) or inflates_too_much(wsproto) or stops_at_a_last_block(data)
+        forgets_compression(data) or inflates_too_much(data) or stops_at_a_last_block(data)
     ):
         return
     differing = (
@@ -422,6 +453,7 @@ SEEDS: Final = [
     make_frame(TEXT, deflated(b"Hello")[:3], fin=False, rsv=4)
     + make_frame(PING)
     + make_frame(CONT, deflated(b"Hello")[3:]),
+    make_frame(TEXT, b"\0", fin=False, rsv=4) + make_frame(TEXT, b"\x80\x02" * 9, fin=False),
     make_frame(BINARY, deflated(bytes(LIMIT + 1)), rsv=4),
     make_frame(BINARY, b"\xff\xff\xff", rsv=4),
 ]

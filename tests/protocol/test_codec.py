@@ -1117,6 +1117,17 @@ def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
         assert expected == _masked(payload, key)
 
 
+def test_text_that_cannot_be_encoded_does_not_join():
+    buffer = bytearray()
+    encoder = Encoder(buffer)
+    encoder.room = 100
+    with pytest.raises(UnicodeEncodeError):
+        encoder.join("x\ud800")
+
+    assert b"" == buffer
+    assert 100 == encoder.room
+
+
 # --- and else -----------------------------------------------------------------------------------
 
 

@@ -1120,12 +1120,12 @@ def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
 def test_text_that_cannot_be_encoded_does_not_join():
     buffer = bytearray()
     encoder = Encoder(buffer)
-    encoder.room = 100
+    encoder.burst = 10
     with pytest.raises(UnicodeEncodeError):
         encoder.join("x\ud800")
 
     assert b"" == buffer
-    assert 100 == encoder.room
+    assert 10 == encoder.burst
 
 
 # --- and else -----------------------------------------------------------------------------------

@@ -2182,3 +2182,98 @@ async def test_leaving_at_once_after_the_peers_close_still_answers_it(autojump_c
                 visit = await server.wait_over(number)
 
                 assert CloseReason(1001, "good bye") == visit.close
+
+
+# --- by trio-websocket's names, for those who reached into it -----------------------------------
+
+
+async def test_our_close_frame_goes_through_send_once_the_connection_counts_as_closed(
+    connected, nursery
+):
+    async with connected() as (connection, peer):
+        send = connection._send
+        seen = []
+
+        async def see(event):
+            seen.append((event.code, event.reason, connection.closed))
+            await trio.lowlevel.checkpoint()
+            await send(event)
+
+        connection._send = see
+        nursery.start_soon(peer.answer_close)
+        await connection.aclose(4000, "why")
+
+        assert [(4000, "why", CloseReason(1000))] == seen
+        assert CloseReason(4000, "why") == connection.closed
+
+
+async def test_a_send_that_never_ends_is_cut_by_the_limit_on_closing(
+    network, autojump_clock, nursery
+):
+    async def serve():
+        peer = await network.accept()
+        await peer.accept()
+        await peer.receive_rest()
+
+    async def never(event):
+        await trio.sleep_forever()
+
+    nursery.start_soon(serve)
+    with pytest.raises(DisconnectionTimeout):
+        async with open_websocket(
+            "test.example", 80, "/", use_ssl=False, disconnect_timeout=3
+        ) as connection:
+            connection._send = never
+
+    assert 3 <= trio.current_time() <= 3 + LAST_WORD
+
+
+async def test_a_close_frame_can_be_sent_by_hand(connected, nursery):
+    async with connected() as (connection, peer):
+        await connection._send(CloseReason(1001, "bye"))
+        nursery.start_soon(peer.answer_close)
+
+        assert CloseReason(1001, "bye") == await connection.wait_closed()
+
+
+async def test_the_peers_close_frame_is_told_before_it_is_answered(connected, frame):
+    async with connected() as (connection, peer):
+        event = connection._for_testing_peer_closed_connection = trio.Event()
+        await peer.send(frame(CLOSE, close_payload(4000)))
+        await event.wait()
+
+        assert CloseReason(4000) == connection.closed
+        assert 0 == len(peer.received)
+        with pytest.raises(ConnectionClosed):
+            await connection.send_message("too late")
+        assert (CLOSE, close_payload(4000)) == await peer.receive_frame()
+
+
+async def test_a_violation_is_no_close_frame_of_the_peers(connected, frame):
+    async with connected() as (connection, peer):
+        event = connection._for_testing_peer_closed_connection = trio.Event()
+        await peer.send(frame(0xF))
+        await connection.wait_closed()
+
+        assert not event.is_set()
+
+
+async def test_whoever_handles_pings_may_wait_and_fail(connected, frame, monkeypatch):
+    error = ValueError("a handler's")
+    pings = []
+
+    async def handle(connection, event):
+        pings.append(event.payload)
+        await trio.lowlevel.checkpoint()
+        if event.payload == b"2":
+            raise error
+
+    monkeypatch.setattr(WebSocketConnection, "_handle_ping_event", handle)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with connected() as (connection, peer):
+            await peer.send(frame(PING, b"1") + frame(TEXT, b"x") + frame(PING, b"2"))
+            await connection.wait_closed()
+            await trio.sleep_forever()
+
+    assert (error,) == caught.value.exceptions
+    assert [b"1", b"2"] == pings

@@ -298,9 +298,8 @@ async def test_a_stream_is_wrapped_under_the_host_that_is_given(connected):
         ({"port": "80"}, TypeError, "port must be int, not str"),
         ({"port": True}, TypeError, "port must be int, not bool"),
         ({"port": None}, TypeError, "port must be int, not NoneType"),
-        ({"port": 0}, ValueError, "port must be between 1 and 65535, not 0"),
-        ({"port": 65536}, ValueError, "port must be between 1 and 65535, not 65536"),
-        ({"port": -1}, ValueError, "port must be between 1 and 65535, not -1"),
+        ({"port": 65536}, ValueError, "port must be between 0 and 65535, not 65536"),
+        ({"port": -1}, ValueError, "port must be between 0 and 65535, not -1"),
         ({"resource": None}, TypeError, "resource must be str, not NoneType"),
         ({"resource": "x"}, ValueError, "resource must start with '/'"),
         ({"resource": "/ x"}, ValueError, "resource must not contain spaces"),
@@ -363,6 +362,14 @@ async def test_a_single_connection_leaves_the_sockets_options_to_the_system(netw
         connection._options.tcp_user_timeout,
     )
     connection.abort()
+
+
+async def test_port_0_is_refused_by_the_system():
+    with pytest.raises(HandshakeError, match=r"cannot connect to ws://127.0.0.1:0: ") as caught:
+        async with open_websocket("127.0.0.1", 0, "/", use_ssl=False):
+            pass
+
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @pytest.mark.parametrize("nursery", [None, object(), "nursery"], ids=repr)
@@ -648,6 +655,30 @@ async def test_a_failed_handshake_is_raised_to_the_caller_at_once_and_closes_the
     told = "".join(traceback.format_exception(caught.value))
     assert "canary" not in told
     assert "Y2FuYXJ5" not in told
+
+
+async def test_the_error_of_a_server_that_runs_beside_us_goes_before_ours(network, autojump_clock):
+    error = ValueError("the server's")
+
+    async def serve(depth):
+        async with trio.open_nursery() as nursery:
+            if depth:
+                nursery.start_soon(serve, depth - 1)
+            else:
+                peer = await network.accept()
+                await peer.read_request()
+                await peer.stream.aclose()
+                raise error
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, 4)
+            await connect_websocket(nursery, "test.example", 80, "/", use_ssl=False)
+
+    found = caught.value
+    while isinstance(found, ExceptionGroup):
+        (found,) = found.exceptions
+    assert error is found
 
 
 @EVERY_WAY

@@ -38,6 +38,7 @@ from wsclient.protocol import (
     PingReceived,
     PongReceived,
     ProtocolViolated,
+    SendClose,
     State,
     encoded_size,
 )
@@ -105,6 +106,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
     """
 
     CONNECTION_ID: ClassVar[itertools.count[int]] = itertools.count()
+
+    _for_testing_peer_closed_connection: trio.Event | None = None
+    """Put an event here, by this name of trio-websocket's, and it is set once the peer's close
+    frame has come, before that is answered."""
 
     def __init__(
         self,
@@ -462,10 +467,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._closed = CloseReason(CloseCode.NORMAL_CLOSURE)
         self._mailbox.end(discard=True)
         self._pings.give_up()
-        self._writer.post_close(code, reason)
         timeout = self._options.disconnect_timeout
         with trio.move_on_after(timeout):
             try:
+                await self._send(SendClose(code, reason))
                 await self._stream_closed.wait()
             except trio.Cancelled:
                 self.abort()
@@ -478,6 +483,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 f"{self._endpoint} did not answer our close frame within {timeout:g} s"
             )
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _send(self, event: SendClose) -> None:
+        """Send the close frame; async, and by this name, for who replaces it in trio-websocket."""
+        self._writer.post_close(event.code, event.reason)
 
     async def __aexit__(
         self,
@@ -621,11 +630,15 @@ class WebSocketConnection(trio.abc.AsyncResource):
         return messages, None
 
     async def _handle_ping_event(self, event: PingReceived) -> None:
-        """Answer a ping; async, and by this name, for who replaced it in trio-websocket's tests."""
+        """Answer a ping; async, and by this name, for who replaces it in trio-websocket."""
         self._writer.post_pong(event.payload)
 
     def _end(self, last_word: CloseReceived | ProtocolViolated) -> None:
         self._closed = CloseReason(last_word.code, last_word.reason)
+        if self._for_testing_peer_closed_connection is not None and isinstance(
+            last_word, CloseReceived
+        ):
+            self._for_testing_peer_closed_connection.set()
         if self._protocol.state is not State.CLOSED:
             self._answered = Signal()
         # A close frame is answered with its own code and reason (RFC 6455 §5.5.1).

@@ -2,15 +2,24 @@
 
 from wsclient.options import check_host
 
-from ._codec import COMPILED, encoded_size
+from ._codec import BURST_SIZE, COMPILED, encoded_size
 from ._deflate import Deflate
-from ._events import CloseReceived, Fact, MessagePart, PingReceived, PongReceived, ProtocolViolated
+from ._events import (
+    CloseReceived,
+    Fact,
+    MessagePart,
+    PingReceived,
+    PongReceived,
+    ProtocolViolated,
+    SendClose,
+)
 from ._handshake import Accepted, ClientHandshake, check_resource
 from ._machine import ClientProtocol, State
 from ._trace import FrameTracer, Trace, TracedFrame
 from ._tunnel import TunnelHandshake
 
 __all__ = [
+    "BURST_SIZE",
     "COMPILED",
     "Accepted",
     "ClientHandshake",
@@ -23,6 +32,7 @@ __all__ = [
     "PingReceived",
     "PongReceived",
     "ProtocolViolated",
+    "SendClose",
     "State",
     "Trace",
     "TracedFrame",

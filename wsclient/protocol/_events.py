@@ -1,10 +1,11 @@
-"""The facts that received bytes amount to."""
+"""The facts that received bytes amount to; and a wish that is an object."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
 import attrs
+from wsproto.events import CloseConnection
 
 
 @attrs.frozen
@@ -43,6 +44,14 @@ class MessagePart:
 
     data: str | bytes
     is_last: bool
+
+
+class SendClose(CloseConnection):
+    """The wish to send a close frame with a code and a reason.
+
+    One of wsproto's events: what stands between a connection and its close frame was written for
+    trio-websocket, and looks for that.
+    """
 
 
 Fact: TypeAlias = (

@@ -1976,6 +1976,42 @@ async def test_an_attached_connection_feeds_the_inbox_what_came_before_first(con
         assert (["before", "after"], 11) == inbox.take_all()
 
 
+async def test_a_session_gets_whole_messages_also_after_a_hook_that_received_parts(
+    connected, frame
+):
+    async with connected() as (connection, peer):
+        inbox = Mailbox(100)
+        parts = connection.receive_parts()
+        await peer.send(frame(TEXT, b"ha", fin=False))
+
+        assert "ha" == await anext(parts)
+
+        await peer.send(frame(0, b"lf", fin=False))
+        await settle()
+        attach(connection, inbox, Source())
+        await peer.send(frame(0, b" a message") + frame(TEXT, b"1", fin=False))
+        await settle()
+        await peer.send(frame(0, b"2", fin=False) + frame(0, b"3") + frame(TEXT, b"whole"))
+        await settle()
+
+        assert ["lf a message", "123", "whole"] == inbox.take_all()[0]
+
+
+async def test_what_a_session_joins_is_limited_too(connected, frame, autojump_clock):
+    async with connected(max_message_size=10) as (connection, peer):
+        connection.receive_parts()
+        await peer.send(frame(TEXT, b"x" * 9, fin=False))
+        await settle()
+        attach(connection, Mailbox(100), Source())
+        await peer.send(frame(0, b"xx", fin=False))
+
+        assert (CLOSE, 1009) == (
+            (found := await peer.receive_frame())[0],
+            int.from_bytes(found[1][:2]),
+        )
+        assert 1009 == connection.closed.code
+
+
 async def test_an_attached_connection_writes_what_it_pulls(connected):
     async with connected() as (connection, peer):
         first, second = Message("first"), Message("second")

@@ -1,1 +1,210 @@
-"""TLS over a socket of our own: against a server that knows nothing of it."""
+"""TLS over a socket of our own: against Python's own server side, over loopback."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+
+import pytest
+import trio
+import trio.testing
+
+from wsclient.connection._tls import RECORD_SIZE, TlsTransport
+from wsclient.connection._transport import READ_SIZE
+
+
+@pytest.fixture
+async def pair(tls):
+    """Opens a connection; gives our end, and the server's stream whose TLS has not begun."""
+    opened = []
+
+    async def pair(context=tls.client, name="localhost", read_size=None):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            stream = await trio.open_tcp_stream("127.0.0.1", listening.getsockname()[1])
+            peer, _ = listening.accept()
+        peer.setblocking(False)
+        theirs = trio.SocketStream(trio.socket.from_stdlib_socket(peer))
+        opened.append(theirs)
+        ours = TlsTransport(stream, read_size, context, name)
+        opened.append(ours.stream)
+        return ours, theirs
+
+    yield pair
+    for stream in opened:
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.fixture
+async def secured(pair, tls):
+    """Likewise, with TLS open; ``plain`` is the socket's own stream below the server's TLS."""
+
+    async def secured(**options):
+        ours, plain = await pair(**options)
+        theirs = trio.SSLStream(plain, tls.server, server_side=True, https_compatible=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.do_handshake)
+            nursery.start_soon(theirs.do_handshake)
+        return ours, theirs, plain
+
+    return secured
+
+
+async def receive_exactly(transport, size):
+    data = bytearray()
+    while len(data) < size:
+        piece, count = await transport.receive()
+        assert count
+        data += piece[:count]
+    return bytes(data)
+
+
+async def send_all(transport, data):
+    data = bytearray(data)
+    sent = 0
+    while sent < len(data):
+        sent += await transport.send(data, sent)
+
+
+@pytest.mark.parametrize("size", [1, RECORD_SIZE, RECORD_SIZE + 1, READ_SIZE, 2**20 + 1])
+async def test_what_goes_in_at_one_end_comes_out_at_the_other(secured, nursery, size):
+    ours, theirs, _ = await secured()
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    nursery.start_soon(theirs.send_all, data)
+
+    assert data == await receive_exactly(ours, size)
+
+    nursery.start_soon(send_all, ours, data)
+    received = bytearray()
+    while len(received) < size:
+        received += await theirs.receive_some()
+
+    assert data == received
+
+
+async def test_small_reads_of_cipher_text_are_put_together(secured, nursery):
+    ours, theirs, _ = await secured(read_size=7)
+    nursery.start_soon(theirs.send_all, b"x" * 1000)
+
+    assert b"x" * 1000 == await receive_exactly(ours, 1000)
+
+
+async def test_many_records_of_one_read_are_one_batch(secured):
+    ours, theirs, _ = await secured()
+    for number in range(1000):
+        await theirs.send_all(b"%03d" % number)
+    received, reads = bytearray(), 0
+    while len(received) < 3000:
+        data, size = await ours.receive()
+        received += data[:size]
+        reads += 1
+
+    assert b"".join(b"%03d" % number for number in range(1000)) == received
+    assert reads < 500
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+async def test_the_end_of_the_stream_is_the_end(secured, nursery, says_goodbye):
+    ours, theirs, plain = await secured()
+    await theirs.send_all(b"last")
+    if says_goodbye:
+        nursery.start_soon(trio.SSLStream.aclose, theirs)
+    else:
+        await plain.aclose()
+
+    assert b"last" == await receive_exactly(ours, 4)
+    assert (b"", 0) == await ours.receive()
+    assert (b"", 0) == await ours.receive()
+
+
+async def test_a_reset_is_the_end_and_breaks_what_is_sent(secured):
+    ours, _, plain = await secured()
+    plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    plain.socket.close()
+
+    assert (b"", 0) == await ours.receive()
+    with pytest.raises(trio.BrokenResourceError):
+        await send_all(ours, b"x" * 2**22)
+
+
+async def test_what_came_before_broken_cipher_text_still_counts(secured):
+    ours, theirs, plain = await secured()
+    await theirs.send_all(b"good")
+    await plain.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert b"good" == await receive_exactly(ours, 4)
+    assert (b"", 0) == await ours.receive()
+
+
+async def test_a_peer_that_does_not_read_makes_us_wait_and_loses_nothing(secured, nursery):
+    ours, theirs, _ = await secured()
+    data = bytearray(b"x" * 2**24)
+    sent = 0
+    while taken := ours.send_nowait(data, sent):
+        sent += taken
+
+    assert 0 < sent < len(data)
+
+    with trio.move_on_after(0.01) as scope:
+        await ours.send(data, sent)
+
+    assert scope.cancelled_caught
+    assert not ours.is_torn
+
+    async def send_rest():
+        at = sent
+        while at < len(data):
+            at += await ours.send(data, at)
+
+    nursery.start_soon(send_rest)
+    received = 0
+    while received < len(data):
+        piece = await theirs.receive_some()
+        assert set(piece) == {ord("x")}
+        received += len(piece)
+
+
+async def test_a_certificate_that_is_not_trusted_is_an_error_and_the_peer_is_told(pair, tls):
+    ours, plain = await pair(context=tls.stranger)
+    theirs = trio.SSLStream(plain, tls.server, server_side=True)
+
+    async def fail():
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await theirs.do_handshake()
+            await theirs.receive_some()
+        assert "ALERT_UNKNOWN_CA" in str(caught.value.__cause__).upper().replace(" ", "_")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ours.do_handshake()
+
+
+async def test_a_peer_that_hangs_up_in_the_handshake_breaks_it(pair):
+    ours, plain = await pair()
+    await plain.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await ours.do_handshake()
+
+
+async def test_a_peer_that_speaks_no_tls_is_an_error(pair):
+    ours, plain = await pair()
+    await plain.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version"):
+        await ours.do_handshake()
+
+
+async def test_a_handshake_can_be_cancelled(pair):
+    ours, _ = await pair()
+    with trio.move_on_after(0.01) as scope:
+        await ours.do_handshake()
+
+    assert scope.cancelled_caught
+
+
+async def test_it_knows_that_it_is_secure(secured):
+    ours, _, _ = await secured()
+
+    assert ours.is_ssl
+    assert ours.takes_at_once

@@ -140,6 +140,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._inbox: Inbox = self._mailbox
         self._pieces: list[str | bytes] = []
         self._pieces_size = 0
+        self._uses_parts = False
         self._pings = Pings()
         # Of the task, once it runs; and what is wanted of it before.
         self._scope: trio.CancelScope | None = None
@@ -287,7 +288,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
             ConnectionClosed: By the iterator: the message, or its rest, will not come.
         """
-        self._protocol.in_parts = True
+        self._protocol.in_parts = self._uses_parts = True
         return MessageParts(self._next_part)
 
     async def _next_part(self) -> str | bytes | MessagePart:
@@ -307,16 +308,19 @@ class WebSocketConnection(trio.abc.AsyncResource):
         while isinstance(item, MessagePart):
             if item.is_last:
                 return self._join(item)
-            self._pieces.append(item.data)
-            self._pieces_size += encoded_size(item.data)
-            if self._pieces_size > self._options.max_message_size:
-                self._fail(
-                    CloseCode.MESSAGE_TOO_BIG,
-                    f"Exceeded maximum message size: {self._options.max_message_size} bytes",
-                )
+            if not self._collect(item):
                 raise ConnectionClosed(self._closed)
             item = await self._mailbox.take()
         return item
+
+    def _collect(self, part: MessagePart) -> bool:
+        """Keep a part of a message that shall be whole; false if it is too large for that."""
+        self._pieces.append(part.data)
+        self._pieces_size += encoded_size(part.data)
+        limit = self._options.max_message_size
+        if self._pieces_size > limit:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"Exceeded maximum message size: {limit} bytes")
+        return self._pieces_size <= limit
 
     def _join(self, part: MessagePart) -> str | bytes:
         pieces = [*self._pieces, part.data]
@@ -596,6 +600,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
             last_word = None
             if protocol.batch_controls:
                 facts, last_word = await self._answer(facts)
+            if self._uses_parts and self._inbox is not self._mailbox:
+                facts = self._without_parts(facts)
             self._inbox.put(facts, protocol.batch_size)
             if last_word is not None:
                 if facts and protocol.state is State.VIOLATED:
@@ -611,6 +617,18 @@ class WebSocketConnection(trio.abc.AsyncResource):
             if not protocol.has_more:
                 return False
             data, size = b"", 0
+
+    def _without_parts(self, facts: list[Any]) -> list[Any]:
+        """Whole messages only: a hook has received in parts, and a session does not."""
+        whole = []
+        for fact in facts:
+            if not isinstance(fact, MessagePart):
+                whole.append(fact)
+            elif fact.is_last:
+                whole.append(self._join(fact))
+            else:
+                self._collect(fact)
+        return whole
 
     async def _answer(
         self, facts: list[Fact]
@@ -714,6 +732,7 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     Returns:
         What to call when ``source`` has something to pull.
     """
+    connection._protocol.in_parts = False
     inbox.put(*take_untaken(connection))
     connection._inbox = inbox
     if connection.closed is None:
@@ -724,7 +743,8 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
 
 def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     """Take the messages that nobody took; and their size in bytes."""
-    return connection._mailbox.take_all()
+    messages, size = connection._mailbox.take_all()
+    return connection._without_parts(messages), size
 
 
 def start_ping(connection: WebSocketConnection) -> Ping:

@@ -45,6 +45,7 @@ class TlsTransport(SocketTransport):
         self._ssl = context.wrap_bio(self._received, self._outgoing, server_hostname=name)
         super().__init__(stream, read_size)
         self._cipher_buffer = shared_buffer(_cipher_buffer)
+        self._has_ended = False
         # Cipher text on its way, and of how many bytes of plain text.
         self._unsent: memoryview = memoryview(b"")
         self._sending = 0
@@ -90,16 +91,18 @@ class TlsTransport(SocketTransport):
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
-                # What came before it stands; then there is nothing more to be read.
-                self._received.write_eof()
+                # A farewell, or a violation: what came before it stands, and nothing follows.
+                self._has_ended = True
         if self._outgoing.pending:
             self._send_waiting()  # An answer to the peer's TLS, such as new keys.
         return size
 
     async def _receive_cipher_text(self) -> bool:
         """Wait for cipher text; false at the end of the stream, however it came."""
+        if self._has_ended:
+            return False
         size = await self._receive_into(self._cipher_buffer)
-        if size and not self._received.eof:
+        if size:
             with memoryview(self._cipher_buffer)[:size] as data:
                 self._received.write(data)
             return True

@@ -11,6 +11,8 @@ import pytest
 import wsclient
 from wsclient.cli import main
 
+VERSION = f"wsclient {wsclient.__version__} ({'' if wsclient.__compiled__ else 'not '}compiled)\n"
+
 
 @pytest.mark.parametrize(
     ("argv", "status"),
@@ -25,7 +27,7 @@ def test_main_reads_the_arguments_of_the_process(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["wsclient", "--version"])
 
     assert 0 == main()
-    assert f"wsclient {wsclient.__version__}\n" == capsys.readouterr().out
+    assert VERSION == capsys.readouterr().out
 
 
 def test_main_runs_in_a_process_whose_streams_are_in_memory(capsys):
@@ -41,7 +43,7 @@ def test_python_m_wsclient_is_the_program():
         check=True,
     )
 
-    assert (f"wsclient {wsclient.__version__}\n", "") == (done.stdout, done.stderr)
+    assert (VERSION, "") == (done.stdout, done.stderr)
 
 
 def test_the_console_script_is_the_program():

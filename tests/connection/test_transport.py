@@ -340,6 +340,25 @@ async def test_what_a_full_socket_does_not_take_is_left(sockets, nursery):
     assert [10] == results
 
 
+async def test_a_socket_that_proves_full_is_waited_for(sockets, nursery):
+    transport, theirs = await sockets(receive_buffer=BUFFER)
+    filled = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            filled += transport._socket.send(b"x" * 2**16)
+    results = []
+
+    async def send():
+        results.append(await transport.send(bytearray(b"y" * 10), 0))
+
+    nursery.start_soon(send)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == results
+    assert b"x" * filled + b"y" * 10 == await receive_exactly(theirs, filled + 10)
+    assert [10] == results
+
+
 async def test_a_part_of_a_large_buffer_is_taken(sockets):
     transport, theirs = await sockets(receive_buffer=BUFFER)
     data = bytearray(b"x" * 2**24)

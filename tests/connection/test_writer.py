@@ -824,6 +824,35 @@ async def test_giving_up_wakes_everyone_who_waits(stream_rig, nursery):
     stream_rig.writer.post_pong(b"late")
 
 
+async def test_a_writer_that_has_ended_starts_no_task(stream_rig, nursery):
+    stream_rig.begin(nursery)
+    await settle()
+    stream_rig.writer.end()
+    stream_rig.writer.post_pong(b"nobody hears it")
+    await settle()
+
+    assert [] == stream_rig.wire.writes
+
+
+async def test_a_task_runs_only_while_something_waits(rig, nursery):
+    rig.begin(nursery)
+    for _ in range(2):
+        await settle()
+
+        assert 0 == len(nursery.child_tasks)
+
+        rig.wire.hold_up()
+        outcome = Outcome(nursery, rig.send, "x")
+        await settle()
+
+        assert nursery.child_tasks
+
+        rig.wire.go_on()
+        await settle()
+
+        assert outcome.result
+
+
 async def test_progress_is_when_the_transport_has_taken_something(rig, nursery, mock_clock):
     rig.begin(nursery)
     await settle()

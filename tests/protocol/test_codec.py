@@ -27,8 +27,8 @@ from wsclient.protocol import (
 )
 from wsclient.protocol._codec import (
     BATCH_SIZE,
+    BURST_SIZE,
     COMPILED,
-    JOIN_COST,
     MESSAGE_OVERHEAD,
     PART_SIZE,
     Decoder,
@@ -921,35 +921,44 @@ def test_a_short_frame_is_written_in_one_go_where_it_stands(take_frame, size):
     assert (BINARY, payload) == take_frame(frame)
 
 
-def test_a_burst_joins_as_long_as_there_is_room(take):
-    buffer = bytearray(b"")
+def test_a_burst_is_as_long_as_it_may_be(take):
+    buffer = bytearray()
     encoder = Encoder(buffer)
 
-    assert not encoder.join("no room")
+    assert not encoder.join("no burst")
 
-    encoder.room = 2 * JOIN_COST
+    encoder.burst = 2
 
-    # The message that fills the room may go beyond it.
-    large = "b" * 3 * JOIN_COST
+    assert [True, True, False] == [encoder.join(text) for text in ("a", "b", "c")]
+    assert [(TEXT, b"a"), (TEXT, b"b")] == take(buffer)
 
-    assert [True, True, False] == [encoder.join(text) for text in ("a", large, "c")]
-    assert JOIN_COST - 8 - len(large) == encoder.room
+
+def test_nothing_joins_a_full_buffer(take):
+    buffer = bytearray()
+    encoder = Encoder(buffer)
+    encoder.burst = 10
+    # The message that fills it may go beyond it.
+    large = "x" * (BURST_SIZE + 1)
+
+    assert [True, True, False] == [encoder.join(text) for text in ("a", large, "b")]
     assert [(TEXT, b"a"), (TEXT, large.encode())] == take(buffer)
 
 
-def test_a_burst_is_a_few_messages_long():
-    """So that whoever works on each of them looks at the clock now and then."""
-    encoder = Encoder(bytearray())
-    encoder.room = 2**16
+def test_what_is_no_message_joins_nothing():
+    buffer = bytearray()
+    encoder = Encoder(buffer)
+    encoder.burst = 10
 
-    assert 32 == sum(encoder.join("") for _ in range(1000))
+    assert [False] * 3 == [encoder.join(other) for other in (3, None, bytearray(b"x"))]
+    assert b"" == buffer
+    assert 10 == encoder.burst
 
 
 @pytest.mark.parametrize("deflater", [None, Deflater(15, Compression(), keeps_context=True)])
 def test_text_that_cannot_be_encoded_leaves_the_buffer_as_it_was(deflater):
     buffer = bytearray(b"whole frames")
     encoder = Encoder(buffer, deflater)
-    encoder.room = 100
+    encoder.burst = 100
     for write in (encoder.message, encoder.join):
         with pytest.raises(UnicodeEncodeError):
             write("x" * 1000 + "\ud800")
@@ -1106,6 +1115,17 @@ def test_a_payload_is_masked_with_its_key_at_any_place_and_of_any_size():
 
         assert before + expected + after == buffer
         assert expected == _masked(payload, key)
+
+
+def test_text_that_cannot_be_encoded_does_not_join():
+    buffer = bytearray()
+    encoder = Encoder(buffer)
+    encoder.burst = 10
+    with pytest.raises(UnicodeEncodeError):
+        encoder.join("x\ud800")
+
+    assert b"" == buffer
+    assert 10 == encoder.burst
 
 
 # --- and else -----------------------------------------------------------------------------------

@@ -211,6 +211,24 @@ def test_a_window_of_256_bytes_is_understood_but_not_written():
     assert b"\0" * 100 == inflate(deflate.make_inflater(), b"\x62\x60\xa0\x3d\x00\x00")
 
 
+@pytest.mark.parametrize("keeps_context", [True, False])
+def test_a_message_may_refer_to_the_one_before_only_where_there_is_a_context(keeps_context):
+    theirs = zlib.compressobj(9, zlib.DEFLATED, -15)
+    message = CHANCE.randbytes(500)
+    first, second = (
+        (theirs.compress(message) + theirs.flush(zlib.Z_SYNC_FLUSH)).removesuffix(TAIL)
+        for _ in range(2)
+    )
+    inflater = Inflater(15, keeps_context=keeps_context)
+
+    assert message == inflate(inflater, first)
+    if keeps_context:
+        assert message == inflate(inflater, second)
+    else:
+        with pytest.raises(InvalidDeflate):
+            inflate(inflater, second)
+
+
 @pytest.mark.parametrize("server_none", [False, True])
 @pytest.mark.parametrize("client_none", [False, True])
 def test_it_works_with_an_extension_of_another_make(server_none, client_none):

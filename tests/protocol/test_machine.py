@@ -215,17 +215,17 @@ def test_the_payload_of_a_control_frame_may_be_of_a_subclass(protocol, take_fram
 def test_a_burst_joins_while_there_is_room_and_no_close_frame(protocol, frame, end):
     assert not protocol.join_burst("no room yet")
 
-    protocol.burst_room = 10_000
+    protocol.burst = 10
 
     assert protocol.join_burst("joins")
 
     end(protocol, frame)
     wire = bytes(protocol.outgoing)
 
-    assert 0 == protocol.burst_room
+    assert 0 == protocol.burst
     assert not protocol.join_burst("too late")
 
-    protocol.burst_room = 10_000
+    protocol.burst = 10
 
     assert not protocol.join_burst("too late")
     assert wire == protocol.outgoing

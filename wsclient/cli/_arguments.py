@@ -109,7 +109,9 @@ def parse(argv: Sequence[str]) -> ListenArguments | DemoArguments:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"wsclient {wsclient.__version__}")
+    build = "compiled" if wsclient.__compiled__ else "not compiled"
+    version = f"wsclient {wsclient.__version__} ({build})"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = _known(parser, argv)

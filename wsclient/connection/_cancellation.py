@@ -45,6 +45,7 @@ def is_cancelled() -> bool:
     # Not by way of cancel_status(): a call takes as long as the look.
     task: Any = current_task()
     try:
-        return cast("bool", task._cancel_status.effectively_cancelled)
+        cancelled: bool = task._cancel_status.effectively_cancelled
     except AttributeError:
         return _PublicStatus().effectively_cancelled
+    return cancelled

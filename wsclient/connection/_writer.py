@@ -30,7 +30,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from wsclient.protocol import ClientProtocol
+from wsclient.protocol import BURST_SIZE, ClientProtocol
 from wsclient.protocol._machine import Input
 
 from ._cancellation import is_cancelled
@@ -38,8 +38,8 @@ from ._pings import Ping
 from ._signal import Signal
 from ._transport import Transport
 
-WRITE_SIZE: Final = 64 * 1024
-"""Bytes in the buffer beyond which nothing joins them: what a cut may leave unknown."""
+WRITE_SIZE: Final = BURST_SIZE
+"""Bytes (64 KiB) in the buffer beyond which nothing joins them: what a cut may leave unknown."""
 
 BURST: Final = 50e-6
 """Seconds since the last write within which a message is one of many: it then waits for company,
@@ -48,6 +48,10 @@ until the sender lets other tasks run, since a write costs as much as five messa
 STRETCH: Final = 0.005
 """Seconds for which a sender may go on without a checkpoint, where each of its messages goes out at
 once."""
+
+BURST_LENGTH: Final = 32
+"""Messages that join a burst before anyone looks at the clock again: each may have taken its sender
+a while to make."""
 
 _PONG_QUEUE_SIZE: Final = 256
 """Frames; a peer that floods us with pings gets the newest answers only (RFC 6455 §5.5.3)."""
@@ -187,7 +191,7 @@ class Writer:
             self._flush(now)
             if self._is_awake:
                 # The next ones need not even be looked at here, until the writer runs.
-                self._protocol.burst_room = WRITE_SIZE - self._waiting
+                self._protocol.burst = BURST_LENGTH
             return True
         return await self._enqueue(Posted(write, payload))
 
@@ -242,7 +246,7 @@ class Writer:
             return False
         posted = Posted(write, part)
         if is_first:
-            self._protocol.burst_room = 0  # Nothing overtakes it.
+            self._protocol.burst = 0  # Nothing overtakes it.
             return await self._enqueue(posted)
         self._part = posted
         self._wake()
@@ -266,14 +270,14 @@ class Writer:
         """Write a close frame, and nothing more: what has not begun never will be."""
         if self._close is None:
             self._close = (code, reason)
-            self._protocol.burst_room = 0
+            self._protocol.burst = 0
             self._drop_queue()
             self._wake()
 
     def give_up(self) -> None:
         """Nothing more will be written: wake everyone who waits."""
         self._is_over = True
-        self._protocol.burst_room = 0
+        self._protocol.burst = 0
         self._drop_queue()
         for _, begun in self._begun or ():
             if isinstance(begun, Posted):
@@ -328,17 +332,22 @@ class Writer:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: The transport is broken.
         """
+        has_written = False
         while True:
-            self._protocol.burst_room = 0
+            self._protocol.burst = 0
             self._gather()
-            if self._buffer:
-                self._took(await self._transport.send(self._buffer, self._taken))
-            else:
+            if not self._buffer:
                 if self._has_closed:
                     self.close_written.set()
                 else:
                     self._is_awake = False
                 return
+            if has_written:
+                # A peer that reads as fast as we write leaves nothing to wait for: others run, too.
+                await trio.lowlevel.checkpoint()
+            taken = self._transport.send_nowait(self._buffer, self._taken)
+            self._took(taken or await self._transport.send(self._buffer, self._taken))
+            has_written = True
 
     async def write_close(self, code: int, reason: str | None) -> None:
         """Write what has begun and a close frame, in the place of a writer that was cancelled."""

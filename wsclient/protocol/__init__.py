@@ -2,7 +2,7 @@
 
 from wsclient.options import check_host
 
-from ._codec import COMPILED, encoded_size
+from ._codec import BURST_SIZE, COMPILED, encoded_size
 from ._deflate import Deflate
 from ._events import (
     CloseReceived,
@@ -19,6 +19,7 @@ from ._trace import FrameTracer, Trace, TracedFrame
 from ._tunnel import TunnelHandshake
 
 __all__ = [
+    "BURST_SIZE",
     "COMPILED",
     "Accepted",
     "ClientHandshake",

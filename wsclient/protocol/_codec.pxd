@@ -4,7 +4,7 @@ cimport cython
 
 
 cdef int _TEXT_FRAME, _BINARY_FRAME, _MASKED
-cdef Py_ssize_t _JOIN_COST
+cdef Py_ssize_t _BURST_SIZE
 cdef long _forks
 
 
@@ -49,12 +49,11 @@ cdef class Decoder:
 cdef class Encoder:
     cdef bytearray _buffer
     cdef object _deflater
-    cdef public Py_ssize_t room
+    cdef public Py_ssize_t burst
     cdef bytes _keys
     cdef Py_ssize_t _keys_used
     cdef long _forks
 
-    @cython.locals(before=Py_ssize_t)
     cpdef bint join(self, object message) except -1
 
     @cython.locals(first=int, payload=bytes)

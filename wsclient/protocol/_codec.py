@@ -59,8 +59,8 @@ MESSAGE_OVERHEAD: Final = 64
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
 
-JOIN_COST: Final = 2048
-"""Bytes of a burst's room that each message takes at least: after a few, time must be looked at."""
+BURST_SIZE: Final = 64 * 1024
+"""Bytes in the buffer to which no message of a burst is added."""
 
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
 """What the sender cut from a compressed message's end (RFC 7692 §7.2.2)."""
@@ -73,7 +73,7 @@ _KEYS_SIZE: Final = 256
 _TEXT_FRAME: Final = FIN | TEXT
 _BINARY_FRAME: Final = FIN | BINARY
 _MASKED: Final = MASKED
-_JOIN_COST: Final = JOIN_COST
+_BURST_SIZE: Final = BURST_SIZE
 
 
 class _Violation(Exception):
@@ -450,19 +450,24 @@ class Encoder:
     def __init__(self, buffer: bytearray, deflater: Deflater | None = None) -> None:
         self._buffer = buffer
         self._deflater = deflater
-        self.room: int = 0
-        """Bytes that :meth:`join` may write."""
+        self.burst: int = 0
+        """How many messages :meth:`join` may write."""
         self._keys = b""
         self._keys_used = 0
         self._forks = _forks
 
-    def join(self, message: str | bytes) -> bool:
-        """Write a whole message if it is one and there is :attr:`room`; whether it was written."""
-        if self.room <= 0 or not isinstance(message, (str, bytes)):
+    def join(self, message: object) -> bool:
+        """Write a whole message, if it is one, :attr:`burst` allows it, and the buffer is not full.
+
+        Returns:
+            Whether it was written.
+        """
+        if self.burst <= 0 or len(self._buffer) >= _BURST_SIZE:
             return False
-        before = len(self._buffer)
+        if not isinstance(message, (str, bytes)):
+            return False
         self.message(message)
-        self.room -= max(len(self._buffer) - before, _JOIN_COST)
+        self.burst -= 1
         return True
 
     def message(self, message: str | bytes) -> None:

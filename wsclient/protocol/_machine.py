@@ -129,17 +129,17 @@ class ClientProtocol:
         """Whole frames, and perhaps the rest of one, that the transport has not taken yet."""
         self._encoder = Encoder(self.outgoing, deflate.make_deflater() if deflate else None)
         self._state = State.OPEN
-        self.join_burst: Callable[[str | bytes], bool] = self._encoder.join
-        """``send_message`` for one of many, if :attr:`burst_room` has room; whether it had."""
+        self.join_burst: Callable[[object], bool] = self._encoder.join
+        """``send_message`` for one of many, if :attr:`burst` allows it; whether it did."""
 
     @property
-    def burst_room(self) -> int:
-        """Bytes that :attr:`join_burst` may write; none once a close frame went either way."""
-        return self._encoder.room
+    def burst(self) -> int:
+        """How many messages may join; none once a close frame went either way."""
+        return self._encoder.burst
 
-    @burst_room.setter
-    def burst_room(self, size: int) -> None:
-        self._encoder.room = size if self.allows(Input.SEND_MESSAGE) else 0
+    @burst.setter
+    def burst(self, messages: int) -> None:
+        self._encoder.burst = messages if self._state is State.OPEN else 0
 
     @property
     def state(self) -> State:
@@ -186,7 +186,7 @@ class ClientProtocol:
         how an empty one is answered.
         """
         self._sending(Input.SEND_CLOSE)
-        self.burst_room = 0
+        self.burst = 0
         payload = b""
         if code != CloseCode.NO_STATUS_RCVD:
             text = (reason or "").encode()[:_MAX_REASON_SIZE].decode(errors="ignore").encode()
@@ -215,7 +215,7 @@ class ClientProtocol:
             match facts[-1]:
                 case CloseReceived():
                     self._receiving(Input.RECEIVE_CLOSE)
-                    self.burst_room = 0
+                    self.burst = 0
                 case ProtocolViolated():
                     self._receiving(Input.RECEIVE_VIOLATION)
         return facts

@@ -108,7 +108,9 @@ def make_frame(
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:
-    return bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
 
 
 def take_client_frame(data: bytearray) -> tuple[int, bytes] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import socket
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import attrs
@@ -20,7 +21,7 @@ from wsclient.connection import _cancellation, open_websocket, stream_opener, wr
 from wsclient.connection._cancellation import cancel_status, is_cancelled
 from wsclient.errors import ConnectionClosed, HandshakeError
 
-TEXT, CLOSE = 1, 8
+CONT, TEXT, CLOSE, PING = 0, 1, 8, 9
 MESSAGES = ["first", "second" * 20, "third"]
 
 
@@ -144,24 +145,25 @@ class AtStep(trio.abc.Instrument):
             self.act()
 
 
-def every_step(story):
+def every_step(story, *, is_real=False):
     """Run ``story`` once for each of its steps, with a disturbance before that step.
 
     ``story`` is an async function of the instrument, which it arms.  How long it is varies a
     little, since trio schedules at random: three in a row must have ended before their step.
+    Beyond a hundred, where a long message goes round and round, each seventh is enough.
     """
     step = ended_before = 0
     while ended_before < 3:
-        step += 1
+        step += 1 if step < 100 else 7
         instrument = AtStep(step)
         trio.run(
             story,
             instrument,
-            clock=trio.testing.MockClock(autojump_threshold=0),
+            clock=None if is_real else trio.testing.MockClock(autojump_threshold=0),
             instruments=[instrument],
         )
         ended_before = 0 if instrument.acted else ended_before + 1
-    return step - ended_before
+    return step
 
 
 @attrs.define
@@ -392,3 +394,406 @@ def test_a_send_to_a_slow_reader_can_be_cancelled_at_every_step(make_peer):
     assert every_step(story) > 30
     # All three happened: withdrawn in time, too late, not cancelled.
     assert {(False, False), (False, True), (True, True)} == seen
+
+
+# --- each call, over every way, cancelled at every step -----------------------------------------
+
+MIB = 2**20
+MARKER = "marker"
+LIMIT = 5
+"""Seconds for a story and all that follows: hundredths, a last word, and a slow machine."""
+
+
+@attrs.define
+class Way:
+    """How the bytes travel."""
+
+    is_real: bool = False
+    """Over loopback sockets and in real time."""
+    is_secure: bool = False
+    is_slow: bool = False
+    """The server takes 16 KiB at a time, and what it did not take, the client's end keeps."""
+
+
+WAYS = {
+    "memory": Way(),
+    "memory, slow": Way(is_slow=True),
+    "TLS over memory": Way(is_secure=True),
+    "TCP": Way(is_real=True),
+    "TCP, slow": Way(is_real=True, is_slow=True),
+    "TLS": Way(is_real=True, is_secure=True),
+    "TLS, slow": Way(is_real=True, is_secure=True, is_slow=True),
+}
+
+
+class Ear:
+    """A server that hears whole frames, and asserts that they are right.
+
+    Attributes:
+        messages: What came whole; fragments are joined.
+        fragments: Those of a message that is not whole.
+        close: The payload of the close frame that came.
+        is_cut: Whether the stream ended inside a frame.
+    """
+
+    def __init__(self, way, says):
+        self.messages = []
+        self.fragments = []
+        self.close = None
+        self.is_cut = False
+        self.is_met = False
+        self.marked = trio.Event()
+        self.may_speak = trio.Event()
+        self.ended = trio.Event()
+        self._says = says
+        self._read_size = 2**14 if way.is_slow else 2**18
+        self._speaking = trio.Lock()
+
+    async def serve(self, peer):
+        self.is_met = True
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                if not await self._accept(peer):
+                    return
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._speak, peer)
+                    await self._listen(peer)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.is_cut = bool(peer.received)
+            await trio.aclose_forcefully(peer.stream)
+            self.ended.set()
+
+    async def _accept(self, peer):
+        request = bytearray()
+        while b"\r\n\r\n" not in request:
+            data = await peer.stream.receive_some()
+            if not data:
+                return False
+            request += data
+        peer.received += request
+        await peer.accept()
+        return True
+
+    async def _speak(self, peer):
+        await self.may_speak.wait()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for data in self._says:
+                await self._say(peer, data)
+
+    async def _say(self, peer, data):
+        async with self._speaking:
+            await peer.send(data)
+
+    async def _listen(self, peer):
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await peer.stream.receive_some(self._read_size):
+                peer.received += data
+                while (found := take_fragment(peer.received)) is not None:
+                    await self._hear(peer, *found)
+
+    async def _hear(self, peer, is_last, opcode, payload):
+        if opcode in (CLOSE, PING):
+            answer = bytes([0x88 if opcode == CLOSE else 0x8A, len(payload)])
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._say(peer, answer + payload)
+        if opcode == CLOSE:
+            self.close = payload
+        elif opcode < CLOSE:
+            assert (opcode == CONT) is bool(self.fragments)
+            self.fragments.append(payload)
+            if is_last:
+                self.messages.append(b"".join(self.fragments).decode())
+                self.fragments = []
+                if self.messages[-1] == MARKER:
+                    self.marked.set()
+
+
+def take_fragment(data):
+    """Take one whole frame of a client from the head of ``data``: whether it is its message's last,
+    opcode and payload; ``None`` if there is none.
+    """
+    if len(data) < 2:
+        return None
+    assert not data[0] & 0x70, "no reserved bit"
+    assert data[1] & 0x80, "a client masks"
+    length, head = data[1] & 0x7F, 2
+    if length > 125:
+        head = 4 if length == 126 else 10
+        length = int.from_bytes(data[2:head])
+    end = head + 4 + length
+    if len(data) < end:
+        return None
+    masked, key = data[head + 4 : end], (data[head : head + 4] * (length // 4 + 1))[:length]
+    payload = (int.from_bytes(masked) ^ int.from_bytes(key)).to_bytes(length)
+    found = bool(data[0] & 0x80), data[0] & 0x0F, payload
+    del data[:end]
+    return found
+
+
+@pytest.fixture
+def every_way(make_peer, tls):
+    """``async with every_way(way, ear) as connect``: a server, and what opens a connection."""
+
+    @asynccontextmanager
+    async def every_way(way, ear):
+        async def meet(stream):
+            if way.is_secure:
+                stream = trio.SSLStream(stream, tls.server, server_side=True, https_compatible=True)
+            await ear.serve(make_peer(stream))
+
+        async def accept(listener):
+            async with listener:
+                stream = await listener.accept()
+            await meet(stream)
+
+        async def open_stream(host, port):
+            await trio.lowlevel.checkpoint()
+            if way.is_slow:
+                ours, theirs = trio.testing.lockstep_stream_pair()
+            else:
+                ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(meet, theirs)
+            return ours
+
+        async with trio.open_nursery() as nursery:
+            port = 443
+            if way.is_real:
+                (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                if way.is_slow:
+                    # What is not read must not fit into the system's buffers.
+                    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+                port = listener.socket.getsockname()[1]
+                nursery.start_soon(accept, listener)
+            else:
+                stream_opener.set(open_stream)
+            yield functools.partial(
+                open_websocket, "127.0.0.1", port, "/", use_ssl=way.is_secure and tls.client
+            )
+            nursery.cancel_scope.cancel()
+
+    return every_way
+
+
+SHORT = ["first", "second" * 20, "third"]
+LONG = ["x" * MIB]
+COMING = ["first", "", "second" * 20_000, "third", "é" * 300, "last"]
+
+
+@attrs.define
+class Call:
+    """A call of a connection's, and what must hold however it ended."""
+
+    do: object
+    """Makes the calls; what came of each goes into a list that it is given."""
+    sends: list = attrs.field(factory=list)
+    """The messages that they send, one after the other."""
+    receives: list = attrs.field(factory=list)
+    """Those that the server sends meanwhile."""
+    ends: bool = False
+    """Whether the connection may have ended with it."""
+
+
+async def send(connection, done, messages):
+    for message in messages:
+        await connection.send_message(message)
+        done.append(message)
+
+
+async def send_at_the_same_time(connection, done, messages):
+    async with trio.open_nursery() as nursery:
+        for message in messages:
+            nursery.start_soon(send, connection, done, [message])
+
+
+async def send_parts(connection, done, messages):
+    async def parts():
+        for start in range(0, len(message), 2**15):
+            await trio.lowlevel.checkpoint()
+            yield message[start : start + 2**15]
+
+    for message in messages:
+        await connection.send_parts(parts())
+        done.append(message)
+
+
+async def get(connection, done, messages):
+    while len(done) < len(COMING):
+        done.append(await connection.get_message())
+
+
+async def iterate(connection, done, messages):
+    async for message in connection:
+        done.append(message)
+        if len(done) == len(COMING):
+            break
+
+
+async def receive_many(connection, done, messages):
+    while len(done) < len(COMING):
+        done += await connection.receive_many()
+
+
+async def receive_in_parts(connection, done, messages):
+    for _ in COMING:
+        done.append("")
+        async for part in connection.receive_parts():
+            done[-1] += part
+
+
+async def ping(connection, done, messages):
+    for _ in range(3):
+        await connection.ping()
+
+
+async def pong(connection, done, messages):
+    for _ in range(3):
+        await connection.pong(b"unasked")
+
+
+async def close(connection, done, messages):
+    await connection.aclose(4000, "why")
+
+
+async def leave(connection, done, messages):
+    async with connection:
+        await send(connection, done, messages)
+
+
+CALLS = {
+    "send": Call(send, SHORT),
+    "send 1 MiB": Call(send, LONG),
+    "send at the same time": Call(send_at_the_same_time, ["a" * 70_000, "b", "c" * 70_000, "d"]),
+    "send_parts": Call(send_parts, ["x" * 100_000, "y"], ends=True),
+    "get_message": Call(get, receives=COMING),
+    "async for": Call(iterate, receives=COMING),
+    "receive_many": Call(receive_many, receives=COMING),
+    "receive_parts": Call(receive_in_parts, receives=COMING),
+    "ping": Call(ping),
+    "pong": Call(pong),
+    "aclose": Call(close, ends=True),
+    "async with": Call(leave, SHORT, ends=True),
+}
+
+
+def says_of(frame, call):
+    """What the server sends, in pieces that end anywhere."""
+    says = b"".join(frame(TEXT, message.encode()) for message in call.receives)
+    return [says[start : start + 50_001] for start in range(0, len(says), 50_001)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_can_be_cancelled_at_every_step(every_way, frame, way, name):
+    way, call = WAYS[way], CALLS[name]
+    says = says_of(frame, call)
+
+    async def story(instrument):
+        ear = Ear(way, says)
+        began_at = trio.current_time()
+        async with every_way(way, ear) as connect, connect() as connection:
+            done = []
+            scope = trio.CancelScope()
+            with scope:
+                ear.may_speak.set()
+                instrument.act = scope.cancel
+                await call.do(connection, done, call.sends)
+            instrument.act = None
+            with trio.fail_after(LIMIT):
+                if connection.closed is None:
+                    if name == "receive_parts":
+                        # The rest of a message begins with what was not taken of it.
+                        while "".join(done) != "".join(COMING):
+                            done.append(await connection.get_message())
+                    else:
+                        while len(done) < len(call.receives):
+                            done.append(await connection.get_message())
+                        assert call.receives in ([], done)
+                    await connection.send_message(MARKER)
+                    await ear.marked.wait()
+                else:
+                    assert call.ends
+                assert 0 == len(connection._pings)
+                is_alive = connection.closed is None
+                await connection.aclose()
+                await ear.ended.wait()
+            heard = [message for message in ear.messages if message != MARKER]
+            if call.sends:
+                assert set(done) <= set(heard) <= set(call.sends)
+                assert len(heard) == len(set(heard))
+            if "same time" not in name:
+                assert call.sends[: len(heard)] == heard
+            if is_alive:
+                assert b"\x03\xe8" == ear.close
+                assert [] == ear.fragments
+                assert not ear.is_cut
+            elif name == "send_parts":
+                assert 1011 == connection.closed.code
+            if not scope.cancelled_caught:
+                assert sorted(call.sends) == sorted(heard)
+            await closed(connection._stream)
+            assert trio.current_time() - began_at < LIMIT
+
+    assert every_step(story, is_real=way.is_real) > 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_connection_can_be_cancelled_at_every_step_of_a_call(every_way, frame, way, name):
+    """Reader and writer too, in the midst of what they do."""
+    way, call = WAYS[way], CALLS[name]
+    says = says_of(frame, call)
+
+    async def story(instrument):
+        ear = Ear(way, says)
+        began_at = trio.current_time()
+        async with every_way(way, ear) as connect:
+            with trio.CancelScope() as scope:
+                async with connect() as connection:
+                    ear.may_speak.set()
+                    instrument.act = scope.cancel
+                    await call.do(connection, [], call.sends)
+                    # What was left to the writer goes out now.
+                    await connection.aclose()
+            instrument.act = None
+            with trio.fail_after(LIMIT):
+                await ear.ended.wait()
+                assert connection.closed is not None
+                with pytest.raises(ConnectionClosed):
+                    await connection.send_message("too late")
+            assert set(ear.messages) <= set(call.sends)
+            assert len(ear.messages) == len(set(ear.messages))
+            if "same time" not in name:
+                assert call.sends[: len(ear.messages)] == ear.messages
+            if not scope.cancelled_caught:
+                assert sorted(call.sends) == sorted(ear.messages)
+                assert not ear.is_cut
+            await closed(connection._stream)
+            assert trio.current_time() - began_at < LIMIT
+
+    assert every_step(story, is_real=way.is_real) > 5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_opening_can_be_cancelled_at_every_step(every_way, way):
+    way = WAYS[way]
+
+    async def story(instrument):
+        ear = Ear(way, [])
+        began_at = trio.current_time()
+        async with every_way(way, ear) as connect:
+            scope = trio.CancelScope()
+            with scope:
+                instrument.act = scope.cancel
+                async with connect() as connection:
+                    await connection.send_message("hello")
+            instrument.act = None
+            if ear.is_met:
+                with trio.fail_after(LIMIT):
+                    await ear.ended.wait()
+            assert trio.current_time() - began_at < LIMIT
+            assert ear.messages in ([], ["hello"])
+            if not scope.cancelled_caught:
+                assert ["hello"] == ear.messages
+
+    assert every_step(story, is_real=way.is_real) > 10

@@ -117,6 +117,37 @@ async def test_the_end_of_the_stream_is_the_end(secured, nursery, says_goodbye):
     assert (b"", 0) == await ours.receive()
 
 
+async def test_a_farewell_is_the_end_and_is_answered(secured, nursery):
+    ours, theirs, _ = await secured()
+    await theirs.send_all(b"last")
+    unwrapped = trio.Event()
+
+    @nursery.start_soon
+    async def say_goodbye():
+        # The socket stays open; who says goodbye waits for the answer.
+        await theirs.unwrap()
+        unwrapped.set()
+
+    assert b"last" == await receive_exactly(ours, 4)
+    assert (b"", 0) == await ours.receive()
+    with trio.fail_after(5):
+        await unwrapped.wait()
+
+
+async def test_an_answer_that_cannot_be_sent_makes_nothing_unsaid(secured):
+    ours, theirs, plain = await secured()
+    await theirs.send_all(b"good")
+    # Broken cipher text, which is answered with an alert, and a reset before that can be sent.
+    await plain.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+    while ours._received.pending < 50:
+        await ours._receive_cipher_text()
+    plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    plain.socket.close()
+
+    assert b"good" == await receive_exactly(ours, 4)
+    assert (b"", 0) == await ours.receive()
+
+
 async def test_a_reset_is_the_end_and_breaks_what_is_sent(secured):
     ours, _, plain = await secured()
     plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -8,6 +8,7 @@ would be; Python's ``ssl`` module does the rest, between two buffers of its own 
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import Final, cast
 
 import trio
@@ -86,16 +87,26 @@ class TlsTransport(SocketTransport):
                     with buffer[size:] as rest:
                         read = cast("int", self._ssl.read(RECORD_SIZE, rest))  # With a buffer.
                     if not read:
+                        self._end()
                         break
                     size += read
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
-                # A farewell, or a violation: what came before it stands, and nothing follows.
+                # A violation: what came before it stands, and nothing follows.
                 self._has_ended = True
         if self._outgoing.pending:
-            self._send_waiting()  # An answer to the peer's TLS, such as new keys.
+            try:
+                self._send_waiting()  # An answer to the peer's TLS: new keys, an alert.
+            except trio.BrokenResourceError:
+                self._has_ended = True  # Nor does this make unsaid what came before.
         return size
+
+    def _end(self) -> None:
+        """Answer the peer's farewell (RFC 8446 §6.1): it may wait for that with its socket open."""
+        self._has_ended = True
+        with suppress(ssl.SSLError):
+            self._ssl.unwrap()
 
     async def _receive_cipher_text(self) -> bool:
         """Wait for cipher text; false at the end of the stream, however it came."""

@@ -57,8 +57,8 @@ MESSAGE_OVERHEAD: Final = 64
 """Bytes that each fact counts for beyond its own: an object is not free, and takes time."""
 
 FRAME_OVERHEAD: Final = 128
-"""Bytes that each frame counts for beyond that, if it is a fragment, or compressed: it takes several
-times as long, and a message may have any number of them."""
+"""Bytes that each frame counts for beyond that, if it is a fragment, or compressed: it takes
+longer, and a message may have any number of them."""
 
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""

@@ -87,6 +87,9 @@ def test_a_close_reason_shows_code_name_and_text():
     assert "CloseReason<code=4001, name=PRIVATE_RESERVED, reason=bye>" == repr(
         CloseReason(4001, "bye")
     )
+    assert r"CloseReason<code=4001, name=PRIVATE_RESERVED, reason=\x1b[2J\r>" == repr(
+        CloseReason(4001, "\x1b[2J\r")
+    )
 
 
 def test_the_peers_text_is_quoted_where_a_close_reason_becomes_a_sentence():

@@ -86,7 +86,10 @@ class CloseReason:
         return _name(self.code)
 
     def __repr__(self) -> str:
-        return f"CloseReason<code={self.code}, name={self.name}, reason={self.reason}>"
+        reason = self.reason
+        if reason is not None and not reason.isprintable():
+            reason = repr(reason)[1:-1]  # Nothing of the peer's moves a terminal's cursor.
+        return f"CloseReason<code={self.code}, name={self.name}, reason={reason}>"
 
     def __str__(self) -> str:
         # The text is the peer's: quoted, so that it cannot pretend to be ours.

@@ -490,7 +490,8 @@ class ConnectionOptions:
     receive_buffer_size: int | None = attrs.field(
         default=None, validator=_at_least(1, whole=True, optional=True)
     )
-    """Bytes per read; ``None`` leaves it to the stream, which takes 64 KiB.
+    """Bytes per read at most; ``None``: 256 KiB from a socket that we have opened, and what the
+    stream chooses otherwise (64 KiB, most of them).
 
     Smaller reads cost more: each is a system call and a checkpoint.
     """

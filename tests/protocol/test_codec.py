@@ -29,6 +29,7 @@ from wsclient.protocol._codec import (
     BATCH_SIZE,
     BURST_SIZE,
     COMPILED,
+    FRAME_OVERHEAD,
     MESSAGE_OVERHEAD,
     PART_SIZE,
     Decoder,
@@ -246,6 +247,22 @@ def test_a_fact_of_nothing_is_not_for_nothing(frame, make):
 
     assert (BATCH_SIZE // MESSAGE_OVERHEAD, True) == (len(facts), decoder.has_more)
     assert 20_000 - len(facts) == len(decoder.receive(b"", 0))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_frames_that_take_long_fill_a_batch_too(frame, compressed):
+    first = frame(TEXT, b"\0" * compressed, fin=False, rsv=RSV1 * compressed)
+    message = first + frame(CONT, fin=False) * 2 + frame(CONT)
+    full = BATCH_SIZE // (MESSAGE_OVERHEAD + 4 * FRAME_OVERHEAD)
+    for count in range(full - 2, full + 3):
+        decoder = make_decoder(compressed=compressed)
+        data = message * count
+        facts = decoder.receive(data, len(data))
+
+        assert (min(count, full), count > full) == (len(facts), decoder.has_more)
+        # Nothing is left to wait for what follows, wherever the batch has ended.
+        assert [""] * (count - len(facts)) == decoder.receive(b"", 0)
+        assert ["x"] == decoder.receive(frame(TEXT, b"x"), 3)
 
 
 def test_more_may_come_while_a_batch_waits(frame):
@@ -954,14 +971,23 @@ def test_what_is_no_message_joins_nothing():
     assert 10 == encoder.burst
 
 
+def test_what_is_to_be_compressed_joins_no_burst():
+    buffer = bytearray()
+    encoder = Encoder(buffer, Deflater(15, Compression(threshold=100), keeps_context=True))
+    encoder.burst = 10
+
+    assert [True, False, False] == [encoder.join(b"x" * size) for size in (99, 100, 2**20)]
+    assert 9 == encoder.burst
+
+
 @pytest.mark.parametrize("deflater", [None, Deflater(15, Compression(), keeps_context=True)])
 def test_text_that_cannot_be_encoded_leaves_the_buffer_as_it_was(deflater):
     buffer = bytearray(b"whole frames")
     encoder = Encoder(buffer, deflater)
     encoder.burst = 100
-    for write in (encoder.message, encoder.join):
+    for write, size in ((encoder.message, 1000), (encoder.join, 100)):
         with pytest.raises(UnicodeEncodeError):
-            write("x" * 1000 + "\ud800")
+            write("x" * size + "\ud800")
     with pytest.raises(UnicodeEncodeError):
         encoder.part("\ud800", is_first=True, is_last=False)
 

@@ -1,8 +1,7 @@
 """Opening connections: the five functions, compatible with trio-websocket's.
 
 What each option means is said in ``ConnectionOptions``; the defaults here are trio-websocket's
-(except ``receive_buffer_size``, which is the stream's choice: 64 KiB), and the system's for what
-``SINGLE_CONNECTION`` lists.
+(except ``receive_buffer_size``), and the system's for what ``SINGLE_CONNECTION`` lists.
 """
 
 from __future__ import annotations

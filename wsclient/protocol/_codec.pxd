@@ -23,7 +23,7 @@ cdef class Decoder:
 
     cpdef list receive(self, object data, Py_ssize_t size)
 
-    @cython.locals(view="const unsigned char*", position=Py_ssize_t, room=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, first=int, whole_text=int, whole_binary=int, overhead=Py_ssize_t)
+    @cython.locals(view="const unsigned char*", position=Py_ssize_t, room=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, first=int, whole_text=int, whole_binary=int, overhead=Py_ssize_t, frames=Py_ssize_t)
     cdef Py_ssize_t _decode(self, object data, Py_ssize_t end, list facts) except -1
 
     @cython.locals(view="const unsigned char*", first=int, second=int, extended=Py_ssize_t)

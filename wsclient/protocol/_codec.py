@@ -56,6 +56,10 @@ inflates must not become a heap of messages."""
 MESSAGE_OVERHEAD: Final = 64
 """Bytes that each fact counts for beyond its own: an object is not free, and takes time."""
 
+FRAME_OVERHEAD: Final = 128
+"""Bytes that each frame counts for beyond that, if it is a fragment, or compressed: it takes
+longer, and a message may have any number of them."""
+
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
 
@@ -166,6 +170,7 @@ class Decoder:
         whole_binary = FIN | BINARY
         overhead = MESSAGE_OVERHEAD
         room = BATCH_SIZE
+        frames = 0
         position = 0
         while room > 0:
             if self._in_frame:
@@ -175,7 +180,7 @@ class Decoder:
                     return position
                 self._continue_frame(data, position, stop, facts)
                 position = stop
-                room = BATCH_SIZE - self.size - overhead * len(facts)
+                room = BATCH_SIZE - self.size - overhead * len(facts) - frames
                 continue
             if end - position < 2:
                 return position
@@ -208,6 +213,8 @@ class Decoder:
             start = position + self._header_size
             if not first & 0x08:
                 self._begin_frame(first)
+                # Counts from where the frame ends, or the data: else an empty one would wait.
+                frames += FRAME_OVERHEAD
                 position = start
                 continue
             stop = start + self._length
@@ -466,6 +473,8 @@ class Encoder:
             return False
         if not isinstance(message, (str, bytes)):
             return False
+        if self._deflater is not None and len(message) >= self._deflater.threshold:
+            return False  # It takes its time, and a burst is blind to that.
         self.message(message)
         self.burst -= 1
         return True

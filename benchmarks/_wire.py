@@ -16,7 +16,6 @@ CLOSE: Final = 8
 PING: Final = 9
 
 CLOSE_1000: Final = b"\x88\x02\x03\xe8"
-CLIENT_CLOSE: Final = 0x88
 DEFLATE: Final = b"Sec-WebSocket-Extensions: permessage-deflate"
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

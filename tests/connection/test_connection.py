@@ -2002,7 +2002,8 @@ async def test_what_a_session_joins_is_limited_too(connected, frame, autojump_cl
         connection.receive_parts()
         await peer.send(frame(TEXT, b"x" * 9, fin=False))
         await settle()
-        attach(connection, Mailbox(100), Source())
+        inbox = Mailbox(100)
+        attach(connection, inbox, Source())
         await peer.send(frame(0, b"xx", fin=False))
 
         assert (CLOSE, 1009) == (
@@ -2010,6 +2011,14 @@ async def test_what_a_session_joins_is_limited_too(connected, frame, autojump_cl
             int.from_bytes(found[1][:2]),
         )
         assert 1009 == connection.closed.code
+
+        # Whatever of it still comes is neither kept nor delivered, and what follows it neither.
+        await peer.send(frame(0, b"xxx", fin=False))
+        await peer.send(frame(0, b"x") + frame(TEXT, b"next"))
+        await settle()
+
+        assert [] == connection._pieces
+        assert 0 == len(inbox)
 
 
 async def test_an_attached_connection_writes_what_it_pulls(connected):

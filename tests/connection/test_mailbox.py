@@ -133,6 +133,22 @@ async def test_whoever_asks_learns_when_a_taker_has_come_back_for_more(nursery):
     await mailbox.wait_wanted()
 
 
+async def test_a_second_taker_does_not_stand_for_the_first(nursery):
+    mailbox = Mailbox(math.inf)
+    for _ in range(2):
+        nursery.start_soon(mailbox.take)
+    await trio.testing.wait_all_tasks_blocked()
+    mailbox.put(*batch("a"))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await mailbox.wait_wanted()
+
+    assert scope.cancelled_caught
+    assert 1 == len(mailbox)
+
+    nursery.cancel_scope.cancel()
+
+
 async def test_nobody_comes_back_after_the_end(nursery):
     mailbox = Mailbox(math.inf)
     nursery.start_soon(mailbox.wait_wanted)

@@ -308,19 +308,22 @@ class WebSocketConnection(trio.abc.AsyncResource):
         while isinstance(item, MessagePart):
             if item.is_last:
                 return self._join(item)
-            if not self._collect(item):
+            if not self._keep(item):
                 raise ConnectionClosed(self._closed)
             item = await self._mailbox.take()
         return item
 
-    def _collect(self, part: MessagePart) -> bool:
+    def _keep(self, part: MessagePart) -> bool:
         """Keep a part of a message that shall be whole; false if it is too large for that."""
-        self._pieces.append(part.data)
         self._pieces_size += encoded_size(part.data)
         limit = self._options.max_message_size
         if self._pieces_size > limit:
+            # The size stays: whatever the peer sends until it is cut, nothing of it is kept.
+            self._pieces.clear()
             self._fail(CloseCode.MESSAGE_TOO_BIG, f"Exceeded maximum message size: {limit} bytes")
-        return self._pieces_size <= limit
+            return False
+        self._pieces.append(part.data)
+        return True
 
     def _join(self, part: MessagePart) -> str | bytes:
         pieces = [*self._pieces, part.data]
@@ -624,10 +627,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
         for fact in facts:
             if not isinstance(fact, MessagePart):
                 whole.append(fact)
+            elif not self._keep(fact):
+                break  # Neither its end nor what follows it is a message of this connection.
             elif fact.is_last:
-                whole.append(self._join(fact))
-            else:
-                self._collect(fact)
+                whole.append(self._join(MessagePart(fact.data[:0], True)))
         return whole
 
     async def _answer(

@@ -118,7 +118,7 @@ class Mailbox(Generic[T]):
 
     async def wait_wanted(self) -> None:
         """Wait until everything was taken, and a taker has come back for more."""
-        while not self._takers and not self._ended:
+        while (len(self) or not self._takers) and not self._ended:
             await self._room.park()
 
     def _wake_at(self, items: float) -> None:

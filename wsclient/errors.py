@@ -13,6 +13,10 @@
     ├── HeartbeatTimeout           the peer sent nothing for too long
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
+    ├── DeliveryError              a message did not get as far as was waited for
+    │   ├── NotConnected           … it needed a connection, and there was none
+    │   └── SendUnknown            … its connection died while it was being written
+    ├── OutboxFull                 there is no room for a message, and waiting was not asked for
     └── CodecError                 a message cannot be encoded or decoded
 
 Where trio has the right exception it is raised as it is:
@@ -31,6 +35,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsclient.codes import CloseReason
+    from wsclient.events import Outcome, Truth
 
 __all__ = [
     "ChannelFailed",
@@ -38,12 +43,16 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionRejected",
     "ConnectionTimeout",
+    "DeliveryError",
     "DisconnectionTimeout",
     "EstablishError",
     "HandshakeError",
     "HeartbeatTimeout",
     "InvalidUpgrade",
+    "NotConnected",
+    "OutboxFull",
     "ProxyError",
+    "SendUnknown",
     "WebSocketError",
 ]
 
@@ -158,6 +167,50 @@ class ChannelFailed(WebSocketError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class DeliveryError(WebSocketError):
+    """A message did not get as far as was waited for.
+
+    Args:
+        outcome: What became of it; ``None`` if that is open.
+        truth: What is known of it: whether the peer can have it.
+    """
+
+    def __init__(self, outcome: Outcome | None, truth: Truth) -> None:
+        super().__init__(outcome, truth)
+        self.outcome = outcome
+        self.truth = truth
+
+    def __str__(self) -> str:
+        became = "its outcome is open" if self.outcome is None else f"it is {self.outcome.value}"
+        known = {"certain": "does", "certainly not": "does certainly not"}.get(self.truth.value)
+        return f"{became}; the peer {f'{known} have it' if known else 'may or may not have it'}"
+
+
+class NotConnected(DeliveryError):
+    """A message sent as ``Delivery.DIRECT`` had no connection: it was certainly not sent."""
+
+
+class SendUnknown(DeliveryError):
+    """The connection died while a message sent as ``Delivery.DIRECT`` was being written."""
+
+
+class OutboxFull(WebSocketError):
+    """The outbox has no room, and its policy is ``OverflowPolicy.ERROR``.
+
+    Args:
+        messages: Messages that it holds.
+        size: Bytes of them.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages = messages
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"the outbox is full: {self.messages} messages, {self.size} bytes"
 
 
 class CodecError(WebSocketError):

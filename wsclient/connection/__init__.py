@@ -21,6 +21,7 @@ from ._open import (
     open_websocket_url,
     wrap_client_stream,
 )
+from ._pings import Ping
 from ._proxy import find_proxy
 from ._socket import stream_opener
 from ._url import Target, parse_url
@@ -32,6 +33,7 @@ __all__ = [
     "Mailbox",
     "MessageIterator",
     "Outgoing",
+    "Ping",
     "Source",
     "Target",
     "WebSocketConnection",

@@ -750,12 +750,24 @@ def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     return connection._without_parts(messages), size
 
 
-def start_ping(connection: WebSocketConnection) -> Ping:
+def start_ping(
+    connection: WebSocketConnection,
+    *,
+    begun: Callable[[], object] | None = None,
+    answered: Callable[[], object] | None = None,
+) -> Ping:
     """Send a ping ahead of all messages, without waiting; its pong updates the latency.
 
-    :func:`forget_ping` it in the end.
+    :func:`forget_ping` it, unless it shall be answered as long as the connection lives.
+
+    Args:
+        connection: On which.
+        begun: Called when it is written, behind all that was pulled from a source before.
+        answered: Called when its pong comes, or that of a later ping.
     """
     ping = connection._pings.register(None)
+    ping.on_begin = begun
+    ping.on_answer = answered
     connection._writer.post_ping(ping)
     return ping
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import trio
 
@@ -10,7 +11,15 @@ import trio
 class Ping:
     """One ping that waits for its pong."""
 
-    __slots__ = ("answered", "payload", "resolved", "sent_at", "written_at")
+    __slots__ = (
+        "answered",
+        "on_answer",
+        "on_begin",
+        "payload",
+        "resolved",
+        "sent_at",
+        "written_at",
+    )
 
     def __init__(self, payload: bytes, sent_at: float) -> None:
         self.payload: bytes = payload
@@ -19,6 +28,15 @@ class Ping:
         """When it was handed to the transport, where that was asked for."""
         self.resolved: trio.Event = trio.Event()
         self.answered: bool = False
+        self.on_begin: Callable[[], object] | None = None
+        """Called when it stands in the buffer, behind everything that was begun before it."""
+        self.on_answer: Callable[[], object] | None = None
+        """Called when its pong has come, or that of a later one."""
+
+    def begun(self) -> None:
+        """Note that it is on its way."""
+        if self.on_begin is not None:
+            self.on_begin()
 
     def written(self) -> None:
         """Note that it was handed to the transport just now."""
@@ -69,6 +87,8 @@ class Pings:
             ping = self._in_flight.pop(earlier)
             ping.answered = True
             ping.resolved.set()
+            if ping.on_answer is not None:
+                ping.on_answer()
             if earlier == payload:
                 return
 

@@ -379,6 +379,7 @@ class Writer:
                 for ping in self._pings:
                     protocol.send_ping(ping.payload)
                     self._note(ping)
+                    ping.begun()
             self._pongs.clear()
             self._pings.clear()
         if self._close is not None:

@@ -1,5 +1,6 @@
 """Floor 3: many connections as one channel."""
 
+from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
 from ._channel import ChannelStatistics, DurableChannel
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._observing import Observers
@@ -19,6 +20,8 @@ from ._receipt import Receipt
 from ._supervisor import ConnectHook, call_hook
 
 __all__ = [
+    "Ack",
+    "Acknowledgement",
     "ChannelStatistics",
     "ConnectHook",
     "Decision",
@@ -26,6 +29,8 @@ __all__ = [
     "DurableReceiveChannel",
     "DurableSendChannel",
     "Fatal",
+    "FunctionAcknowledgement",
+    "JsonAcknowledgement",
     "Loss",
     "LossKind",
     "NextEndpoint",

@@ -12,10 +12,12 @@ the peer takes slowly, and as long as it takes more of it, it lives.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import trio
 
 from wsclient.connection import (
+    Ping,
     WebSocketConnection,
     asked_at,
     forget_ping,
@@ -26,15 +28,24 @@ from wsclient.errors import HeartbeatTimeout
 from wsclient.options import HeartbeatOptions
 
 
-async def watch(connection: WebSocketConnection, options: HeartbeatOptions) -> HeartbeatTimeout:
+async def watch(
+    connection: WebSocketConnection,
+    options: HeartbeatOptions,
+    send_ping: Callable[[], Ping] | None = None,
+) -> HeartbeatTimeout:
     """Ping the peer again and again, until it gives no sign of life in time.
+
+    Args:
+        connection: Whose peer.
+        options: How often, and how long to wait.
+        send_ping: Sends a ping; ``None`` sends a plain one.
 
     Returns:
         What to say about it.
     """
     await trio.sleep(_interval(options))
     while True:
-        ping = start_ping(connection)
+        ping = start_ping(connection) if send_ping is None else send_ping()
         try:
             began = trio.current_time()
             deadline = began + options.timeout

@@ -22,7 +22,6 @@ from wsclient import events
 from wsclient.connection import (
     Mailbox,
     WebSocketConnection,
-    attach,
     connect_websocket_url,
     open_background_nursery,
     take_untaken,
@@ -47,8 +46,11 @@ from wsclient.options import (
 from . import _heartbeat
 from ._backoff import Backoff
 from ._clock import WallClock, wall_clock
-from ._outbox import Outbox, Tap
+from ._outbox import Outbox
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
+from ._rate import Bucket
+from ._receipt import Receipt
+from ._sending import Sending
 from ._states import States, Step
 
 ConnectHook = Callable[[WebSocketConnection], Awaitable[object]]
@@ -124,12 +126,15 @@ class Supervisor:
         self._observe = observe
         self._now = now
         self._scope = trio.CancelScope()
+        rate = outbox.options.rate
+        self._bucket = Bucket(rate) if rate is not None else None
         self._backoff = Backoff(settings.retry)
         self._streak: _Streak | None = None
         self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
         self._phase = Phase.STARTUP
         self._past: _Past | None = None
-        self._tap = Tap(outbox)
+        self._sending: Sending | None = None
+        """How the present connection's messages go out."""
         self.connection: WebSocketConnection | None = None
         """The connection that lives now."""
         self.epoch = 0
@@ -138,8 +143,6 @@ class Supervisor:
         """How many attempts there were."""
         self.gaps = 0
         """How many gaps were announced."""
-        self.wake_writer: Callable[[], None] = _nobody
-        """To be called when the outbox has something to write."""
         self.failure: ChannelFailed | None = None
         """Why the channel is ``FAILED``."""
         self.cut_off = 0
@@ -148,6 +151,26 @@ class Supervisor:
         """What has made the session fail otherwise than by a decision; it leaves as itself."""
         self.ended = trio.Event()
         """Set when nothing of the session runs any more."""
+
+    def wake_writer(self) -> None:
+        """The outbox has something to write."""
+        if self._sending is not None:
+            self._sending.wake()
+
+    def hurry(self) -> None:
+        """Prove at once what can be proven of what was written."""
+        if self._sending is not None:
+            self._sending.hurry()
+
+    def open_receipts(self) -> list[Receipt]:
+        """Of everything that was accepted and has no outcome."""
+        in_flight = self._sending.receipts() if self._sending is not None else []
+        return in_flight + [entry.receipt for entry in self._outbox.entries()]
+
+    def abort(self) -> None:
+        """Cut the present connection: half a message may be on it."""
+        if self.connection is not None:
+            self.connection.abort()
 
     def end(self) -> BaseException:
         """What a sender gets once the session is over."""
@@ -173,6 +196,7 @@ class Supervisor:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
+                self._nursery.start_soon(self._outbox.expire)
                 with self._scope:
                     try:
                         await self._keep_connected()
@@ -303,22 +327,32 @@ class Supervisor:
         ready_at = trio.current_time()
         outage = self._announce_gap()
         self._phase = Phase.STEADY
-        self._tap = Tap(self._outbox)
-        self.wake_writer = attach(connection, self._inbox, self._tap)
+        sending = self._sending = Sending(
+            connection,
+            self._outbox,
+            self._bucket,
+            channel=self._settings.name,
+            epoch=self.epoch,
+            observe=self._observe,
+        )
+        sending.begin(self._inbox)
         self._states.advance(Step.ESTABLISHED)
         self._observe(events.ConnectionReady(**self._place(), epoch=self.epoch, outage=outage))
         silence: list[HeartbeatTimeout] = []
 
         async def watch() -> None:
-            silence.append(await _heartbeat.watch(connection, self._settings.heartbeat))
+            silence.append(
+                await _heartbeat.watch(connection, self._settings.heartbeat, sending.ping)
+            )
             # A dead path is not worth a close frame.
             connection.abort()
 
         async with open_background_nursery() as nursery:
             nursery.start_soon(watch)
+            nursery.start_soon(sending.run)
             reason = await connection.wait_closed()
         lost = silence[0] if silence else ConnectionClosed(reason)
-        self._tap.close()
+        sending.close(loss_from(lost, self._now()).code)
         self._past = _Past(self.epoch, connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._backoff.reset()
@@ -425,8 +459,9 @@ class Supervisor:
             return
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
-        self._tap.close()
-        self._outbox.cancel_all()
+        if self._sending is not None:
+            self._sending.close(None)
+        self._outbox.settle()
         counts = {
             "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],
             "lost_unknown": self._outbox.outcomes[Outcome.LOST_UNKNOWN]
@@ -485,7 +520,3 @@ def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
     if not isinstance(item, Gap):
         return None
     return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)
-
-
-def _nobody() -> None:
-    """There is no writer to wake."""

@@ -25,6 +25,7 @@ from .errors import (
     EstablishError,
     HandshakeError,
     HeartbeatTimeout,
+    InboxFull,
     InvalidUpgrade,
     ProxyError,
     WebSocketError,
@@ -43,16 +44,26 @@ from .events import (
     Gap,
     GapDetected,
     HandlerFailed,
+    InboxOverflowed,
     MessageUndecoded,
     Observer,
     ObserverFailed,
     Outcome,
+    Overflow,
     RetryScheduled,
     StateChanged,
     Truth,
 )
 from .observers import LoggingObserver
-from .options import Compression, ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
+from .options import (
+    Compression,
+    ConnectionOptions,
+    Headers,
+    HeartbeatOptions,
+    Limits,
+    OverflowPolicy,
+    RetryPolicy,
+)
 from .protocol import COMPILED, TracedFrame
 from .session import (
     ChannelStatistics,
@@ -111,6 +122,8 @@ __all__ = [
     "Headers",
     "HeartbeatOptions",
     "HeartbeatTimeout",
+    "InboxFull",
+    "InboxOverflowed",
     "InvalidUpgrade",
     "JsonCodec",
     "Limits",
@@ -122,6 +135,8 @@ __all__ = [
     "Observer",
     "ObserverFailed",
     "Outcome",
+    "Overflow",
+    "OverflowPolicy",
     "Phase",
     "ProxyError",
     "Receipt",

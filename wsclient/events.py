@@ -27,10 +27,12 @@ __all__ = [
     "Gap",
     "GapDetected",
     "HandlerFailed",
+    "InboxOverflowed",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
     "Outcome",
+    "Overflow",
     "RetryScheduled",
     "StateChanged",
     "Truth",
@@ -116,6 +118,17 @@ class Gap:
     """When the connection after was ready (Unix time, seconds)."""
     reason: str
     """How the connection before it ended."""
+
+
+@attrs.frozen
+class Overflow:
+    """Messages that came and were dropped, because nobody took them in time.
+
+    It stands where they are missing.
+    """
+
+    messages: int
+    """How many."""
 
 
 @attrs.frozen(kw_only=True)
@@ -212,6 +225,17 @@ class GapDetected(Event):
     """Messages may have been missed."""
 
     gap: Gap
+
+
+@attrs.frozen(kw_only=True)
+class InboxOverflowed(Event):
+    """Messages were dropped because nobody took them.
+
+    Told when an overflow begins, and when it is over.
+    """
+
+    dropped: int
+    """Messages that it has cost so far."""
 
 
 @attrs.frozen(kw_only=True)

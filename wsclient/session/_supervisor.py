@@ -20,10 +20,10 @@ import trio
 
 from wsclient import events
 from wsclient.connection import (
-    Mailbox,
     WebSocketConnection,
     attach,
     connect_websocket_url,
+    detach,
     open_background_nursery,
     take_untaken,
 )
@@ -47,6 +47,7 @@ from wsclient.options import (
 from . import _heartbeat
 from ._backoff import Backoff
 from ._clock import WallClock, wall_clock
+from ._inbox import Inbox
 from ._outbox import Outbox, Tap
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
 from ._states import States, Step
@@ -111,7 +112,7 @@ class Supervisor:
         self,
         settings: Settings,
         *,
-        inbox: Mailbox[str | bytes | Gap],
+        inbox: Inbox,
         outbox: Outbox,
         states: States,
         observe: Callable[[Event], None],
@@ -236,6 +237,8 @@ class Supervisor:
         else:
             self._keep_untaken(connection, lost)
         self.connection = None
+        detach(connection, self._inbox.stale)
+        self._inbox.wake_readers()
         self._nursery.start_soon(self._close, connection)
         loss = loss_from(lost, self._now())
         self._observe(
@@ -358,9 +361,7 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
-        # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
-        if not self._inbox.amend(lambda item: _joined(item, gap)):
-            self._inbox.put([gap], 0)
+        self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
@@ -478,13 +479,6 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
-    """One gap from the beginning of ``item`` to the end of ``gap``, if ``item`` is one."""
-    if not isinstance(item, Gap):
-        return None
-    return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)
 
 
 def _nobody() -> None:

@@ -16,11 +16,12 @@ from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome
 from wsclient.options import Limits
 
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._line import Settings
 from ._observing import Observers
 from ._outbox import Outbox
 from ._receipt import Receipt
 from ._states import States, Step
-from ._supervisor import Settings, Supervisor
+from ._supervisor import Supervisor
 
 T = TypeVar("T")
 

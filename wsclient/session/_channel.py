@@ -17,11 +17,12 @@ from wsclient.options import Limits
 
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._inbox import Inbox, Mark, Message
+from ._line import Settings
 from ._observing import Observers
 from ._outbox import Outbox
 from ._receipt import Receipt
 from ._states import States, Step
-from ._supervisor import Settings, Supervisor
+from ._supervisor import Supervisor
 
 T = TypeVar("T")
 

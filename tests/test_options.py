@@ -22,6 +22,7 @@ from wsclient.options import (
     HeartbeatOptions,
     Limits,
     OpeningOptions,
+    OverflowPolicy,
     RetryPolicy,
     StreamOptions,
     connection_options,
@@ -195,6 +196,7 @@ NUMBERS = [
     (Limits, "outbox_size", 1, True),
     (Limits, "inbox_messages", 0, True),
     (Limits, "inbox_size", 0, True),
+    (Limits, "inbox_overrun", 0, True),
 ]
 NAMES = [name for _, name, _, _ in NUMBERS]
 
@@ -544,3 +546,34 @@ def test_settings_are_frozen_values_with_defaults_that_hold(kind):
 
 def test_leaving_a_channel_stays_within_two_seconds_by_default():
     assert 1.0 == ConnectionOptions().disconnect_timeout
+
+
+# --- what happens to what an inbox has no room for ----------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["block", None, 1])
+def test_a_policy_of_another_type_is_refused(policy):
+    with pytest.raises(TypeError, match="inbox_overflow must be OverflowPolicy, not"):
+        Limits(inbox_overflow=policy)
+
+
+def test_an_inbox_has_nobody_to_tell_an_error():
+    with pytest.raises(ValueError, match=r"inbox_overflow cannot be OverflowPolicy\.ERROR"):
+        Limits(inbox_overflow=OverflowPolicy.ERROR)
+
+
+@pytest.mark.parametrize(
+    "given", [{"inbox_overflow": OverflowPolicy.CONFLATE}, {"inbox_key": len}], ids=repr
+)
+def test_conflating_needs_a_key_and_a_key_needs_conflating(given):
+    with pytest.raises(ValueError, match="need each other"):
+        Limits(**given)
+    both = Limits(inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=len)
+
+    assert len is both.inbox_key
+    assert (OverflowPolicy.BLOCK, None) == (Limits().inbox_overflow, Limits().inbox_key)
+
+
+def test_a_key_that_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="inbox_key must be"):
+        Limits(inbox_overflow=OverflowPolicy.CONFLATE, inbox_key="symbol")

@@ -17,6 +17,7 @@
     │   ├── NotConnected           … it needed a connection, and there was none
     │   └── SendUnknown            … its connection died while it was being written
     ├── OutboxFull                 there is no room for a message, and waiting was not asked for
+    ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
 
 Where trio has the right exception it is raised as it is:
@@ -48,6 +49,7 @@ __all__ = [
     "EstablishError",
     "HandshakeError",
     "HeartbeatTimeout",
+    "InboxFull",
     "InvalidUpgrade",
     "NotConnected",
     "OutboxFull",
@@ -211,6 +213,26 @@ class OutboxFull(WebSocketError):
 
     def __str__(self) -> str:
         return f"the outbox is full: {self.messages} messages, {self.size} bytes"
+
+
+class InboxFull(WebSocketError):
+    """An answer was waited for, and nothing more can be read: nobody takes what came before it.
+
+    Args:
+        messages: Messages that wait to be taken.
+        size: Bytes of them.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages = messages
+        self.size = size
+
+    def __str__(self) -> str:
+        return (
+            f"nothing more is read: {self.messages} messages, {self.size} bytes"
+            " wait to be taken from the channel"
+        )
 
 
 class CodecError(WebSocketError):

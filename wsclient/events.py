@@ -29,12 +29,14 @@ __all__ = [
     "Gap",
     "GapDetected",
     "HandlerFailed",
+    "InboxOverflowed",
     "MessageQuarantined",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
     "OutboxOverflowed",
     "Outcome",
+    "Overflow",
     "RetryScheduled",
     "StateChanged",
     "Truth",
@@ -144,6 +146,17 @@ class Gap:
     """When the connection after was ready (Unix time, seconds)."""
     reason: str
     """How the connection before it ended."""
+
+
+@attrs.frozen
+class Overflow:
+    """Messages that came and were dropped, because nobody took them in time.
+
+    It stands where they are missing.
+    """
+
+    messages: int
+    """How many."""
 
 
 @attrs.frozen(kw_only=True)
@@ -283,6 +296,17 @@ class MessageQuarantined(Event):
     id: str | None
     attempts: int
     cause: str
+
+
+@attrs.frozen(kw_only=True)
+class InboxOverflowed(Event):
+    """Messages were dropped because nobody took them.
+
+    Told when an overflow begins, and when it is over.
+    """
+
+    dropped: int
+    """Messages that it has cost so far."""
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ import importlib.util
 import ipaddress
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, cast
 from urllib.parse import unquote, urlsplit
@@ -723,6 +723,28 @@ class RetryPolicy:
     """Decides what a loss means; ``None`` is :func:`wsclient.classify`."""
 
 
+class OverflowPolicy(Enum):
+    """What happens to a message for which a full outbox, or inbox, has no room."""
+
+    BLOCK = "block"
+    """Its sender waits."""
+    ERROR = "error"
+    """Its sender gets :class:`~wsclient.OutboxFull`; an inbox has no such policy."""
+    DROP_OLDEST = "drop oldest"
+    """The oldest message (of which nothing was written) makes room."""
+    DROP_NEWEST = "drop newest"
+    """It is dropped itself."""
+    CONFLATE = "conflate"
+    """It replaces what waits with the same key; where that makes no room, its sender waits."""
+
+
+def _inbox_policy(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, OverflowPolicy):
+        raise TypeError(f"{attribute.name} must be OverflowPolicy, not {type(value).__name__}")
+    if value is OverflowPolicy.ERROR:
+        raise ValueError(f"{attribute.name} cannot be OverflowPolicy.ERROR: whom should it tell?")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """What a channel holds at most; when it is full, senders and the peer wait."""
@@ -739,21 +761,36 @@ class Limits:
     inbox_size: float = attrs.field(default=16 * 2**20, validator=_at_least(0, whole=True))
     """Bytes of them (16 MiB)."""
 
+    inbox_overflow: OverflowPolicy = attrs.field(
+        default=OverflowPolicy.BLOCK, validator=_inbox_policy
+    )
+    """What happens when more comes.
 
-class OverflowPolicy(Enum):
-    """What happens to a message for which a full outbox has no room."""
+    ``BLOCK`` stops reading: nothing is lost, the peer feels it, and its pings go unanswered.
+    The others never stop, and what they drop is told by :class:`~wsclient.Overflow`;
+    only ``CONFLATE`` blocks where too many different keys wait.
+    """
 
-    BLOCK = "block"
-    """Its sender waits."""
-    ERROR = "error"
-    """Its sender gets :class:`~wsclient.OutboxFull`."""
-    DROP_OLDEST = "drop oldest"
-    """The oldest message of which nothing was written makes room."""
-    DROP_NEWEST = "drop newest"
-    """It is dropped itself."""
-    CONFLATE = "conflate"
-    """It replaces a message with the same ``key`` of which nothing was written, also while there
-    is room; where there is none to replace, its sender waits."""
+    inbox_key: Callable[[Any], Hashable] | None = attrs.field(
+        default=None, validator=_callable_or_none
+    )
+    """For ``CONFLATE``: the key of a message, whose newest message is all that matters.
+
+    ``None`` as a key is no key: nothing replaces that message.
+    Called in the task that reads; it must not block.
+    """
+
+    inbox_overrun: int = attrs.field(default=4 * 2**20, validator=_at_least(0, whole=True))
+    """Bytes (4 MiB, with 64 more for each message) that are read beyond the bound while a task
+    waits for an answer: for a receipt, inside of the loop that takes the messages, say.
+
+    When they are used up, that task gets :class:`~wsclient.InboxFull`: it would wait for ever.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if (self.inbox_overflow is OverflowPolicy.CONFLATE) != (self.inbox_key is not None):
+            raise ValueError("OverflowPolicy.CONFLATE and inbox_key need each other")
 
 
 @attrs.frozen(kw_only=True)

@@ -121,7 +121,10 @@ async def test_s1_4_a_sender_waits_for_room_and_gets_it(small, autojump_clock, n
 
 async def test_s1_4_an_oversized_message_waits_until_nothing_else_does(nursery):
     outbox = Outbox(Limits(outbox_size=10))
-    receipts = [outbox.accept_nowait(Offer(message="aaa")), outbox.accept_nowait(Offer(message="bbb"))]
+    receipts = [
+        outbox.accept_nowait(Offer(message="aaa")),
+        outbox.accept_nowait(Offer(message="bbb")),
+    ]
     accepted = []
 
     async def send(message):

@@ -50,7 +50,10 @@ async def test_waiting_gives_the_outcome_to_everyone_who_waits(outbox, autojump_
 
 
 async def test_cancelling_before_it_is_drawn_means_never_written(outbox):
-    kept, taken_back = outbox.accept_nowait(Offer(message="kept")), outbox.accept_nowait(Offer(message="taken back"))
+    kept, taken_back = (
+        outbox.accept_nowait(Offer(message="kept")),
+        outbox.accept_nowait(Offer(message="taken back")),
+    )
 
     assert taken_back.cancel()
     assert Outcome.CANCELLED is taken_back.outcome

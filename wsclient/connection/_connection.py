@@ -744,6 +744,11 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     return connection._writer.flush
 
 
+def detach(connection: WebSocketConnection, inbox: Inbox) -> None:
+    """Let ``connection``, which is being left, feed ``inbox`` instead."""
+    connection._inbox = inbox
+
+
 def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     """Take the messages that nobody took; and their size in bytes."""
     messages, size = connection._mailbox.take_all()

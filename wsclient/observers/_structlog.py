@@ -36,6 +36,7 @@ _LEVELS: Final[dict[type[Event], str]] = {
     events.ConnectionFailed: "warning",
     events.ConnectionLost: "warning",
     events.GapDetected: "warning",
+    events.InboxOverflowed: "warning",
     events.MessageUndecoded: "warning",
     events.ObserverFailed: "error",
     events.HandlerFailed: "error",

@@ -21,7 +21,7 @@ from wsclient.options import (
 )
 
 from ._channel import DurableChannel
-from ._supervisor import ConnectHook, Settings
+from ._line import ConnectHook, Settings
 
 
 def open_channel(

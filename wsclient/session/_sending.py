@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
 from wsclient import events
-from wsclient.connection import Mailbox, Ping, WebSocketConnection, attach, start_ping
+from wsclient.connection import Inbox, Ping, WebSocketConnection, attach, start_ping
 from wsclient.events import DeadLetter, Event
 from wsclient.options import DeliveryOptions
 
@@ -67,7 +66,7 @@ class Sending:
             resume=lambda: self.wake(),
         )
 
-    def begin(self, inbox: Mailbox[Any]) -> None:
+    def begin(self, inbox: Inbox) -> None:
         """Let messages flow, both ways."""
         self.wake = attach(self._connection, inbox, self._tap)
 

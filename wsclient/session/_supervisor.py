@@ -7,12 +7,10 @@ closing: that happens in the nursery, while the next one is being opened.
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import random
-import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -20,32 +18,18 @@ import trio
 
 from wsclient import events
 from wsclient.connection import (
-    Mailbox,
     WebSocketConnection,
-    connect_websocket_url,
+    detach,
     open_background_nursery,
     take_untaken,
 )
-from wsclient.errors import (
-    ChannelFailed,
-    ConnectionClosed,
-    ConnectionTimeout,
-    DisconnectionTimeout,
-    EstablishError,
-    HandshakeError,
-    HeartbeatTimeout,
-)
+from wsclient.errors import ChannelFailed, HandshakeError
 from wsclient.events import Event, Gap, Outcome
-from wsclient.options import (
-    ConnectionOptions,
-    HeartbeatOptions,
-    RetryPolicy,
-    opening_options,
-)
 
-from . import _heartbeat
 from ._backoff import Backoff
 from ._clock import WallClock, wall_clock
+from ._inbox import Inbox
+from ._line import Line, Settings, open_line
 from ._outbox import Outbox
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
 from ._rate import Bucket
@@ -53,30 +37,11 @@ from ._receipt import Receipt
 from ._sending import Sending
 from ._states import States, Step
 
-ConnectHook = Callable[[WebSocketConnection], Awaitable[object]]
-
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
 
-LAST_WORD: Final = 1.0
-"""Seconds that closing may wait for the peer, so that leaving takes two at most."""
-
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What a supervisor works by."""
-
-    name: str
-    url: str = attrs.field(repr=False)
-    endpoint: str
-    ssl_context: ssl.SSLContext | None
-    on_connect: ConnectHook | None
-    connection: ConnectionOptions
-    heartbeat: HeartbeatOptions
-    retry: RetryPolicy
 
 
 @attrs.define
@@ -113,7 +78,7 @@ class Supervisor:
         self,
         settings: Settings,
         *,
-        inbox: Mailbox[str | bytes | Gap],
+        inbox: Inbox,
         outbox: Outbox,
         states: States,
         observe: Callable[[Event], None],
@@ -135,8 +100,8 @@ class Supervisor:
         self._past: _Past | None = None
         self._sending: Sending | None = None
         """How the present connection's messages go out."""
-        self.connection: WebSocketConnection | None = None
-        """The connection that lives now."""
+        self._line: Line | None = None
+        self._epochs = itertools.count(1)
         self.epoch = 0
         """How many connections there were, the present one included."""
         self.attempts = 0
@@ -180,6 +145,11 @@ class Supervisor:
         return self.failure.with_traceback(None)
 
     @property
+    def connection(self) -> WebSocketConnection | None:
+        """The connection that lives now."""
+        return None if self._line is None else self._line.connection
+
+    @property
     def last_error(self) -> BaseException | None:
         """How the last connection, or attempt at one, ended."""
         return self._history[-1] if self._history else None
@@ -204,8 +174,8 @@ class Supervisor:
                         # A function of the user's (a wait, a classify), or a bug of ours.
                         self._crash(error)
                         raise
-                if self.connection is not None:
-                    await self._close(self.connection)
+                if self._line is not None:
+                    await self._line.close()
         finally:
             try:
                 self._settle()
@@ -230,152 +200,71 @@ class Supervisor:
 
     async def _connect_and_live(self) -> Loss:
         """Connect, establish, live; return how it ended."""
-        place = self._place()
         self.attempts += 1
-        began = trio.current_time()
-        self._observe(events.ConnectionAttempted(**place))
-        connection = await self._connect()
-        if isinstance(connection, HandshakeError):
-            duration = trio.current_time() - began
-            cause = str(connection)
-            self._observe(events.ConnectionFailed(**place, cause=cause, duration=duration))
-            return loss_from(connection, self._now())
-        self.connection = connection
-        self.epoch += 1
+        line = await open_line(
+            self._nursery,
+            self._settings,
+            self._place(),
+            epochs=self._epochs,
+            queue_size=self._inbox.max_items,
+            observe=self._observe,
+        )
+        if isinstance(line, HandshakeError):
+            return loss_from(line, self._now())
+        self._line = line
+        self.epoch = line.epoch
         self._states.advance(Step.OPENED)
-        opened_at = trio.current_time()
-        self._observe(
-            events.ConnectionOpened(
-                **place,
-                epoch=self.epoch,
-                duration=opened_at - began,
-                subprotocol=connection.subprotocol,
-            )
-        )
-        ready = False
-        lost = await self._establish(connection)
+        line.tell_opened()
+        lost = await line.establish()
+        ready = lost is None
         if lost is None:
-            ready = True
-            lost = await self._live(connection)
+            lost = await self._live(line)
         else:
-            self._keep_untaken(connection, lost)
-        self.connection = None
-        self._nursery.start_soon(self._close, connection)
+            self._keep_untaken(line, lost)
+        self._line = None
+        detach(line.connection, self._inbox.stale)
+        self._inbox.wake_readers()
+        self._nursery.start_soon(line.close)
         loss = loss_from(lost, self._now())
-        self._observe(
-            events.ConnectionLost(
-                **place,
-                epoch=self.epoch,
-                cause=str(lost),
-                code=loss.code,
-                duration=trio.current_time() - opened_at,
-                ready=ready,
-            )
-        )
+        line.tell_lost(str(lost), loss.code, ready=ready)
         return loss
 
-    async def _connect(self) -> WebSocketConnection | HandshakeError:
-        """Connect, or return why not."""
-        settings = self._settings
-        options = settings.connection
-        with trio.move_on_after(options.connect_timeout):
-            try:
-                return await connect_websocket_url(
-                    self._nursery,
-                    settings.url,
-                    settings.ssl_context,
-                    subprotocols=options.subprotocols,
-                    extra_headers=options.extra_headers,
-                    # A server may say much before the hook is done.
-                    message_queue_size=self._inbox.max_items,
-                    max_message_size=options.max_message_size,
-                    receive_buffer_size=options.receive_buffer_size,
-                    **opening_options(options),
-                )
-            except HandshakeError as error:
-                _forget_frames(error)
-                return error
-        return ConnectionTimeout(
-            f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
-        )
-
-    async def _establish(self, connection: WebSocketConnection) -> BaseException | None:
-        """Run the hook; return what went wrong."""
-        hook = self._settings.on_connect
-        timeout = self._settings.connection.establish_timeout
-        failed: EstablishError | None = None
-        if hook is not None:
-            try:
-                async with open_background_nursery() as nursery:
-                    nursery.start_soon(_cancel_when_closed, connection, nursery.cancel_scope)
-                    with trio.move_on_after(timeout) as deadline:
-                        await call_hook(hook, connection)
-                if deadline.cancelled_caught:
-                    failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
-            except Exception as error:  # A user's hook may raise anything.
-                failed = EstablishError(
-                    f"the on_connect hook raised {type(error).__name__}: {error}"
-                )
-                failed.__cause__ = error
-        if connection.closed is not None:
-            # Whatever the hook made of it, this is what happened.
-            return ConnectionClosed(connection.closed)
-        return failed
-
-    async def _live(self, connection: WebSocketConnection) -> BaseException:
+    async def _live(self, line: Line) -> BaseException:
         """Let messages flow until the connection is lost; return how."""
         ready_at = trio.current_time()
         outage = self._announce_gap()
         self._phase = Phase.STEADY
         sending = self._sending = Sending(
-            connection,
+            line.connection,
             self._outbox,
             self._bucket,
             channel=self._settings.name,
-            epoch=self.epoch,
+            epoch=line.epoch,
             observe=self._observe,
         )
         sending.begin(self._inbox)
         self._states.advance(Step.ESTABLISHED)
-        self._observe(events.ConnectionReady(**self._place(), epoch=self.epoch, outage=outage))
-        silence: list[HeartbeatTimeout] = []
-
-        async def watch() -> None:
-            silence.append(
-                await _heartbeat.watch(connection, self._settings.heartbeat, sending.ping)
-            )
-            # A dead path is not worth a close frame.
-            connection.abort()
-
+        line.tell_ready(outage)
         async with open_background_nursery() as nursery:
-            nursery.start_soon(watch)
             nursery.start_soon(sending.run)
-            reason = await connection.wait_closed()
-        lost = silence[0] if silence else ConnectionClosed(reason)
+            lost = await line.watch(sending.ping)
         sending.close(loss_from(lost, self._now()).code)
-        self._past = _Past(self.epoch, connection.last_received, str(lost))
+        self._past = _Past(line.epoch, line.connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._backoff.reset()
             self._streak = None
         return lost
 
-    def _keep_untaken(self, connection: WebSocketConnection, lost: BaseException) -> None:
+    def _keep_untaken(self, line: Line, lost: BaseException) -> None:
         """Keep what came while the hook was at work: it was received, and a gap follows it.
 
         Where nobody reads and the inbox is full, it is covered by the gap instead.
         """
-        messages, size = take_untaken(connection)
+        messages, size = take_untaken(line.connection)
         if messages and self._inbox.has_room:
             self._announce_gap()
             self._inbox.put(messages, size)
-            self._past = _Past(self.epoch, connection.last_received, str(lost))
-
-    async def _close(self, connection: WebSocketConnection) -> None:
-        # Shielded, since it is bounded: the peer is told even when we are cancelled.
-        seconds = min(LAST_WORD, self._settings.connection.disconnect_timeout)
-        with trio.move_on_after(seconds, shield=True):
-            with suppress(DisconnectionTimeout):
-                await connection.aclose()
+            self._past = _Past(line.epoch, line.connection.last_received, str(lost))
 
     def _announce_gap(self) -> float | None:
         """Put a gap between the last connection's messages and this one's; return its length."""
@@ -392,9 +281,7 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
-        # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
-        if not self._inbox.amend(lambda item: _joined(item, gap)):
-            self._inbox.put([gap], 0)
+        self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
@@ -484,39 +371,3 @@ class Supervisor:
             "endpoint": self._settings.endpoint,
             "attempt": self._backoff.failures + 1,
         }
-
-
-async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
-    """Call an ``on_connect`` hook.
-
-    Raises:
-        TypeError: It is not asynchronous.
-        BaseException: What it raises.
-    """
-    result: object = hook(connection)
-    if not inspect.isawaitable(result):
-        raise TypeError("on_connect must be an async function: its call gave nothing to await")
-    await result
-
-
-async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
-    await connection.wait_closed()
-    scope.cancel()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Take the tracebacks from ``error`` and from what caused it.
-
-    The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
-    and structlog's do) would print them wherever a failure is logged.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
-    """One gap from the beginning of ``item`` to the end of ``gap``, if ``item`` is one."""
-    if not isinstance(item, Gap):
-        return None
-    return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)

@@ -125,11 +125,11 @@ class Line:
         """Tell the observers that messages flow, after an outage of so many seconds."""
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
-    async def watch(self, send_ping: Callable[[], Ping]) -> BaseException:
+    async def watch(self, send_ping: Callable[[], Ping] | None = None) -> BaseException:
         """Wait until the connection is lost, asking for signs of life; return how.
 
         Args:
-            send_ping: How to ask.
+            send_ping: How to ask; ``None`` is by a plain ping.
         """
         silence: list[HeartbeatTimeout] = []
 

@@ -89,7 +89,26 @@ EVENTS = {
     "StateChanged",
     "TracedFrame",
 }
-APP = {"Bot", "Codec", "Context", "JsonCodec"}
+APP = {
+    "Ack",
+    "Acknowledgement",
+    "Bot",
+    "Codec",
+    "Context",
+    "DeadLetter",
+    "DeliveryError",
+    "DeliveryOptions",
+    "FencesLifted",
+    "FunctionAcknowledgement",
+    "JsonAcknowledgement",
+    "JsonCodec",
+    "MessageQuarantined",
+    "NotConnected",
+    "OutboxFull",
+    "OutboxOverflowed",
+    "SendRate",
+    "SendUnknown",
+}
 
 
 def test_the_public_names_are_these() -> None:

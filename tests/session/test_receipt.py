@@ -136,10 +136,10 @@ async def test_waiting_can_be_cancelled(outbox, autojump_clock):
 async def test_a_receipt_prints_what_is_known(outbox):
     receipt = accept_nowait(outbox, "a secret")
 
-    assert "<Receipt waiting>" == repr(receipt)
+    assert "<Receipt accepted>" == repr(receipt)
     entry = Tap(outbox).pull()
 
-    assert "<Receipt being written>" == repr(receipt)
+    assert "<Receipt begun>" == repr(receipt)
     entry.written()
 
     assert "<Receipt written>" == repr(receipt)

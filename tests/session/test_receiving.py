@@ -295,7 +295,7 @@ async def test_s2_5_what_still_comes_on_a_connection_that_was_left_is_ignored_an
     ):
         await channel.wait_ready()
         inbox = channel._inbox
-        attach(old, inbox, channel._supervisor._tap)
+        attach(old, inbox, channel._supervisor._sending._tap)
         await peer.stream.send_all(b"\x81\x03new")
 
         assert "new" == await channel.receive()
@@ -319,7 +319,7 @@ async def test_s2_5_a_reader_that_waits_for_room_is_not_left_waiting_when_its_co
         connected() as (old, peer),
     ):
         await channel.wait_ready()
-        attach(old, channel._inbox, channel._supervisor._tap)
+        attach(old, channel._inbox, channel._supervisor._sending._tap)
         await peer.stream.send_all(b"\x81\x01a")
         await trio.testing.wait_all_tasks_blocked()
         await peer.stream.send_all(b"\x81\x01b")

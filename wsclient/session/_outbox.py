@@ -367,9 +367,11 @@ class Outbox:
 
     def settle(self) -> None:
         """The end: give everything that has no outcome one."""
-        for entry in self.entries():
-            begun = entry.receipt._progress is not Progress.ACCEPTED
-            self.resolve(entry, Outcome.LOST_UNKNOWN if begun else Outcome.CANCELLED)
+        # In a loop: each that leaves may let a sender in that waits for room.
+        while entries := self.entries():
+            for entry in entries:
+                begun = entry.receipt._progress is not Progress.ACCEPTED
+                self.resolve(entry, Outcome.LOST_UNKNOWN if begun else Outcome.CANCELLED)
 
     # Time to live.
 

@@ -310,6 +310,20 @@ async def test_s2_5_what_still_comes_on_a_connection_that_was_left_is_ignored_an
         assert (1, 0) == (statistics.messages_stale, statistics.inbox_messages)
 
 
+async def test_s2_5_a_connection_that_was_lost_feeds_the_inbox_no_more(
+    autojump_clock, network, recorder
+):
+    async with (
+        FaultServer([Fault.close(1012, after=1), NONE], network=network) as server,
+        wsclient.open_channel(server.url, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        old = channel._supervisor.connection
+        await recorder.wait_for(ConnectionLost)
+
+        assert channel._inbox.stale is old._inbox
+
+
 async def test_s2_5_a_reader_that_waits_for_room_is_not_left_waiting_when_its_connection_is(
     autojump_clock, network, connected
 ):

@@ -30,6 +30,7 @@ __all__ = [
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
+    "LocalStallDetected",
     "MessageQuarantined",
     "MessageUndecoded",
     "Observer",
@@ -37,8 +38,10 @@ __all__ = [
     "OutboxOverflowed",
     "Outcome",
     "Overflow",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "Truth",
 ]
 
@@ -239,6 +242,22 @@ class ConnectionLost(ConnectionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class PeerStoppedReading(ConnectionEvent):
+    """The connection is about to be lost because the peer reads nothing, though it may live."""
+
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class LocalStallDetected(ConnectionEvent):
+    """The peer's time was over, and we were late ourselves: it gets that time once more."""
+
+    epoch: int
+    late: float
+    """Seconds by which we were late; 0 where only its bytes had not been read yet."""
+
+
+@attrs.frozen(kw_only=True)
 class RetryScheduled(ConnectionEvent):
     """The next attempt will come after ``delay``."""
 
@@ -307,6 +326,14 @@ class InboxOverflowed(Event):
 
     dropped: int
     """Messages that it has cost so far."""
+
+
+@attrs.frozen(kw_only=True)
+class SuspendDetected(Event):
+    """The machine has slept: the peer is asked at once, and waits begin anew."""
+
+    duration: float
+    """Seconds."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1554,6 +1554,9 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 inbox_messages=6,
                 inbox_size=15,
                 latency=0.0,
+                latency_smoothed=0.0,
+                latency_minimum=0.0,
+                latency_p95=0.0,
             )
             == statistics
         )

@@ -108,7 +108,7 @@ class Entry:
 
     def written(self) -> None:
         """Note that its last byte was handed to the transport."""
-        if self.is_open and self.tap is not None:
+        if self.tap is not None:
             self.tap.written(self)
 
 
@@ -234,7 +234,8 @@ class Outbox:
             replaced = self._by_key.get(offer.key)
             if replaced is not None and replaced.receipt._progress is Progress.ACCEPTED:
                 self.resolve(replaced, Outcome.DROPPED)
-        if self._senders or not self._has_room(offer):
+        is_direct = offer.delivery is Delivery.DIRECT
+        if not is_direct and (self._senders or not self._has_room(offer)):
             match policy:
                 case OverflowPolicy.ERROR:
                     raise OutboxFull(self.messages, self.size)

@@ -27,7 +27,7 @@ from wsclient.errors import ChannelFailed, HandshakeError
 from wsclient.events import Event, Gap, Outcome
 
 from ._backoff import Backoff
-from ._clock import WallClock, wall_clock
+from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
 from ._outbox import Outbox
@@ -36,6 +36,7 @@ from ._rate import Bucket
 from ._receipt import Receipt
 from ._sending import Sending
 from ._states import States, Step
+from ._suspend import watch_for_suspend
 
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
@@ -72,6 +73,7 @@ class Supervisor:
         states: The channel's state.
         observe: Told what happens.
         now: The wall clock.
+        suspended: Tells how long the machine has slept; ``None`` asks the system.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Supervisor:
         states: States,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
+        suspended: SuspendClock | None = None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -90,6 +93,8 @@ class Supervisor:
         self._states = states
         self._observe = observe
         self._now = now
+        self._suspend_clock = suspended or suspend_clock()
+        self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
         rate = outbox.options.rate
         self._bucket = Bucket(rate) if rate is not None else None
@@ -167,6 +172,8 @@ class Supervisor:
         try:
             async with open_background_nursery() as self._nursery:
                 self._nursery.start_soon(self._outbox.expire)
+                if self._suspend_clock is not None:
+                    self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
                 with self._scope:
                     try:
                         await self._keep_connected()
@@ -193,8 +200,18 @@ class Supervisor:
                 return
             self._states.advance(Step.LOST, str(loss.error))
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
-            await trio.sleep(delay)
+            with trio.move_on_after(delay) as self._wait:
+                await trio.sleep_forever()
             self._states.advance(Step.WAITED)
+
+    def _resumed(self, suspended: float) -> None:
+        """The machine has slept: what was known of the path to the peer is old."""
+        name = self._settings.name
+        self._observe(events.SuspendDetected(channel=name, duration=suspended))
+        self._backoff.reset()
+        self._wait.cancel()
+        if self._line is not None and self._line.liveness is not None:
+            self._line.liveness.probe()
 
     # One connection's life.
 
@@ -242,12 +259,12 @@ class Supervisor:
             epoch=line.epoch,
             observe=self._observe,
         )
-        sending.begin(self._inbox)
+        sending.begin(line.watch_over(sending.ping).way_into(self._inbox))
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
         async with open_background_nursery() as nursery:
             nursery.start_soon(sending.run)
-            lost = await line.watch(sending.ping)
+            lost = await line.watch()
         sending.close(loss_from(lost, self._now()).code)
         self._past = _Past(line.epoch, line.connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:

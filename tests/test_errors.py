@@ -10,6 +10,7 @@ import pytest
 
 from wsclient import errors
 from wsclient.codes import CloseReason
+from wsclient.events import Outcome, Truth
 
 TREE = {
     "WebSocketError": "Exception",
@@ -23,6 +24,10 @@ TREE = {
     "HeartbeatTimeout": "WebSocketError",
     "EstablishError": "WebSocketError",
     "ChannelFailed": "WebSocketError",
+    "DeliveryError": "WebSocketError",
+    "NotConnected": "DeliveryError",
+    "SendUnknown": "DeliveryError",
+    "OutboxFull": "WebSocketError",
     "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
 }
@@ -42,6 +47,10 @@ EXAMPLES = [
     errors.HeartbeatTimeout("text"),
     errors.EstablishError("text"),
     errors.ChannelFailed("text", (ValueError("first"), ValueError("second"))),
+    errors.DeliveryError(Outcome.EXPIRED, Truth.UNKNOWN),
+    errors.NotConnected(None, Truth.CERTAINLY_NOT),
+    errors.SendUnknown(Outcome.LOST_UNKNOWN, Truth.UNKNOWN),
+    errors.OutboxFull(3, 12),
     errors.InboxFull(3, 12),
     errors.CodecError("text"),
 ]

@@ -52,7 +52,7 @@ from ._pings import Ping, Pings, check_control_payload
 from ._round_trips import RoundTrips
 from ._signal import Signal
 from ._transport import Transport
-from ._writer import Source, Writer
+from ._writer import Source, T, Writer
 
 LINGER: Final = 2.0
 """Seconds that we wait for the peer to end the stream after the last close frame.
@@ -418,7 +418,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         # Listening before asking: the pong may come while we still write.
         ping = self._pings.register(payload)
         try:
-            await self._post(self._protocol.send_ping, ping.payload)
+            await self._post(self._write_ping, ping)
             await ping.resolved.wait()
         finally:
             self._pings.forget(ping)
@@ -445,7 +445,11 @@ class WebSocketConnection(trio.abc.AsyncResource):
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
 
-    async def _post(self, write: Callable[[bytes], None], payload: bytes) -> None:
+    def _write_ping(self, ping: Ping) -> None:
+        self._protocol.send_ping(ping.payload)
+        ping.begun()
+
+    async def _post(self, write: Callable[[T], None], payload: T) -> None:
         if not await self._writer.post(write, payload):
             raise ConnectionClosed(self._closed)
 

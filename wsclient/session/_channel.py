@@ -395,7 +395,7 @@ class DurableChannel:
             if not ttl >= 0:
                 raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
             expires_at = trio.current_time() + ttl
-        return Offer(message=message, delivery=delivery, expires_at=expires_at, key=key)
+        return self._outbox.offer(message, delivery, expires_at, key)
 
     def _sent(self, entry: Entry) -> Receipt:
         self._supervisor.wake_writer()
@@ -549,7 +549,8 @@ class DurableChannel:
         if ack is None:
             return False
         # One that nothing waits for is late, and says nothing new.
-        self._outbox.acknowledge(ack.id, accepted=ack.accepted)
+        if self._outbox.acknowledge(ack.id, accepted=ack.accepted):
+            self._supervisor.acknowledged()
         return True
 
     def _outbox_overflowed(self, dropped: int) -> None:

@@ -12,6 +12,9 @@ message is followed by one at once.
 
 A peer that answers no ping at all, while other bytes come from it, is not worth asking: after
 ``fence_timeout`` fences are lifted for this connection.
+
+Where nothing is asked, a message on trial (``_tap.py``) is acquitted when the peer acknowledges it,
+or when the connection has lived on with it for as long.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class Fences:
         self._is_leaving = is_leaving
         self._lifted = lifted
         self._resume = resume
+        self._asks = options.fence
+        self._acquit_at = math.inf
         # How many messages were followed by a ping, and when the first one was drawn that was not.
         self._asked = 0
         self._unasked_since = math.inf
@@ -70,6 +75,11 @@ class Fences:
 
     def begun(self) -> None:
         """A message was drawn."""
+        if not self._asks:
+            if self._tap.has_trial:
+                self._acquit_at = trio.current_time() + self._options.fence_timeout
+                self._wake.set()
+            return
         unasked = self._unasked
         if unasked == 1:
             self._unasked_since = trio.current_time()
@@ -81,7 +91,9 @@ class Fences:
         self._wake.set()
 
     def ping(self) -> Ping:
-        """Send a ping that is a fence for all that was drawn when it is written."""
+        """Send a ping; where fences are on, it is one for all that was drawn when it is written."""
+        if not self._asks:
+            return start_ping(self._connection)
         covered = 0
 
         def begun() -> None:
@@ -94,39 +106,47 @@ class Fences:
 
         def answered() -> None:
             self._unanswered_since = math.inf if covered == self._asked else trio.current_time()
-            had_suspects = self._tap.has_suspects
             self._tap.read_up_to(covered)
-            if had_suspects:
+            if self._tap.is_held:
                 self._resume()
 
         return start_ping(self._connection, begun=begun, answered=answered)
 
     async def run(self) -> None:
-        """Ask when it is time to; ends when fences are lifted."""
+        """Ask when it is time to; runs until cancelled."""
         while True:
             now = trio.current_time()
             if now >= self._unanswered_since + self._options.fence_timeout:
-                # What we do not read cannot be held against the peer.
-                since = await wait_reading(self._connection)
-                if since > self._unanswered_since:
-                    self._unanswered_since = since
-                elif self._connection.last_received > self._unanswered_since:
-                    self._lifted(self._tap.lift_fence())
-                    self._resume()
-                    return
-                else:
-                    # Nothing came at all: that is for the heartbeat to judge.
-                    self._unanswered_since = now
-            if self._unasked and not self._is_asking and now >= self._due_at:
+                await self._judge(now)
+            if now >= self._acquit_at:
+                self._acquit_at = math.inf
+                self._tap.acquit()
+                self._resume()
+            if self._asks and self._unasked and not self._is_asking and now >= self._due_at:
                 self._is_asking = True
                 self.ping()
             self._wake = trio.Event()
             with trio.move_on_at(self._next_look_at):
                 await self._wake.wait()
 
+    async def _judge(self, now: float) -> None:
+        """No answer came in time: lift the fences, if that says something about the peer."""
+        # What we do not read cannot be held against it.
+        since = await wait_reading(self._connection)
+        if since > self._unanswered_since:
+            self._unanswered_since = since
+        elif self._connection.last_received > self._unanswered_since:
+            self._asks = False
+            self._unanswered_since = math.inf
+            self._lifted(self._tap.lift_fence())
+            self._resume()
+        else:
+            # Nothing came at all: that is for the heartbeat to judge.
+            self._unanswered_since = now
+
     @property
     def _is_urgent(self) -> bool:
-        return self._tap.has_suspects or self._is_leaving()
+        return self._tap.has_trial or self._is_leaving()
 
     @property
     def _due_at(self) -> float:
@@ -136,5 +156,6 @@ class Fences:
 
     @property
     def _next_look_at(self) -> float:
-        due_at = self._due_at if self._unasked and not self._is_asking else math.inf
-        return min(due_at, self._unanswered_since + self._options.fence_timeout)
+        is_due = self._asks and self._unasked and not self._is_asking
+        due_at = self._due_at if is_due else math.inf
+        return min(due_at, self._acquit_at, self._unanswered_since + self._options.fence_timeout)

@@ -42,11 +42,20 @@ class Offer:
     """On trio's clock, in seconds."""
     key: str | None = None
     """What it has in common with those that it replaces, or that replace it."""
+    id: str | None = None
+    """What it is acknowledged by."""
+    marked: str | bytes = attrs.field()
+    """The message with the id in it."""
     size: int = attrs.field(init=False)
+    """Bytes of that."""
+
+    @marked.default
+    def _leave(self) -> str | bytes:
+        return self.message
 
     @size.default
     def _measure(self) -> int:
-        return encoded_size(self.message)
+        return encoded_size(self.marked)
 
 
 class Entry:
@@ -73,7 +82,7 @@ class Entry:
     def __init__(self, outbox: Outbox, offer: Offer, number: int) -> None:
         self._outbox = outbox
         self.number = number
-        self.message = self.plain = offer.message
+        self.message, self.plain = offer.marked, offer.message
         """What is written, and what was to be sent."""
         self.size = offer.size
         self.delivery = offer.delivery
@@ -88,7 +97,7 @@ class Entry:
         self.is_queued = False
         """Whether it stands in the queue, and is not drawn."""
         self.tap: Tap | None = None
-        self.id = secrets.token_hex(8) if offer.delivery is Delivery.ACKED else None
+        self.id = offer.id
         self.receipt = Receipt(self.withdraw, offer.delivery, self.id, outbox.wait_scope)
 
     @property
@@ -191,6 +200,29 @@ class Outbox:
 
     # Senders.
 
+    def offer(
+        self, message: str | bytes, delivery: Delivery, expires_at: float, key: str | None
+    ) -> Offer:
+        """What :meth:`accept` takes; one that is to be acknowledged gets its id.
+
+        Raises:
+            ValueError: It cannot carry one.
+            BaseException: What the user's strategy of acknowledging raises.
+        """
+        strategy = self.options.acknowledgement
+        if delivery is not Delivery.ACKED or strategy is None:
+            return Offer(message=message, delivery=delivery, expires_at=expires_at, key=key)
+        id = secrets.token_hex(8)  # That is its name.
+        marked = strategy.mark(message, id, redelivered=False)
+        return Offer(
+            message=message,
+            delivery=delivery,
+            expires_at=expires_at,
+            key=key,
+            id=id,
+            marked=marked,
+        )
+
     async def accept(self, offer: Offer) -> Entry:
         """Accept a message, waiting for room if there is none; senders wait in turn.
 
@@ -229,38 +261,42 @@ class Outbox:
         """
         if self._refusal is not None:
             raise self._refusal()
-        policy = self.options.overflow
-        if policy is OverflowPolicy.CONFLATE and offer.key is not None:
-            replaced = self._by_key.get(offer.key)
-            if replaced is not None and replaced.receipt._progress is Progress.ACCEPTED:
-                self.resolve(replaced, Outcome.DROPPED)
-        is_direct = offer.delivery is Delivery.DIRECT
-        if not is_direct and (self._senders or not self._has_room(offer)):
-            match policy:
-                case OverflowPolicy.ERROR:
-                    raise OutboxFull(self.messages, self.size)
-                case OverflowPolicy.DROP_NEWEST:
-                    entry = self._make(offer)
-                    self._drop(entry)
-                    return entry
-                case OverflowPolicy.DROP_OLDEST if self._make_room(offer):
-                    pass
-                case _:
-                    raise trio.WouldBlock
-        elif self._dropped:
-            # The overflow is over.
-            self._dropped, dropped = 0, self._dropped
-            self._overflowed(dropped)
-        return self._add(offer)
-
-    def _has_room(self, offer: Offer) -> bool:
         # Who waits for a connection to take the message needs no bound but itself.
         if offer.delivery is Delivery.DIRECT:
-            return True
+            return self._add(offer)
+        is_next = not self._senders or self._replaced_by(offer) is not None
+        if is_next and self._has_room(offer):
+            self._tell_dropped()
+            return self._add(offer)
+        match self.options.overflow:
+            case OverflowPolicy.ERROR:
+                raise OutboxFull(self.messages, self.size)
+            case OverflowPolicy.DROP_NEWEST:
+                entry = self._make(offer)
+                self._drop(entry)
+                return entry
+            case OverflowPolicy.DROP_OLDEST if self._make_room(offer):
+                return self._add(offer)
+            case _:
+                raise trio.WouldBlock
+
+    def _replaced_by(self, offer: Offer) -> Entry | None:
+        """What ``offer`` would take the place of."""
+        if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
+            return None
+        entry = self._by_key.get(offer.key)
+        is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
+        return entry if is_untouched else None
+
+    def _has_room(self, offer: Offer) -> bool:
+        messages, size = self.messages, self.size
+        replaced = self._replaced_by(offer)
+        if replaced is not None:
+            messages, size = messages - 1, size - replaced.size
         # A message larger than the whole bound goes alone, rather than never.
-        return self.messages == 0 or (
-            self.messages < self._limits.outbox_messages
-            and self.size + offer.size <= self._limits.outbox_size
+        return messages == 0 or (
+            messages < self._limits.outbox_messages
+            and size + offer.size <= self._limits.outbox_size
         )
 
     def _make_room(self, offer: Offer) -> bool:
@@ -271,7 +307,7 @@ class Outbox:
             is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
             if is_droppable and entry.delivery is not Delivery.DIRECT:
                 self._drop(entry)
-        return self._has_room(offer)
+        return not self._senders and self._has_room(offer)
 
     def _drop(self, entry: Entry) -> None:
         self._dropped += 1
@@ -279,12 +315,14 @@ class Outbox:
             self._overflowed(1)
         self.resolve(entry, Outcome.DROPPED)
 
+    def _tell_dropped(self) -> None:
+        """Say what was dropped, once what waited behind it has gone."""
+        if self._dropped and not self.has_waiting:
+            dropped, self._dropped = self._dropped, 0
+            self._overflowed(dropped)
+
     def _make(self, offer: Offer) -> Entry:
         entry = Entry(self, offer, self._numbers)
-        strategy = self.options.acknowledgement
-        if entry.id is not None and strategy is not None:
-            entry.message = strategy.mark(offer.message, entry.id, redelivered=False)
-            entry.size = encoded_size(entry.message)
         self._numbers += 1
         self.open += 1
         self.messages += 1
@@ -292,15 +330,21 @@ class Outbox:
         return entry
 
     def _add(self, offer: Offer) -> Entry:
+        replaced = self._replaced_by(offer)
         entry = self._make(offer)
-        entry.is_queued = True
-        self._waiting.append(entry)
-        if entry.key is not None:
+        self._queue(entry, self._waiting.append)
+        if entry.key is not None and entry.delivery is not Delivery.DIRECT:
             self._by_key[entry.key] = entry
+        if replaced is not None:
+            self._drop(replaced)
+        return entry
+
+    def _queue(self, entry: Entry, put: Callable[[Entry], object]) -> None:
+        put(entry)
+        entry.is_queued = True
         if entry.expires_at < self._next_expiry:
             self._next_expiry = entry.expires_at
             self._expiry_changed.set()
-        return entry
 
     def refuse(self, make_error: Callable[[], BaseException]) -> None:
         """Accept nothing from now on; each sender gets what ``make_error`` gives."""
@@ -361,10 +405,14 @@ class Outbox:
         while self.open:
             await self._emptied.park()
 
+    @property
+    def unacknowledged(self) -> list[Entry]:
+        """What was drawn and waits to be acknowledged, in the order of the writes."""
+        return [entry for entry in self._unacked.values() if not entry.is_queued]
+
     def entries(self) -> list[Entry]:
         """What waits to be drawn, and what waits to be acknowledged; not what is in flight else."""
-        unacked = [entry for entry in self._unacked.values() if not entry.is_queued]
-        return unacked + [entry for entry in self._waiting if entry.is_open]
+        return self.unacknowledged + [entry for entry in self._waiting if entry.is_open]
 
     def settle(self) -> None:
         """The end: give everything that has no outcome one."""
@@ -390,7 +438,8 @@ class Outbox:
     def _expire_now(self) -> None:
         now = trio.current_time()
         self._next_expiry = math.inf
-        for entry in self.entries():
+        # Not what the present connection has: the time bounds the writing, and it is written.
+        for entry in [entry for entry in self._waiting if entry.is_open]:
             if entry.expires_at <= now:
                 self.resolve(entry, Outcome.EXPIRED)
             else:
@@ -466,8 +515,7 @@ class Outbox:
             if entry.attempts >= self.options.max_attempts:
                 self.resolve(entry, Outcome.LOST_UNKNOWN)
             else:
-                entry.is_queued = True
-                self._waiting.appendleft(entry)
+                self._queue(entry, self._waiting.appendleft)
 
     def end_direct(self) -> None:
         """There is no connection any more: what was to go over it never does."""

@@ -17,7 +17,8 @@ class Bucket:
     def __init__(self, rate: SendRate) -> None:
         self._size = float(rate.messages)
         self._per_second = rate.messages / rate.seconds
-        self._reserve = rate.reserve * rate.messages
+        # However small the bucket is: a full one has a token for a message.
+        self._reserve = min(rate.reserve * rate.messages, rate.messages - 1)
         self._tokens = self._size
         self._filled_at = -math.inf
 

@@ -160,6 +160,9 @@ class Receipt:
     # The outbox's side.
 
     def _advance(self, progress: Progress) -> None:
+        """Note how far it has come; written again, it stays as far as it was."""
+        if progress <= self._progress:
+            return
         self._progress = progress
         if self._waiters is not None:
             self._waiters.unpark_all()

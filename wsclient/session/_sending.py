@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from wsclient import events
-from wsclient.connection import Inbox, Ping, WebSocketConnection, attach, start_ping
+from wsclient.connection import Inbox, Ping, WebSocketConnection, attach
 from wsclient.events import DeadLetter, Event
 from wsclient.options import DeliveryOptions
 
@@ -53,7 +53,7 @@ class Sending:
         self._tap = Tap(
             outbox,
             is_fenced=self._options.fence,
-            begun=self._begun,
+            begun=lambda: self._fences.begun(),
             may_draw=self._may_draw,
             quarantine=self._quarantine,
         )
@@ -78,17 +78,21 @@ class Sending:
         """Prove at once what can be proven of what was written."""
         self._fences.hurry()
 
+    def acknowledged(self) -> None:
+        """The peer has spoken on a message: one that had to wait for that may go now."""
+        if self._tap.is_held:
+            self.wake()
+
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
         if self._bucket is not None:
             self._bucket.spend(trio.current_time())
-        return self._fences.ping() if self._options.fence else start_ping(self._connection)
+        return self._fences.ping()
 
     async def run(self) -> None:
         """Ask for proofs, and keep the rate; runs until cancelled."""
         async with trio.open_nursery() as nursery:
-            if self._options.fence:
-                nursery.start_soon(self._fences.run)
+            nursery.start_soon(self._fences.run)
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
 
@@ -96,10 +100,6 @@ class Sending:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
         self._tap.close(code)
-
-    def _begun(self) -> None:
-        if self._options.fence:
-            self._fences.begun()
 
     def _may_draw(self) -> bool:
         if self._bucket is None or self._bucket.take(trio.current_time()):

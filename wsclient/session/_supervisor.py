@@ -132,6 +132,11 @@ class Supervisor:
         if self._sending is not None:
             self._sending.hurry()
 
+    def acknowledged(self) -> None:
+        """The peer has acknowledged something."""
+        if self._sending is not None:
+            self._sending.acknowledged()
+
     def open_receipts(self) -> list[Receipt]:
         """Of everything that was accepted and has no outcome."""
         in_flight = self._sending.receipts() if self._sending is not None else []

@@ -64,16 +64,20 @@ class Tap:
         self._quarantine = quarantine
         self._in_flight: deque[Entry] = deque()
         self._is_open = True
-        self._suspects = 0
+        self._written = 0
+        self._trial: Entry | None = None
+        self.is_held = False
+        """Whether a message was not drawn because one before it is on trial."""
         self.drawn = 0
         """How many messages were drawn."""
         self.fenced = 0
         """How many of them, from the first one, are no longer in flight."""
 
     @property
-    def has_suspects(self) -> bool:
-        """Whether a message is in flight that may be poison, and should be proven at once."""
-        return self._suspects > 0
+    def has_trial(self) -> bool:
+        """Whether a message is on its way alone, that may be poison, and nothing is heard of it."""
+        trial = self._trial
+        return trial is not None and trial.is_open and trial.is_suspect
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
@@ -82,10 +86,8 @@ class Tap:
         first = self._outbox.peek()
         if first is None:
             return None
-        # One suspect at a time, and nothing else beside it.
-        if (first.is_suspect or self._suspects) and self._in_flight:
-            return None
-        if not self._may_draw():
+        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
+        if self.is_held or not self._may_draw():
             return None
         entry = self._outbox.draw()
         if entry is None:
@@ -93,7 +95,8 @@ class Tap:
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
-        self._suspects += entry.is_suspect
+        if entry.is_suspect:
+            self._trial = entry
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
         self._begun()
@@ -101,12 +104,14 @@ class Tap:
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
-        entry.receipt._advance(Progress.WRITTEN)
-        if not entry.goes_again:
-            self._outbox.release(entry)
+        # Written in the order of the drawing.
+        self._written += 1
+        if entry.is_open:
+            entry.receipt._advance(Progress.WRITTEN)
+            if not entry.goes_again:
+                self._outbox.release(entry)
         if not self._is_fenced:
-            # Written in the order of the drawing: this is the first one.
-            self._pass(self.fenced + 1, Outcome.WRITTEN)
+            self._pass(self._written, Outcome.WRITTEN)
 
     def read_up_to(self, count: int) -> None:
         """A pong has proven that the peer has read the first ``count`` messages drawn."""
@@ -119,20 +124,28 @@ class Tap:
             Messages that were waiting for their proof.
         """
         self._is_fenced = False
-        waiting = sum(entry.receipt._progress is Progress.WRITTEN for entry in self._in_flight)
-        self._pass(self.fenced + waiting, Outcome.WRITTEN)
+        waiting = max(0, self._written - self.fenced)
+        self._pass(self._written, Outcome.WRITTEN)
+        self.acquit()
         return waiting
+
+    def acquit(self) -> None:
+        """The connection has lived on long enough with the message that is on trial."""
+        if self._trial is not None:
+            self._trial.is_suspect = False
+            self._trial.losses = 0
+            self._trial = None
 
     def _pass(self, count: int, outcome: Outcome) -> None:
         """The first ``count`` messages drawn are no longer in flight."""
         while self.fenced < count and self._in_flight:
             entry = self._in_flight.popleft()
             self.fenced += 1
-            self._suspects -= entry.is_suspect
-            entry.is_suspect = False
-            entry.losses = 0
-            if outcome is Outcome.RECEIVED and entry.is_open:
-                entry.receipt._advance(Progress.FENCED)
+            if outcome is Outcome.RECEIVED:
+                entry.is_suspect = False
+                entry.losses = 0
+                if entry.is_open:
+                    entry.receipt._advance(Progress.FENCED)
             # What is to be acknowledged stays open: no fence is an acknowledgement.
             if entry.delivery is not Delivery.ACKED:
                 self._outbox.resolve(entry, outcome)
@@ -150,8 +163,16 @@ class Tap:
         if not self._is_open:
             return
         self._is_open = False
+        drawn = list(self._in_flight)
+        if not self._is_fenced:
+            # What was written is not in flight here; that it was read is no better known.
+            drawn += [
+                entry
+                for entry in self._outbox.unacknowledged
+                if entry.tap is self and entry.receipt._progress is not Progress.FENCED
+            ]
         again = []
-        for entry in self._in_flight:
+        for entry in dict.fromkeys(drawn):
             if not entry.is_open:
                 continue
             if not entry.goes_again:

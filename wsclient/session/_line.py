@@ -128,11 +128,16 @@ class Line:
         """Tell the observers that messages flow, after an outage of so many seconds."""
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
-    def watch_over(self, send_ping: Callable[[], Ping] | None = None) -> Liveness:
+    def watch_over(
+        self,
+        send_ping: Callable[[], Ping] | None = None,
+        spend: Callable[[], object] = lambda: None,
+    ) -> Liveness:
         """Begin to watch over the connection, which is ready; :meth:`watch` goes on.
 
         Args:
             send_ping: Sends a protocol ping; ``None`` sends a plain one.
+            spend: Told that a ping of the application's goes out.
         """
         self.liveness = Liveness(
             self.connection,
@@ -140,6 +145,7 @@ class Line:
             place={**self._place, "epoch": self.epoch},
             observe=self._observe,
             send_ping=send_ping,
+            spend=spend,
         )
         return self.liveness
 

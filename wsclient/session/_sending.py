@@ -85,9 +85,13 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
+        self.spend()
+        return self._fences.ping()
+
+    def spend(self) -> None:
+        """Note that a ping goes out, which counts towards the rate."""
         if self._bucket is not None:
             self._bucket.spend(trio.current_time())
-        return self._fences.ping()
 
     async def run(self) -> None:
         """Ask for proofs, and keep the rate; runs until cancelled."""

@@ -264,7 +264,8 @@ class Supervisor:
             epoch=line.epoch,
             observe=self._observe,
         )
-        sending.begin(line.watch_over(sending.ping).way_into(self._inbox))
+        liveness = line.watch_over(sending.ping, sending.spend)
+        sending.begin(liveness.way_into(self._inbox))
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
         async with open_background_nursery() as nursery:

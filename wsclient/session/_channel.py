@@ -19,7 +19,7 @@ from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
-from ._outbox import Entry, Offer, Outbox
+from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
 from ._states import States, Step
 from ._supervisor import Supervisor
@@ -349,10 +349,12 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
-            return await self._send_direct(offer)
-        return self._sent(await self._outbox.accept(offer))
+            return await self._send_direct(entry)
+        receipt = await self._outbox.accept(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def send_nowait(
         self,
@@ -365,20 +367,23 @@ class DurableChannel:
         """Let the channel accept a message if there is room; see :meth:`send`.
 
         Sent as ``Delivery.DIRECT``, its receipt tells whether it was written.
+        In a scope that is cancelled, give a ``ttl``: the caller's own deadline is over there.
 
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
             self._check_connected()
-        return self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def _offer(
         self, message: str | bytes, delivery: Delivery, ttl: float | None, key: str | None
-    ) -> Offer:
+    ) -> Entry:
         _check_message(message, delivery)
         if delivery is Delivery.ACKED and self._outbox.options.acknowledgement is None:
             raise ValueError(
@@ -395,20 +400,17 @@ class DurableChannel:
             if not ttl >= 0:
                 raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
             expires_at = trio.current_time() + ttl
-        return self._outbox.offer(message, delivery, expires_at, key)
-
-    def _sent(self, entry: Entry) -> Receipt:
-        self._supervisor.wake_writer()
-        return entry.receipt
+        return self._outbox.offer(message, delivery, expires_at=expires_at, key=key)
 
     def _check_connected(self) -> None:
         if self.state in _STATES_THAT_ACCEPT and self.state is not ChannelState.READY:
             raise NotConnected(None, Truth.CERTAINLY_NOT)
 
-    async def _send_direct(self, offer: Offer) -> Receipt:
+    async def _send_direct(self, entry: Entry) -> Receipt:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_connected()
-        receipt = self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
         try:
             await receipt._wait_for(Progress.WRITTEN)
         except trio.Cancelled:

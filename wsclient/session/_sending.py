@@ -54,7 +54,7 @@ class Sending:
             outbox,
             is_fenced=self._options.fence,
             begun=lambda: self._fences.begun(),
-            may_draw=self._may_draw,
+            may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
         )
         self._fences = Fences(
@@ -105,8 +105,8 @@ class Sending:
         self.wake = _nothing
         self._tap.close(code)
 
-    def _may_draw(self) -> bool:
-        if self._bucket is None or self._bucket.take(trio.current_time()):
+    def _may_draw(self, bucket: Bucket) -> bool:
+        if bucket.take(trio.current_time()):
             return True
         self._paused.set()
         return False

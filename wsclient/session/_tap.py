@@ -44,7 +44,7 @@ class Tap:
         outbox: Where from.
         is_fenced: Whether the peer's reading can be proven.
         begun: Called when a message is drawn.
-        may_draw: Asked before one is: whether the rate of sending allows it.
+        may_draw: Asked before one is, where the rate of sending is limited.
         quarantine: Told which message is put aside.
     """
 
@@ -54,7 +54,7 @@ class Tap:
         *,
         is_fenced: bool = False,
         begun: Callable[[], object] = lambda: None,
-        may_draw: Callable[[], bool] = lambda: True,
+        may_draw: Callable[[], bool] | None = None,
         quarantine: Callable[[Entry], object] = lambda _: None,
     ) -> None:
         self._outbox = outbox
@@ -81,17 +81,21 @@ class Tap:
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        if not self._is_open:
-            return None
-        first = self._outbox.peek()
-        if first is None:
-            return None
-        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
-        if self.is_held or not self._may_draw():
-            return None
-        entry = self._outbox.draw()
-        if entry is None:
-            return None
+        while self._is_open:
+            entry = self._outbox.peek()
+            if entry is None or not self._may_begin(entry):
+                return None
+            if self._outbox.draw(entry):
+                self._note_drawn(entry)
+                return entry
+        return None
+
+    def _may_begin(self, entry: Entry) -> bool:
+        # One suspect at a time, and nothing else beside it.
+        self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+        return not self.is_held and (self._may_draw is None or self._may_draw())
+
+    def _note_drawn(self, entry: Entry) -> None:
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
@@ -100,13 +104,12 @@ class Tap:
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
         self._begun()
-        return entry
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
         # Written in the order of the drawing.
         self._written += 1
-        if entry.is_open:
+        if entry.receipt._outcome is None:
             entry.receipt._advance(Progress.WRITTEN)
             if not entry.goes_again:
                 self._outbox.release(entry)

@@ -237,11 +237,13 @@ class Outbox:
         """
         if self._refusal is not None:
             raise self._refusal()
+        replaced = None if entry.key is None else self._replaced_by(entry)
+        is_next = not self._senders or replaced is not None
         # Who waits for a connection to take the message needs no bound but itself.
-        is_next = not self._senders or self._replaced_by(entry) is not None
-        if entry.delivery is Delivery.DIRECT or (is_next and self._has_room(entry)):
-            self._tell_dropped()
-            self._add(entry)
+        if (is_next and self._has_room(entry, replaced)) or entry.delivery is Delivery.DIRECT:
+            if self._dropped:
+                self._tell_dropped()
+            self._add(entry, replaced)
             return entry.receipt
         match self.options.overflow:
             case OverflowPolicy.ERROR:
@@ -263,9 +265,8 @@ class Outbox:
         is_untouched = older is not None and older.receipt._progress is Progress.ACCEPTED
         return older if is_untouched else None
 
-    def _has_room(self, entry: Entry) -> bool:
+    def _has_room(self, entry: Entry, replaced: Entry | None = None) -> bool:
         messages, size = self.messages, self.size
-        replaced = self._replaced_by(entry)
         if replaced is not None:
             messages, size = messages - 1, size - replaced.size
         # A message larger than the whole bound goes alone, rather than never.
@@ -292,7 +293,7 @@ class Outbox:
 
     def _tell_dropped(self) -> None:
         """Say what was dropped, once what waited behind it has gone."""
-        if self._dropped and not self.has_waiting:
+        if not self.has_waiting:
             dropped, self._dropped = self._dropped, 0
             self._overflowed(dropped)
 
@@ -303,8 +304,7 @@ class Outbox:
         self.messages += 1
         self.size += entry.size
 
-    def _add(self, entry: Entry) -> None:
-        replaced = self._replaced_by(entry)
+    def _add(self, entry: Entry, replaced: Entry | None = None) -> None:
         self._count(entry)
         self._waiting.append(entry)
         self._note_queued(entry)
@@ -330,10 +330,11 @@ class Outbox:
         """Accept what waiting senders bring, in turn, as far as there is room."""
         while self._senders:
             task, entry = next(iter(self._senders.items()))
-            if not self._has_room(entry):
+            replaced = self._replaced_by(entry)
+            if not self._has_room(entry, replaced):
                 break
             del self._senders[task]
-            self._add(entry)
+            self._add(entry, replaced)
             trio.lowlevel.reschedule(task)
 
     # Outcomes.

@@ -53,7 +53,6 @@ class Sending:
         self._tap = Tap(
             outbox,
             is_fenced=self._options.fence,
-            begun=lambda: self._fences.begun(),
             may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
         )

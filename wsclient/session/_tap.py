@@ -43,7 +43,6 @@ class Tap:
     Args:
         outbox: Where from.
         is_fenced: Whether the peer's reading can be proven.
-        begun: Called when a message is drawn.
         may_draw: Asked before one is, where the rate of sending is limited.
         quarantine: Told which message is put aside.
     """
@@ -53,13 +52,11 @@ class Tap:
         outbox: Outbox,
         *,
         is_fenced: bool = False,
-        begun: Callable[[], object] = lambda: None,
         may_draw: Callable[[], bool] | None = None,
         quarantine: Callable[[Entry], object] = lambda _: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
-        self._begun = begun
         self._may_draw = may_draw
         self._quarantine = quarantine
         self._in_flight: deque[Entry] = deque()
@@ -68,6 +65,8 @@ class Tap:
         self._trial: Entry | None = None
         self.is_held = False
         """Whether a message was not drawn because one before it is on trial."""
+        self.begun: Callable[[], object] | None = None
+        """Called when a message is drawn."""
         self.drawn = 0
         """How many messages were drawn."""
         self.fenced = 0
@@ -92,8 +91,11 @@ class Tap:
 
     def _may_begin(self, entry: Entry) -> bool:
         # One suspect at a time, and nothing else beside it.
-        self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
-        return not self.is_held and (self._may_draw is None or self._may_draw())
+        if self._trial is not None or entry.is_suspect:
+            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            if self.is_held:
+                return False
+        return self._may_draw is None or self._may_draw()
 
     def _note_drawn(self, entry: Entry) -> None:
         entry.tap = self
@@ -103,7 +105,8 @@ class Tap:
             self._trial = entry
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
-        self._begun()
+        if self.begun is not None:
+            self.begun()
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
@@ -138,6 +141,7 @@ class Tap:
             self._trial.is_suspect = False
             self._trial.losses = 0
             self._trial = None
+            self.is_held = False
 
     def _pass(self, count: int, outcome: Outcome) -> None:
         """The first ``count`` messages drawn are no longer in flight."""

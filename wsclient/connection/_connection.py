@@ -744,6 +744,15 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     return connection._writer.flush
 
 
+def detach(connection: WebSocketConnection) -> None:
+    """Let ``connection`` feed its inbox no more: what comes from here on goes nowhere.
+
+    What it draws from its source is the source's to end.
+    """
+    connection._inbox = connection._mailbox
+    connection._mailbox.end(discard=True)
+
+
 def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     """Take the messages that nobody took; and their size in bytes."""
     messages, size = connection._mailbox.take_all()

@@ -1,10 +1,13 @@
 """Floor 3: many connections as one channel."""
 
+from ._access import CredentialsProvider, HeadersProvider, UrlProvider
 from ._channel import ChannelStatistics, DurableChannel
 from ._ends import DurableReceiveChannel, DurableSendChannel
+from ._explain import Explanation
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import connect_channel, open_channel
+from ._outages import Outage
 from ._policy import (
     Decision,
     Fatal,
@@ -21,19 +24,24 @@ from ._receipt import Receipt
 __all__ = [
     "ChannelStatistics",
     "ConnectHook",
+    "CredentialsProvider",
     "Decision",
     "DurableChannel",
     "DurableReceiveChannel",
     "DurableSendChannel",
+    "Explanation",
     "Fatal",
+    "HeadersProvider",
     "Loss",
     "LossKind",
     "NextEndpoint",
     "Observers",
+    "Outage",
     "Phase",
     "Receipt",
     "Retry",
     "RetryFreshAuth",
+    "UrlProvider",
     "call_hook",
     "classify",
     "connect_channel",

@@ -272,7 +272,9 @@ def _wait(loss: wsclient.Loss) -> str:
         return "–"
     texts: list[str] = []
     for repeated, time in enumerate(("", *_TIMES), 1):
-        decision = wsclient.classify(attrs.evolve(loss, repeated=repeated, since_stable=repeated), Phase.STEADY)
+        decision = wsclient.classify(
+            attrs.evolve(loss, repeated=repeated, since_stable=repeated), Phase.STEADY
+        )
         if isinstance(decision, wsclient.Fatal):
             break
         delay = decision.delay

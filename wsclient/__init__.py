@@ -65,7 +65,9 @@ from .options import (
 )
 from .protocol import COMPILED, TracedFrame
 from .session import (
+    PRESETS,
     ChannelStatistics,
+    CodeMeaning,
     CredentialsProvider,
     Decision,
     DurableChannel,
@@ -77,6 +79,7 @@ from .session import (
     NextEndpoint,
     Outage,
     Phase,
+    Preset,
     Receipt,
     Retry,
     RetryFreshAuth,
@@ -90,6 +93,7 @@ __compiled__: bool = COMPILED
 """Whether the frame codec runs compiled, or as plain Python (several times slower)."""
 
 __all__ = [
+    "PRESETS",
     "Bot",
     "ChannelClosed",
     "ChannelFailed",
@@ -98,6 +102,7 @@ __all__ = [
     "ChannelStatistics",
     "CloseCode",
     "CloseReason",
+    "CodeMeaning",
     "Codec",
     "CodecError",
     "Compression",
@@ -143,6 +148,7 @@ __all__ = [
     "Outage",
     "Outcome",
     "Phase",
+    "Preset",
     "ProviderError",
     "ProxyError",
     "Receipt",

@@ -19,10 +19,13 @@ from ._policy import (
     RetryFreshAuth,
     classify,
 )
+from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
 
 __all__ = [
+    "PRESETS",
     "ChannelStatistics",
+    "CodeMeaning",
     "ConnectHook",
     "CredentialsProvider",
     "Decision",
@@ -38,6 +41,7 @@ __all__ = [
     "Observers",
     "Outage",
     "Phase",
+    "Preset",
     "Receipt",
     "Retry",
     "RetryFreshAuth",

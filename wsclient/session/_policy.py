@@ -76,7 +76,7 @@ class Loss:
     """Seconds that the server asked us to stay away."""
     repeated: int = 1
     """How often in a row, this time included, a loss fell under the same rule; counted anew after
-    a stable connection."""
+    a stable connection.  Close codes that have no rule of their own are counted by code."""
     repeated_for: float = 0.0
     """Seconds since the first of them."""
     since_stable: int = 1
@@ -141,7 +141,9 @@ _ALWAYS: Final = _Patience()
 _NEVER: Final = _Patience(times=0)
 _FIVE_MINUTES: Final = _Patience(seconds=300)
 
-_AT_THE_CAP: Final = (15.25, 30.25)
+AT_THE_CAP: Final = (15.25, 30.25)
+"""Seconds: what the default wait comes to after many failures."""
+
 _SECOND_RESTART: Final = (5.0, 30.0)
 _RESTARTS: Final = 3
 """Since a stable connection: so many may be a rolling deployment.  More are a loop, and waiting
@@ -210,6 +212,12 @@ def rule_for(loss: Loss) -> Rule:
     return RULES[name]
 
 
+def counted_as(loss: Loss) -> str:
+    """What is counted when ``loss`` is met again: its rule, or its code where that has no own."""
+    name = rule_for(loss).name
+    return f"{name} {loss.code}" if name == "close code" else name
+
+
 def _rule_for_status(status: int) -> str:
     if status == 401:
         return "HTTP 401"
@@ -249,9 +257,9 @@ def classify(loss: Loss, phase: Phase) -> Decision:
         return Fatal(f"{reason}, {_patience_text(patience)} at {phase.value}: {loss.error}")
     delay: tuple[float, float] | None = None
     if rule.name == "close 1013":
-        delay = _AT_THE_CAP
+        delay = AT_THE_CAP
     elif rule.name == "close 1012" and loss.since_stable > 1:
-        delay = _SECOND_RESTART if loss.since_stable <= _RESTARTS else _AT_THE_CAP
+        delay = _SECOND_RESTART if loss.since_stable <= _RESTARTS else AT_THE_CAP
     return rule.decision(reason, delay)
 
 

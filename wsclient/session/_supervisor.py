@@ -48,8 +48,8 @@ from ._policy import (
     Retry,
     RetryFreshAuth,
     classify,
+    counted_as,
     loss_from,
-    rule_for,
 )
 from ._states import States, Step
 
@@ -402,7 +402,7 @@ class Supervisor:
         """
         self._history.append(loss.error)
         self.failures += 1
-        rule = rule_for(loss).name
+        rule = counted_as(loss)
         now = trio.current_time()
         if self._streak is None or self._streak.rule != rule:
             self._streak = _Streak(rule, now)

@@ -24,6 +24,7 @@ TREE = {
     "ProviderError": "WebSocketError",
     "EstablishError": "WebSocketError",
     "ChannelFailed": "WebSocketError",
+    "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
 }
 
@@ -43,6 +44,7 @@ EXAMPLES = [
     errors.ProviderError("text"),
     errors.EstablishError("text"),
     errors.ChannelFailed("text", (ValueError("first"), ValueError("second"))),
+    errors.InboxFull(3, 12),
     errors.CodecError("text"),
 ]
 

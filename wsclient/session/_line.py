@@ -20,8 +20,10 @@ import trio
 from wsclient import events
 from wsclient.codes import CloseCode
 from wsclient.connection import (
+    Ping,
     WebSocketConnection,
     connect_websocket_url,
+    is_deaf,
     open_background_nursery,
 )
 from wsclient.errors import (
@@ -42,8 +44,8 @@ from wsclient.options import (
     opening_options,
 )
 
-from . import _heartbeat
 from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
+from ._liveness import Liveness
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
 
@@ -76,6 +78,7 @@ class Line:
         connection: The connection.
         epoch: Its number among the channel's connections.
         left: Why it was left for another one; ``None`` if it was not.
+        liveness: What watches over it, once it is ready.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Line:
         self.left: str | None = None
         self.connection: Final = connection
         self.epoch: Final = epoch
+        self.liveness: Liveness | None = None
 
     def tell_opened(self) -> None:
         """Tell the observers that the opening handshake succeeded."""
@@ -135,6 +139,21 @@ class Line:
         """Tell the observers that messages flow, after an outage of so many seconds."""
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
+    def watch_over(self, send_ping: Callable[[], Ping] | None = None) -> Liveness:
+        """Begin to watch over the connection, which is ready; :meth:`watch` goes on.
+
+        Args:
+            send_ping: Sends a protocol ping; ``None`` sends a plain one.
+        """
+        self.liveness = Liveness(
+            self.connection,
+            self._settings.heartbeat,
+            place={**self._place, "epoch": self.epoch},
+            observe=self._observe,
+            send_ping=send_ping,
+        )
+        return self.liveness
+
     async def watch(self) -> BaseException | None:
         """Wait until the connection is lost, asking for signs of life.
 
@@ -142,9 +161,10 @@ class Line:
             How it was lost; ``None`` if it was left.
         """
         silence: list[HeartbeatTimeout] = []
+        liveness = self.liveness or self.watch_over()
 
         async def watch() -> None:
-            silence.append(await _heartbeat.watch(self.connection, self._settings.heartbeat))
+            silence.append(await liveness.run())
             # A dead path is not worth a close frame.
             self.connection.abort()
 
@@ -154,7 +174,11 @@ class Line:
                 await self.connection.wait_closed()
         if self.left is not None:
             return None
-        return silence[0] if silence else ConnectionClosed(self.connection.closed)
+        if silence:
+            return silence[0]
+        if is_deaf(self.connection):
+            liveness.tell_deaf()
+        return ConnectionClosed(self.connection.closed)
 
     def leave(self, reason: str) -> None:
         """End :meth:`watch`: the connection is good, and another one is wanted."""

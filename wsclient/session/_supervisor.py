@@ -19,7 +19,6 @@ import trio
 
 from wsclient import events
 from wsclient.connection import (
-    Mailbox,
     WebSocketConnection,
     attach,
     detach,
@@ -33,8 +32,9 @@ from wsclient.options import RetryBudget
 from ._access import Access
 from ._backoff import Backoff
 from ._budget import Budget
-from ._clock import WallClock, wall_clock
+from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
 from ._endpoints import Endpoints
+from ._inbox import Inbox
 from ._line import Line, Settings, open_line
 from ._outages import Outages
 from ._outbox import Outbox, Tap
@@ -52,6 +52,7 @@ from ._policy import (
     loss_from,
 )
 from ._states import States, Step
+from ._suspend import watch_for_suspend
 
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
@@ -91,17 +92,19 @@ class Supervisor:
         states: The channel's state.
         observe: Told what happens.
         now: The wall clock.
+        suspended: Tells how long the machine has slept; ``None`` asks the system.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        inbox: Mailbox[str | bytes | Gap],
+        inbox: Inbox,
         outbox: Outbox,
         states: States,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
+        suspended: SuspendClock | None = None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -109,9 +112,11 @@ class Supervisor:
         self._states = states
         self._observe = observe
         self._now = now
+        self._suspend_clock = suspended or suspend_clock()
         self._scope = trio.CancelScope()
         self._startup = trio.CancelScope()
         self._waiting: trio.CancelScope | None = None
+        self._cut_by = ""
         self._endpoints = Endpoints(settings.addresses)
         self._access = Access(settings.headers, settings.credentials, settings.connection)
         self._backoff = Backoff(settings.retry)
@@ -192,10 +197,11 @@ class Supervisor:
         else:
             self._scope.cancel()
 
-    def retry_now(self) -> bool:
+    def retry_now(self, cause: str = "retry_now() was called") -> bool:
         """Make the next attempt now, if it is being waited for; whether it was."""
         if self._waiting is None:
             return False
+        self._cut_by = cause
         self._waiting.cancel()
         return True
 
@@ -210,6 +216,8 @@ class Supervisor:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
+                if self._suspend_clock is not None:
+                    self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
                 with self._scope:
                     try:
                         await self._keep_connected()
@@ -283,8 +291,18 @@ class Supervisor:
             if was_cut or not budget.wait_at(at):
                 break
         self.next_attempt_at = None
-        self._states.advance(Step.WAITED, "retry_now() was called" if was_cut else None)
+        self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
         return True
+
+    def _resumed(self, suspended: float) -> None:
+        """The machine has slept: what was known of the path to the peer is old."""
+        name = self._settings.name
+        self._observe(events.SuspendDetected(channel=name, duration=suspended))
+        self._backoff.reset()
+        self.failures = 0
+        self.retry_now("the machine was suspended")
+        if self._line is not None and self._line.liveness is not None:
+            self._line.liveness.probe()
 
     # One connection's life.
 
@@ -318,6 +336,8 @@ class Supervisor:
             self._keep_untaken(line, lost)
             self.outages.add_failure(str(lost))
         self._line = None
+        detach(line.connection, self._inbox.stale)
+        self._inbox.wake_readers()
         self._nursery.start_soon(line.close)
         if lost is None:
             line.tell_left()
@@ -334,14 +354,12 @@ class Supervisor:
         self._startup.deadline = math.inf
         self._tap = Tap(self._outbox)
         self.outages.end()
-        self.wake_writer = attach(line.connection, self._inbox, self._tap)
+        inbox = line.watch_over().way_into(self._inbox)
+        self.wake_writer = attach(line.connection, inbox, self._tap)
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
         lost = await line.watch()
         self._tap.close()
-        if lost is None:
-            # It is good, and would go on to feed the inbox.
-            detach(line.connection)
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received
         self._past = _Past(line.epoch, last_received, ended)
@@ -377,9 +395,7 @@ class Supervisor:
         )
         self.gaps += 1
         self.outages.add_gap(gap)
-        # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
-        if not self._inbox.amend(lambda item: _joined(item, gap)):
-            self._inbox.put([gap], 0)
+        self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
@@ -498,13 +514,6 @@ class Supervisor:
             "endpoint": self.endpoint,
             "attempt": self.failures + 1,
         }
-
-
-def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
-    """One gap from the beginning of ``item`` to the end of ``gap``, if ``item`` is one."""
-    if not isinstance(item, Gap):
-        return None
-    return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)
 
 
 def _nobody() -> None:

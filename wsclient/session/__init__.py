@@ -6,7 +6,7 @@ from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
-from ._open import connect_channel, open_channel
+from ._open import Url, connect_channel, open_channel
 from ._outages import Outage
 from ._policy import (
     Decision,
@@ -45,6 +45,7 @@ __all__ = [
     "Receipt",
     "Retry",
     "RetryFreshAuth",
+    "Url",
     "UrlProvider",
     "call_hook",
     "classify",

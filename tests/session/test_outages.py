@@ -68,6 +68,10 @@ def test_s3_4_an_outage_has_its_times_causes_attempts_losses_and_gaps(outages, o
         ),
     ) == outages()
     assert 35.0 == outages()[0].duration
+    outages.begin(140.0, "closed")
+
+    # What was lost before this connection was ready is another outage's.
+    assert (1, 0) == (outages()[1].lost_unknown, outages()[1].unsent)
 
 
 def test_s3_4_before_the_first_connection_there_is_no_outage(outages):

@@ -24,7 +24,7 @@ def test_s4_5_after_a_failure_comes_the_next_endpoint_until_all_were_tried(endpo
 
     assert ["a", "b", "c"] == visited
     # The next round begins where it is due, with the next in turn.
-    assert 5 == endpoints.advance_later(5, 5)
+    assert 5 == endpoints.advance_later(0, 5, 5)
     assert "a" == at(endpoints)
     assert endpoints.advance(5)
     assert "b" == at(endpoints)
@@ -37,12 +37,12 @@ def test_s4_4_an_endpoint_that_asks_to_be_left_alone_is_left_out_meanwhile(endpo
     assert endpoints.advance(0)
     assert not endpoints.advance(0)
     # The others may be tried again, and it not yet.
-    assert 5 == endpoints.advance_later(5, 5)
+    assert 5 == endpoints.advance_later(0, 5, 5)
     assert "b" == at(endpoints)
     assert endpoints.advance(5)
     assert not endpoints.advance(29)
     # It was not tried in this round: its time comes before the others'.
-    assert 30 == endpoints.advance_later(35, 35)
+    assert 1 == endpoints.advance_later(29, 6, 6)
     assert "a" == at(endpoints)
     # Still the same round, which ends with it.
     assert not endpoints.advance(30)
@@ -53,7 +53,7 @@ def test_where_all_ask_for_it_the_first_that_may_be_tried_is_the_next(endpoints)
         endpoints.leave_alone(until)
         endpoints.advance(0)
 
-    assert 20 == endpoints.advance_later(5, 40)
+    assert 20 == endpoints.advance_later(0, 5, 40)
     assert "b" == at(endpoints)
 
 
@@ -61,7 +61,7 @@ def test_the_same_endpoint_may_be_the_first_again(endpoints):
     while endpoints.advance(0):
         pass
     # Its own time is shorter than what the others have to wait for.
-    assert 2 == endpoints.advance_later(30, 2)
+    assert 2 == endpoints.advance_later(0, 30, 2)
     assert "c" == at(endpoints)
 
 
@@ -78,5 +78,5 @@ def test_a_single_endpoint_is_never_left():
     endpoints = Endpoints([Address("ws://a.test", None)])
 
     assert not endpoints.advance(0)
-    assert 7 == endpoints.advance_later(5, 7)
+    assert 7 == endpoints.advance_later(3, 5, 7)
     assert "a" == at(endpoints)

@@ -45,25 +45,26 @@ class Endpoints:
                 return True
         return False
 
-    def advance_later(self, next_round: float, here: float) -> float:
+    def advance_later(self, now: float, next_round: float, here: float) -> float:
         """Go to the endpoint that may be tried first, where none may be tried at once.
 
         Args:
-            next_round: When those that were tried may be tried again.
-            here: When the current one may be.
+            now: The time.
+            next_round: Seconds until those that were tried may be tried again.
+            here: Seconds until the current one may be.
 
         Returns:
-            When to try it.
+            Seconds until it is to be tried.
         """
-        times = {index: self._not_before[index] for index in self._others()}
-        for index in times.keys() & self._tried:
-            times[index] = max(next_round, times[index])
-        times[self._index] = here
+        waits = {index: self._not_before[index] - now for index in self._others()}
+        for index in waits.keys() & self._tried:
+            waits[index] = max(next_round, waits[index])
+        waits[self._index] = here
         # Of several that may be tried at the same time, the next in turn.
-        self._index = min(times, key=lambda index: times[index])
+        self._index = min(waits, key=lambda index: waits[index])
         if self._index in self._tried:
             self.begin_round()
-        return times[self._index]
+        return waits[self._index]
 
     def _others(self) -> list[int]:
         """All but the current one, in the order in which their turns come."""

@@ -246,12 +246,12 @@ class Supervisor:
         if self.budget.wait_at(trio.current_time()):
             # Whoever shares it has spent it.
             self._states.advance(Step.LOST, _SPENT)
-            if not await self._wait(trio.current_time()):
+            if not await self._wait(0.0):
                 return
         while True:
             self.budget.take()
             loss = await self._connect_and_live()
-            at: float | None = trio.current_time()
+            delay: float | None = 0.0
             if loss is None:
                 cause = Step.MOVED.value
                 if not self.budget.wait_at(trio.current_time()):
@@ -260,36 +260,36 @@ class Supervisor:
             else:
                 cause = str(loss.error)
                 decision = self._decide(loss)
-                at = self._time_of_next(loss, decision)
-            if at is None:
+                delay = self._delay_of_next(loss, decision)
+            if delay is None:
                 return
             self._states.advance(Step.LOST, cause)
-            if not await self._wait(at):
+            if not await self._wait(delay):
                 return
 
-    async def _wait(self, at: float) -> bool:
-        """Wait until ``at``, or longer if the budget is spent; false if the channel fails then."""
+    async def _wait(self, delay: float) -> bool:
+        """Wait, longer than ``delay`` if the budget is spent; false if the channel fails then."""
         budget = self.budget
         while True:
-            spent = budget.wait_at(at)
+            now = trio.current_time()
+            spent = budget.wait_at(now + delay)
             if spent and budget.settings.when_spent == "fail":
                 limits = budget.settings
                 self._give_up(f"{_SPENT}: {limits.attempts:g} attempts in {limits.seconds:g} s")
                 return False
             if spent:
                 # Whoever shares it should not come all at once.
-                at += spent + random.uniform(0, 1)
+                delay += spent + random.uniform(0, 1)
             rule = _SPENT if spent else self.rule
-            delay = max(0.0, at - trio.current_time())
-            self.next_attempt_at = at
+            self.next_attempt_at = now + delay
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
             with trio.CancelScope() as self._waiting:
                 await trio.sleep(delay)
             was_cut, self._waiting = self._waiting.cancelled_caught, None
-            at = trio.current_time()
             # Others may have been faster.
-            if was_cut or not budget.wait_at(at):
+            if was_cut or not budget.wait_at(trio.current_time()):
                 break
+            delay = 0.0
         self.next_attempt_at = None
         self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
         return True
@@ -439,8 +439,8 @@ class Supervisor:
         self.rule = decision.reason
         return decision
 
-    def _time_of_next(self, loss: Loss, decision: Decision) -> float | None:
-        """Choose the endpoint and the time of the next attempt; ``None`` if the channel fails."""
+    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
+        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
         if isinstance(decision, Fatal):
             self._give_up(decision.reason)
             return None
@@ -465,13 +465,13 @@ class Supervisor:
             # It was good, and did not fall silent: most likely it is good again in a moment.
             stays = self._was_stable and loss.kind is LossKind.CLOSED
         if not stays and self._endpoints.advance(now):
-            return now
+            return 0.0
         delay = self._backoff.next_delay(loss.error)
         if delay is None:
             self._give_up(f"RetryPolicy.stop after {self.failures} failures: {loss.error}")
             return None
-        here = now + max(delay if asked is None else asked, retry_after)
-        return here if stays else self._endpoints.advance_later(now + delay, here)
+        here = max(delay if asked is None else asked, retry_after)
+        return here if stays else self._endpoints.advance_later(now, delay, here)
 
     def _give_up(self, reason: str) -> None:
         """Fail, because of ``reason`` and of the last loss."""

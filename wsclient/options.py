@@ -789,8 +789,7 @@ class RetryPolicy:
     budget: RetryBudget | None = attrs.field(default=None, validator=_budget_or_none)
     """Bounds the attempts, whatever the waits say; one that several channels are given is shared.
 
-    ``None``: each channel has one of its own, of 60 attempts in ten minutes, and waits when it is
-    spent.
+    ``None``: each channel has one of its own, as :class:`RetryBudget` makes it.
     """
 
     stable_after: float = attrs.field(default=15.0, validator=_at_least(0))

@@ -1,8 +1,9 @@
 """What the close codes of well-known services mean.
 
 Codes from 4000 to 4999 mean what a service wants them to (RFC 6455 §7.4.2), so the rules retry
-them.  Here stand only services that document theirs, and of these only the codes that the document
-tells whether to come back after; its address stands beside them.
+them.  Here stand only services that document theirs, and of these only codes that the document
+lists; its address stands beside them.  Where it does not say whether to come back after a code, a
+comment says why the preset does, or does not.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _code(
 def _presets() -> Iterator[Preset]:
     yield Preset(
         service="discord",
-        source="https://discord.com/developers/docs/topics/opcodes-and-status-codes",
+        source="https://docs.discord.com/developers/topics/opcodes-and-status-codes",
         # "Gateway Close Event Codes": its column "Reconnect".  After 4007 and 4009 a new session is
         # to be begun, which is the hook's affair.
         meanings=(
@@ -111,9 +112,9 @@ def _presets() -> Iterator[Preset]:
     yield Preset(
         service="graphql-transport-ws",
         source="https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md",
-        # What the client did wrong once it does again.  4403 and 4406 are not in the protocol's
-        # text, but in the codes of its implementation (graphql-ws, src/common.ts): there 4403 is
-        # the one of these after which its client comes back, since access may be granted later.
+        # Its own client (graphql-ws, src/client.ts) comes back after 4403, since access may be
+        # granted later, and after 4408; after the others it does not.  4403 and 4406 are not in
+        # the protocol's text, but in the codes of that implementation (src/common.ts).
         meanings=(
             _code(4400, "invalid message", Fatal),
             _code(4401, "unauthorized: subscribed before the acknowledgement", Fatal),
@@ -138,10 +139,9 @@ def _presets() -> Iterator[Preset]:
     yield Preset(
         service="centrifugo",
         source="https://centrifugal.dev/docs/server/codes",
-        # Terminal are 3500–3999 and 4500–4999; 3000 to 3499 are the server's own, and unlike those
-        # that are registered: 3003 does not mean forbidden.
+        # Terminal are 3500–3999 and 4500–4999; after the others a client comes back.  3000–3499
+        # are the server's own, and unlike those that are registered: 3003 does not mean forbidden.
         meanings=(
-            _code(3005, "connection expired", RetryFreshAuth),
             _code(3000, "the server's own, to be tried again", Retry, to=3499),
             _code(3500, "terminal", Fatal, to=3999),
             _code(4000, "the application's own, to be tried again", Retry, to=4499),
@@ -163,7 +163,8 @@ def _presets() -> Iterator[Preset]:
     yield Preset(
         service="twitch-eventsub",
         source="https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message",
-        # Who sends anything but pongs is disconnected, and would be again.
+        # It does not say when to come back.  4001 is fatal: who sends anything but pongs is
+        # disconnected, and would be again.
         meanings=(
             _code(4000, "internal server error", Retry),
             _code(4001, "client sent inbound traffic", Fatal),

@@ -605,6 +605,39 @@ async def test_s3_7_retry_now_works_while_the_channel_drains(autojump_clock, net
     assert trio.current_time() < 1
 
 
+@pytest.mark.parametrize("kind", [StateChanged, RetryScheduled])
+async def test_s3_7_an_observer_may_end_the_wait_that_it_is_told_of(
+    autojump_clock, network, recorder, kind
+):
+    cut = []
+
+    def at_once(event):
+        if isinstance(event, kind) and channel.state is ChannelState.WAITING:
+            cut.append(channel.retry_now())
+
+    policy = RetryPolicy(wait=tenacity.wait_fixed(1000))
+    async with (
+        FaultServer([REFUSE, NONE], network=network) as server,
+        wsclient.open_channel(server.url, retry=policy, observers=[recorder, at_once]) as channel,
+    ):
+        await channel.wait_ready()
+
+    assert [True] == cut
+    assert 0 == trio.current_time()
+
+
+async def test_s3_7_once_a_channel_is_closed_no_attempt_is_waited_for(autojump_clock, network):
+    policy = RetryPolicy(wait=tenacity.wait_fixed(1000))
+    async with (
+        FaultServer([REFUSE], network=network) as server,
+        wsclient.open_channel(server.url, retry=policy, observers=()) as channel,
+    ):
+        await channel.wait_state(ChannelState.WAITING)
+
+    assert not channel.retry_now()
+    assert None is channel.explain().next_attempt
+
+
 # --- reconnect ----------------------------------------------------------------------------------
 
 

@@ -60,7 +60,6 @@ HISTORY_SIZE: Final = 10
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
 
-
 _SPENT: Final = "the retry budget is spent"
 
 
@@ -243,39 +242,50 @@ class Supervisor:
 
     async def _live_on(self) -> None:
         """Connect, live, decide, wait, again and again, until a decision is fatal."""
-        if self.budget.wait_at(trio.current_time()):
-            # Whoever shares it has spent it.
-            self._states.advance(Step.LOST, _SPENT)
-            if not await self._wait(0.0):
-                return
+        # Whoever shares the budget may have spent it.
+        if self._is_spent() and not await self._wait(0.0, _SPENT):
+            return
         while True:
             self.budget.take()
             loss = await self._connect_and_live()
+            if loss is None and not self._is_spent():
+                self._states.advance(Step.MOVED)
+                continue
             delay: float | None = 0.0
-            if loss is None:
-                cause = Step.MOVED.value
-                if not self.budget.wait_at(trio.current_time()):
-                    self._states.advance(Step.MOVED)
-                    continue
-            else:
+            cause = Step.MOVED.value
+            if loss is not None:
                 cause = str(loss.error)
-                decision = self._decide(loss)
-                delay = self._delay_of_next(loss, decision)
-            if delay is None:
-                return
-            self._states.advance(Step.LOST, cause)
-            if not await self._wait(delay):
+                delay = self._delay_of_next(loss, self._decide(loss))
+            if delay is None or not await self._wait(delay, cause):
                 return
 
-    async def _wait(self, delay: float) -> bool:
-        """Wait, longer than ``delay`` if the budget is spent; false if the channel fails then."""
-        budget = self.budget
+    def _is_spent(self) -> bool:
+        return self.budget.wait_at(trio.current_time()) > 0
+
+    async def _wait(self, delay: float, cause: str) -> bool:
+        """Be ``WAITING``, because of ``cause``; false if the channel fails then."""
+        may_go_on = True
+        try:
+            # Before anybody is told of it: whoever is may call retry_now().
+            with trio.CancelScope() as self._waiting:
+                self._states.advance(Step.LOST, cause)
+                may_go_on = await self._sleep(delay)
+            was_cut = self._waiting.cancelled_caught
+        finally:
+            self._waiting = self.next_attempt_at = None
+        if may_go_on:
+            self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
+        else:
+            limits = self.budget.settings
+            self._give_up(f"{_SPENT}: {limits.attempts:g} attempts in {limits.seconds:g} s")
+        return may_go_on
+
+    async def _sleep(self, delay: float) -> bool:
+        """Sleep, longer than ``delay`` if the budget is spent; false if the channel fails then."""
         while True:
             now = trio.current_time()
-            spent = budget.wait_at(now + delay)
-            if spent and budget.settings.when_spent == "fail":
-                limits = budget.settings
-                self._give_up(f"{_SPENT}: {limits.attempts:g} attempts in {limits.seconds:g} s")
+            spent = self.budget.wait_at(now + delay)
+            if spent and self.budget.settings.when_spent == "fail":
                 return False
             if spent:
                 # Whoever shares it should not come all at once.
@@ -283,16 +293,11 @@ class Supervisor:
             rule = _SPENT if spent else self.rule
             self.next_attempt_at = now + delay
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
-            with trio.CancelScope() as self._waiting:
-                await trio.sleep(delay)
-            was_cut, self._waiting = self._waiting.cancelled_caught, None
+            await trio.sleep(delay)
             # Others may have been faster.
-            if was_cut or not budget.wait_at(trio.current_time()):
-                break
+            if not self._is_spent():
+                return True
             delay = 0.0
-        self.next_attempt_at = None
-        self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
-        return True
 
     def _resumed(self, suspended: float) -> None:
         """The machine has slept: what was known of the path to the peer is old."""

@@ -748,6 +748,34 @@ async def test_i7_nothing_comes_from_a_connection_that_was_left(autojump_clock, 
     assert ["new"] * 100 == taken
 
 
+async def test_s3_7_a_connection_that_was_left_is_closed_at_once_though_the_inbox_is_full(
+    autojump_clock, network
+):
+    async def serve(connection):
+        for _ in range(100):
+            await connection.send("message")
+        await trio.sleep_forever()
+
+    async with (
+        FaultServer(network=network, handler=serve) as server,
+        wsclient.open_channel(
+            server.url,
+            limits=Limits(inbox_messages=1),
+            connection=ConnectionOptions(receive_buffer_size=20),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(1)
+        channel.reconnect("because")
+        await server.wait_over(1)
+
+        # The server's answer came behind messages, which nobody wants any more.
+        assert 1 == trio.current_time()
+        assert channel.statistics().messages_stale > 0
+    assert 1001 == server.connections[0].close.code
+
+
 async def test_s3_7_what_a_connection_that_was_left_had_in_flight_has_an_outcome(
     autojump_clock, network
 ):

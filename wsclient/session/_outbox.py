@@ -154,6 +154,8 @@ class Outbox:
         self.size = 0
         """Bytes of them."""
         self.outcomes: Counter[Outcome] = Counter()
+        self.unsent = 0
+        """Messages that have their outcome, and of which not a byte was written."""
         self.hurried = 0
         """How many wait for the outcome of everything: a proof is asked for at once."""
 
@@ -344,6 +346,7 @@ class Outbox:
         if not entry.receipt._resolve(outcome):
             return
         self.outcomes[outcome] += 1
+        self.unsent += entry.receipt._progress is Progress.ACCEPTED
         self.open -= 1
         if entry.is_queued:
             self._bury()

@@ -1,8 +1,10 @@
 """What listens can be entered once, and only inside its block can it be started."""
 
 import pytest
+import trio
 
 from wsclient.testing import FaultProxy, FaultServer
+from wsclient.testing._listening import Listening
 
 
 @pytest.fixture(params=["server", "proxy"])
@@ -32,3 +34,39 @@ async def test_start_of_what_listens_does_nothing(listening, autojump_clock, ope
         await listening.stop()
         with pytest.raises(ConnectionRefusedError):
             await open_stream(listening)
+
+
+async def test_attempt_that_comes_as_the_door_closes_is_refused(autojump_clock):
+    refused = trio.Event()
+
+    class Door:
+        """Closes while an attempt is being taken, as a socket can."""
+
+        is_closed = False
+        refuse = staticmethod(refused.set)
+
+        async def prepare(self):
+            pass
+
+        def open(self):
+            return self
+
+        async def wait_attempt(self):
+            self.is_closed = True
+            return self
+
+        def close(self):
+            pass
+
+        def give_up(self):
+            pass
+
+    class Host(Listening):
+        async def _welcome(self, attempt, nursery):
+            raise AssertionError
+
+        def _cut_all(self):
+            pass
+
+    async with Host(Door()):
+        await refused.wait()

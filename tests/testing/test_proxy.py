@@ -380,7 +380,10 @@ async def test_channel_notices_a_silent_path_and_comes_back(network, autojump_cl
         lost = await recorder.wait_for(wsclient.ConnectionLost)
         proxy.change(CLEAR)
         await recorder.wait_for(wsclient.ConnectionReady, count=2)
+        # The first one is over by now, and past changing.
+        proxy.change(HALF_OPEN_UP)
 
+    assert [CLEAR, HALF_OPEN_UP] == [through.conditions for through in proxy.connections]
     assert lost.duration <= 42
 
 

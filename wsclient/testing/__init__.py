@@ -67,6 +67,7 @@ from ._proxy import (
     Way,
 )
 from ._recorder import EventRecorder
+from ._scripted import Line, ScriptedServer
 from ._server import FaultServer, echo
 from ._visits import Heard, Visit
 
@@ -110,10 +111,12 @@ __all__ = [
     "FaultServer",
     "Handler",
     "Heard",
+    "Line",
     "MemoryListener",
     "MemoryNetwork",
     "MemoryStream",
     "ProxiedConnection",
+    "ScriptedServer",
     "ServerConnection",
     "Visit",
     "Way",

@@ -30,6 +30,7 @@ CONNECTION = {
     "wrap_client_stream",
 }
 WORDS = {
+    "ApplicationPing",
     "ChannelFailed",
     "CloseCode",
     "CodecError",
@@ -81,12 +82,15 @@ EVENTS = {
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
+    "LocalStallDetected",
     "LoggingObserver",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
 }
 APP = {"Bot", "Codec", "Context", "JsonCodec"}

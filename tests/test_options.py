@@ -18,6 +18,7 @@ import pytest
 
 from wsclient.options import (
     SINGLE_CONNECTION,
+    ApplicationPing,
     ConnectionOptions,
     HeartbeatOptions,
     Limits,
@@ -191,6 +192,7 @@ NUMBERS = [
     (ConnectionOptions, "happy_eyeballs_delay", 0, False),
     (HeartbeatOptions, "interval", 0.01, False),
     (HeartbeatOptions, "timeout", 0.01, False),
+    (HeartbeatOptions, "max_silence", 0.01, False),
     (RetryPolicy, "stable_after", 0, False),
     (Limits, "outbox_messages", 1, True),
     (Limits, "outbox_size", 1, True),
@@ -577,3 +579,30 @@ def test_conflating_needs_a_key_and_a_key_needs_conflating(given):
 def test_a_key_that_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match="inbox_key must be"):
         Limits(inbox_overflow=OverflowPolicy.CONFLATE, inbox_key="symbol")
+
+
+# --- a ping of the application's -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given", [{"build": "ping"}, {"build": None}, {"build": str, "match": "pong"}], ids=repr
+)
+def test_what_makes_and_knows_an_application_ping_are_functions(given):
+    with pytest.raises(TypeError, match=r"must be|callable"):
+        ApplicationPing(**given)
+
+
+@pytest.mark.parametrize("name", ["interval", "timeout"])
+def test_the_times_of_an_application_ping_are_seconds(name):
+    with pytest.raises(ValueError, match=name):
+        ApplicationPing(build=str, **{name: 0})
+
+    assert 20.0 == getattr(ApplicationPing(build=str), name)
+
+
+def test_an_application_ping_is_an_application_ping():
+    ping = ApplicationPing(build=str)
+
+    assert ping is HeartbeatOptions(application=ping).application
+    with pytest.raises(TypeError, match="application must be ApplicationPing, not str"):
+        HeartbeatOptions(application="ping")

@@ -45,17 +45,21 @@ from .events import (
     GapDetected,
     HandlerFailed,
     InboxOverflowed,
+    LocalStallDetected,
     MessageUndecoded,
     Observer,
     ObserverFailed,
     Outcome,
     Overflow,
+    PeerStoppedReading,
     RetryScheduled,
     StateChanged,
+    SuspendDetected,
     Truth,
 )
 from .observers import LoggingObserver
 from .options import (
+    ApplicationPing,
     Compression,
     ConnectionOptions,
     Headers,
@@ -86,6 +90,7 @@ __compiled__: bool = COMPILED
 """Whether the frame codec runs compiled, or as plain Python (several times slower)."""
 
 __all__ = [
+    "ApplicationPing",
     "Bot",
     "ChannelClosed",
     "ChannelFailed",
@@ -127,6 +132,7 @@ __all__ = [
     "InvalidUpgrade",
     "JsonCodec",
     "Limits",
+    "LocalStallDetected",
     "LoggingObserver",
     "Loss",
     "LossKind",
@@ -137,6 +143,7 @@ __all__ = [
     "Outcome",
     "Overflow",
     "OverflowPolicy",
+    "PeerStoppedReading",
     "Phase",
     "ProxyError",
     "Receipt",
@@ -145,6 +152,7 @@ __all__ = [
     "RetryPolicy",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
     "Truth",
     "WebSocketConnection",

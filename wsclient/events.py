@@ -28,13 +28,16 @@ __all__ = [
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
+    "LocalStallDetected",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
     "Outcome",
     "Overflow",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "Truth",
 ]
 
@@ -211,6 +214,22 @@ class ConnectionLost(ConnectionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class PeerStoppedReading(ConnectionEvent):
+    """The connection is about to be lost because the peer reads nothing, though it may live."""
+
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class LocalStallDetected(ConnectionEvent):
+    """The peer's time was over, and we were late ourselves: it gets that time once more."""
+
+    epoch: int
+    late: float
+    """Seconds by which we were late; 0 where only its bytes had not been read yet."""
+
+
+@attrs.frozen(kw_only=True)
 class RetryScheduled(ConnectionEvent):
     """The next attempt will come after ``delay``."""
 
@@ -236,6 +255,14 @@ class InboxOverflowed(Event):
 
     dropped: int
     """Messages that it has cost so far."""
+
+
+@attrs.frozen(kw_only=True)
+class SuspendDetected(Event):
+    """The machine has slept: the peer is asked at once, and waits begin anew."""
+
+    duration: float
+    """Seconds."""
 
 
 @attrs.frozen(kw_only=True)

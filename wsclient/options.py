@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = [
+    "ApplicationPing",
     "Compression",
     "ConnectionOptions",
     "Headers",
@@ -671,6 +672,38 @@ def connection_options(
     return ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
 
 
+def _application_ping(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, ApplicationPing):
+        raise TypeError(f"{attribute.name} must be ApplicationPing, not {type(value).__name__}")
+
+
+@attrs.frozen(kw_only=True)
+class ApplicationPing:
+    """A ping that the service's own protocol has, and that the application answers.
+
+    A protocol ping is answered by the peer's WebSocket endpoint, which may be a proxy, or a server
+    that hangs; this one proves that somebody is at work behind it.
+    It goes ahead of all messages that wait.
+    """
+
+    build: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+    """Makes the message, ``str`` or ``bytes``: a new one each time, where it carries an id."""
+
+    match: Callable[[Any], bool] | None = attrs.field(default=None, validator=_callable_or_none)
+    """Says whether a message is the answer, which then is not received from the channel.
+
+    ``None``: nothing is expected, for a service that only wants to be pinged.
+    Called for each message, in the task that reads; it must not block.
+    """
+
+    interval: float = attrs.field(default=20.0, validator=_at_least(0.01))
+    """Seconds between them, varied by the heartbeat's jitter; ``math.inf`` sends one only where
+    ``max_silence`` is over."""
+
+    timeout: float = attrs.field(default=20.0, validator=_at_least(0.01))
+    """Seconds within which the answer must come; other messages are none."""
+
+
 @attrs.frozen(kw_only=True)
 class HeartbeatOptions:
     """How a channel notices that its peer is gone: pings, and any byte counts as an answer."""
@@ -686,6 +719,19 @@ class HeartbeatOptions:
 
     jitter: float = attrs.field(default=0.1, validator=_between(0, 1))
     """Share of the interval by which it varies both ways, so that clients fall out of step."""
+
+    application: ApplicationPing | None = attrs.field(default=None, validator=_application_ping)
+    """A ping of the service's own protocol, beside the protocol's; off by default."""
+
+    max_silence: float = attrs.field(default=math.inf, validator=_at_least(0.01))
+    """Seconds without a message after which the peer is asked, from the moment on which the
+    channel is ready; off by default.
+
+    Only for a stream that always says something: an answer to the ``application`` ping saves a
+    connection, and so does any message.
+    Without such a ping a protocol ping is sent, and when its pong comes first, nothing was on its
+    way: the connection is left, although the peer lives.
+    """
 
 
 @attrs.frozen(kw_only=True)

@@ -51,6 +51,9 @@ ONE_OF_EACH = [
     events.HandlerFailed(channel="feed", handler="h", subject="s", error=LookupError("x")),
     events.MessageUndecoded(channel="feed", size=3, error=ValueError("x")),
     events.ObserverFailed(channel="feed", observer="o", error=LookupError("x")),
+    events.PeerStoppedReading(**PLACE, epoch=3),
+    events.LocalStallDetected(**PLACE, epoch=3, late=2.5),
+    events.SuspendDetected(channel="feed", duration=3600.0),
 ]
 LEVELS = {
     "StateChanged": "debug",
@@ -59,8 +62,11 @@ LEVELS = {
     "ConnectionReady": "info",
     "RetryScheduled": "info",
     "ChannelClosed": "info",
+    "SuspendDetected": "info",
     "ConnectionFailed": "warning",
     "ConnectionLost": "warning",
+    "PeerStoppedReading": "warning",
+    "LocalStallDetected": "warning",
     "GapDetected": "warning",
     "InboxOverflowed": "warning",
     "MessageUndecoded": "warning",

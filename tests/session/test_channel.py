@@ -1551,6 +1551,9 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 inbox_messages=6,
                 inbox_size=15,
                 latency=None,
+                latency_smoothed=None,
+                latency_minimum=None,
+                latency_p95=None,
             )
             == statistics
         )

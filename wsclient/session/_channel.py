@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import MessageIterator
+from wsclient.connection import MessageIterator, round_trips
 from wsclient.errors import ChannelFailed
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow
 from wsclient.options import Limits
@@ -68,6 +68,12 @@ class ChannelStatistics:
     """Bytes of them."""
     latency: float | None
     """Seconds of the last ping's round trip on the present connection."""
+    latency_smoothed: float | None
+    """Likewise, smoothed: each new one counts an eighth."""
+    latency_minimum: float | None
+    """Likewise, of the shortest."""
+    latency_p95: float | None
+    """Likewise: 95 in a hundred of the last hundred took no longer."""
 
 
 class DurableChannel:
@@ -136,6 +142,7 @@ class DurableChannel:
     def statistics(self) -> ChannelStatistics:
         """Counts, at this moment."""
         connection = self._supervisor.connection
+        trips = None if connection is None else round_trips(connection)
         return ChannelStatistics(
             state=self.state,
             epoch=self.epoch,
@@ -150,7 +157,10 @@ class DurableChannel:
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
-            latency=None if connection is None else connection.latency,
+            latency=None if trips is None else trips.last,
+            latency_smoothed=None if trips is None else trips.smoothed,
+            latency_minimum=None if trips is None else trips.minimum,
+            latency_p95=None if trips is None else trips.p95,
         )
 
     def __repr__(self) -> str:

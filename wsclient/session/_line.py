@@ -19,8 +19,10 @@ import trio
 
 from wsclient import events
 from wsclient.connection import (
+    Ping,
     WebSocketConnection,
     connect_websocket_url,
+    is_deaf,
     open_background_nursery,
 )
 from wsclient.errors import (
@@ -39,7 +41,7 @@ from wsclient.options import (
     opening_options,
 )
 
-from . import _heartbeat
+from ._liveness import Liveness
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
 
@@ -67,6 +69,7 @@ class Line:
     Attributes:
         connection: The connection.
         epoch: Its number among the channel's connections.
+        liveness: What watches over it, once it is ready.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Line:
         self._opened_at = trio.current_time()
         self.connection: Final = connection
         self.epoch: Final = epoch
+        self.liveness: Liveness | None = None
 
     def tell_opened(self) -> None:
         """Tell the observers that the opening handshake succeeded."""
@@ -124,19 +128,39 @@ class Line:
         """Tell the observers that messages flow, after an outage of so many seconds."""
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
+    def watch_over(self, send_ping: Callable[[], Ping] | None = None) -> Liveness:
+        """Begin to watch over the connection, which is ready; :meth:`watch` goes on.
+
+        Args:
+            send_ping: Sends a protocol ping; ``None`` sends a plain one.
+        """
+        self.liveness = Liveness(
+            self.connection,
+            self._settings.heartbeat,
+            place={**self._place, "epoch": self.epoch},
+            observe=self._observe,
+            send_ping=send_ping,
+        )
+        return self.liveness
+
     async def watch(self) -> BaseException:
         """Wait until the connection is lost, asking for signs of life; return how."""
         silence: list[HeartbeatTimeout] = []
+        liveness = self.liveness or self.watch_over()
 
         async def watch() -> None:
-            silence.append(await _heartbeat.watch(self.connection, self._settings.heartbeat))
+            silence.append(await liveness.run())
             # A dead path is not worth a close frame.
             self.connection.abort()
 
         async with open_background_nursery() as nursery:
             nursery.start_soon(watch)
             reason = await self.connection.wait_closed()
-        return silence[0] if silence else ConnectionClosed(reason)
+        if silence:
+            return silence[0]
+        if is_deaf(self.connection):
+            liveness.tell_deaf()
+        return ConnectionClosed(reason)
 
     def tell_lost(self, cause: str, code: int | None, *, ready: bool) -> None:
         """Tell the observers that the connection was lost, and whether messages had flowed."""

@@ -28,12 +28,13 @@ from wsclient.errors import ChannelFailed, HandshakeError
 from wsclient.events import Event, Gap, Outcome
 
 from ._backoff import Backoff
-from ._clock import WallClock, wall_clock
+from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
 from ._outbox import Outbox, Tap
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
 from ._states import States, Step
+from ._suspend import watch_for_suspend
 
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
@@ -70,6 +71,7 @@ class Supervisor:
         states: The channel's state.
         observe: Told what happens.
         now: The wall clock.
+        suspended: Tells how long the machine has slept; ``None`` asks the system.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Supervisor:
         states: States,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
+        suspended: SuspendClock | None = None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -88,6 +91,8 @@ class Supervisor:
         self._states = states
         self._observe = observe
         self._now = now
+        self._suspend_clock = suspended or suspend_clock()
+        self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
         self._backoff = Backoff(settings.retry)
         self._streak: _Streak | None = None
@@ -143,6 +148,8 @@ class Supervisor:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
+                if self._suspend_clock is not None:
+                    self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
                 with self._scope:
                     try:
                         await self._keep_connected()
@@ -169,8 +176,18 @@ class Supervisor:
                 return
             self._states.advance(Step.LOST, str(loss.error))
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
-            await trio.sleep(delay)
+            with trio.move_on_after(delay) as self._wait:
+                await trio.sleep_forever()
             self._states.advance(Step.WAITED)
+
+    def _resumed(self, suspended: float) -> None:
+        """The machine has slept: what was known of the path to the peer is old."""
+        name = self._settings.name
+        self._observe(events.SuspendDetected(channel=name, duration=suspended))
+        self._backoff.reset()
+        self._wait.cancel()
+        if self._line is not None and self._line.liveness is not None:
+            self._line.liveness.probe()
 
     # One connection's life.
 
@@ -211,7 +228,8 @@ class Supervisor:
         outage = self._announce_gap()
         self._phase = Phase.STEADY
         self._tap = Tap(self._outbox)
-        self.wake_writer = attach(line.connection, self._inbox, self._tap)
+        inbox = line.watch_over().way_into(self._inbox)
+        self.wake_writer = attach(line.connection, inbox, self._tap)
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
         lost = await line.watch()

@@ -57,6 +57,7 @@ GOOD = History(
     ),
     received=("1.0", "1.1", gap(1, 2), gap(2, 3), "3.0", Overflow(1), "3.2", gap(3, 5)),
     counted={Outcome.WRITTEN: 4, Outcome.CANCELLED: 1},
+    accepted=5,
     departures=(Departure(state="ready", took=6.9, drain=5), Departure(state="waiting", took=2)),
     attempts=(0.0, 1.0, 2.0, 10.0, 11.0, 12.0),
     budget=Budget(attempts=3, seconds=10),
@@ -81,7 +82,7 @@ def test_good_history_passes():
         ),
         (
             "I1",
-            {"sent": (sent(1),), "counted": {Outcome.WRITTEN: 2}},
+            {"sent": (sent(1),), "counted": {Outcome.WRITTEN: 2}, "accepted": 1},
             "1 messages were accepted, and 2 outcomes were counted",
         ),
         (

@@ -18,6 +18,7 @@ Without ``network`` the server listens on a real loopback socket; then use the r
 """
 
 from ._connection import Handler, ServerConnection
+from ._determinism import run_deterministic
 from ._faults import (
     ACCEPT_THEN_CLOSE,
     ANSWER_200,
@@ -145,4 +146,5 @@ __all__ = [
     "echo",
     "memory_network",
     "memory_stream_pair",
+    "run_deterministic",
 ]

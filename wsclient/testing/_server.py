@@ -98,6 +98,11 @@ class FaultServer(Listening):
         """All messages of all connections, in the order in which they were heard."""
         return self._log.messages
 
+    @property
+    def open_connections(self) -> list[ServerConnection]:
+        """The connections to which messages can be sent now, oldest first."""
+        return [connection for connection in self._serving if connection.is_open]
+
     def clear(self) -> None:
         """Forget the messages, and the connections that are over; the story of faults goes on."""
         self._log.clear()
@@ -135,7 +140,7 @@ class FaultServer(Listening):
             How many there are.
         """
         await trio.lowlevel.checkpoint()
-        connections = [connection for connection in self._serving if connection.is_open]
+        connections = self.open_connections
         async with trio.open_nursery() as nursery:
             for connection in connections:
                 nursery.start_soon(_send_or_miss, connection, message)

@@ -144,12 +144,20 @@ def test_good_history_passes():
         (
             "I8",
             {"server": sides([], said=(["a", "b"],)), "received": ("b",)},
-            "1 messages are missing before b, and nobody says so",
+            "1 messages are missing before b, 0 are told of",
         ),
         (
             "I8",
             {"server": sides([], said=(["a", "b", "c", "d"],)), "received": ("a", "d")},
-            "2 messages are missing before d, and nobody says so",
+            "2 messages are missing before d, 0 are told of",
+        ),
+        (
+            "I8",
+            {
+                "server": sides([], said=(["a", "b", "c"],)),
+                "received": ("a", Overflow(2), "c"),
+            },
+            "1 messages are missing before c, 2 are told of",
         ),
         (
             "I9",

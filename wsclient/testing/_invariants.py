@@ -219,10 +219,10 @@ def gaps_are_told(history: History) -> Iterator[str]:
     place = _places(history)
     before: tuple[int, int] | None = None
     gap: Gap | None = None  # The last one.
-    gaps = overflows = 0  # Since the last message.
+    gaps = dropped = 0  # Since the last message.
     for item in history.received:
         if isinstance(item, Overflow):
-            overflows += 1
+            dropped += item.messages
         elif isinstance(item, Gap):
             if gap is not None and item.after < gap.before:
                 yield f"a gap from {item.after} to {item.before} follows one to {gap.before}"
@@ -237,15 +237,15 @@ def gaps_are_told(history: History) -> Iterator[str]:
             if before is None or here[0] != before[0]:
                 if before is not None and not gaps:
                     yield f"no gap stands between connections {before[0]} and {here[0]}"
-                if here[1] and not overflows:
-                    yield f"{here[1]} messages are missing before {item}, and nobody says so"
+                if here[1] > dropped:
+                    yield f"{here[1]} messages are missing before {item}, {dropped} are told of"
             elif gaps:
                 yield f"a gap stands between messages of connection {here[0]}"
-            elif here[1] > before[1] + 1 and not overflows:
+            elif here[1] - before[1] - 1 != dropped:
                 missing = here[1] - before[1] - 1
-                yield f"{missing} messages are missing before {item}, and nobody says so"
+                yield f"{missing} messages are missing before {item}, {dropped} are told of"
             before = here
-            gaps = overflows = 0
+            gaps = dropped = 0
 
 
 def leaves_in_time(history: History) -> Iterator[str]:

@@ -37,6 +37,14 @@ class Leave(Enum):
     CANCEL = "the block is cancelled"
 
 
+class Act(Enum):
+    """What the user does beside sending and receiving."""
+
+    FLUSH = "flush"
+    RETRY_NOW = "retry_now"
+    RECONNECT = "reconnect"
+
+
 class Strike(Enum):
     """What happens at once to what is connected."""
 
@@ -50,10 +58,10 @@ class Strike(Enum):
 
 @attrs.frozen
 class Change:
-    """At some time the weather changes, or something strikes."""
+    """At some time the weather changes, or something strikes, or the user acts."""
 
     at: float
-    what: Conditions | Strike
+    what: Conditions | Strike | Act
 
 
 @attrs.frozen(kw_only=True)
@@ -121,6 +129,10 @@ class Schedule:
     promises: Promises
     ack_delay: float
     """Seconds that the server takes to acknowledge."""
+    hangs_up: bool
+    """Whether the server closes a connection when it has said all."""
+    poison: int | None
+    """The key of a message that the server cannot bear: then it closes with 1009."""
     topics: int
     """How many subscriptions are restored on every connection; 0 is no hook."""
     buffer_size: int
@@ -132,6 +144,8 @@ class Schedule:
     """What a full inbox does: the name of an ``OverflowPolicy``."""
     take_pause: float
     """Seconds that the user takes for each item received."""
+    take_patience: float | None
+    """Seconds after which a call that receives is cancelled, and made again."""
     heartbeat: float
     """Seconds between pings, and to wait for the answer."""
     leave: Leave
@@ -192,7 +206,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
     is_flapping = rng.random() < 0.06
     has_flood = not is_flapping and rng.random() < 0.03
     heartbeat = rng.choice([20.0, 20.0, 20.0, 2.0])
-    leave_at = None if rng.random() < 0.6 else rng.uniform(0, duration)
+    leave_at = None if rng.random() < 0.5 else rng.uniform(0, duration)
     story: tuple[Fault, ...] = (faults.NONE,)
     path: tuple[Conditions, ...] = (CLEAR,)
     changes: list[Change] = []
@@ -213,6 +227,9 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         story = (*(_fault(rng, number) for number in range(rng.randint(0, 4))), faults.NONE)
         path = (*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR)
         changes = sorted(_changes(rng, duration), key=lambda change: change.at)
+        if leave_at is not None and changes and rng.random() < 0.5:
+            # Where it hurts.
+            leave_at = rng.choice(changes).at + rng.choice([0.0, rng.uniform(0, 5)])
     return Schedule(
         seed=seed,
         duration=duration,
@@ -226,12 +243,15 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         ),
         promises=_promises(rng),
         ack_delay=rng.choice([0.0, 0.0, 0.5, 5.0]),
+        hangs_up=rng.random() < 0.1,
+        poison=rng.randint(1, messages) if rng.random() < 0.05 else None,
         topics=rng.choice([0, 0, 1, 3]),
         buffer_size=rng.choice([512, 4096, 65536]),
         outbox=rng.choice([4, 1024, 1024]),
         inbox=rng.choice([4, 1024, 1024]),
         drops=rng.choice(["BLOCK", "BLOCK", "DROP_OLDEST", "DROP_NEWEST"]),
         take_pause=rng.choice([0.0, 0.0, 0.0, 0.3]),
+        take_patience=rng.choice([None, None, None, 0.01, 0.7]),
         heartbeat=heartbeat,
         leave=rng.choice([Leave.END, Leave.END, *Leave]),
         leave_at=leave_at,
@@ -241,8 +261,10 @@ def make_schedule(seed: int, messages: int) -> Schedule:
 
 def _fault(rng: random.Random, number: int) -> Fault:
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.1:
         return faults.NONE
+    if kind < 0.15:
+        return Fault.slow_reads(rng.choice([5000.0, 50_000.0]))
     if kind < 0.4:
         return rng.choice(_IN_THE_HANDSHAKE)
     if kind < 0.45 and number:
@@ -272,6 +294,8 @@ def _conditions(rng: random.Random) -> Conditions:
 
 
 def _changes(rng: random.Random, duration: float) -> Iterable[Change]:
+    for _ in range(rng.choice([0, 0, 0, 1, 3])):
+        yield Change(rng.uniform(0, duration), rng.choice(list(Act)))
     for _ in range(rng.choice([0, 0, 1, 2, 3])):
         at = rng.uniform(0, duration)
         match rng.randint(0, 5):

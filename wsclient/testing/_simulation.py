@@ -29,7 +29,7 @@ from ._invariants import (
 )
 from ._network import memory_network
 from ._proxy import CLEAR, Conditions, FaultProxy
-from ._schedule import CALM, FLOOD, Leave, Promises, Schedule, Send, Strike, make_schedule
+from ._schedule import CALM, FLOOD, Act, Leave, Promises, Schedule, Send, Strike, make_schedule
 from ._server import FaultServer
 from ._visits import Visit
 
@@ -192,8 +192,7 @@ class _Simulation:
     async def _use(self, server: FaultServer, proxy: FaultProxy) -> None:
         async with trio.open_nursery() as users:
             async with trio.open_nursery() as weather:
-                weather.start_soon(self._change, server, proxy)
-                await self._hold_channel(server, proxy, users)
+                await self._hold_channel(server, proxy, users, weather)
                 weather.cancel_scope.cancel()
             # Whoever waits in a call must have been told.
             await trio.sleep(WAKE)
@@ -203,7 +202,11 @@ class _Simulation:
         self._sample()
 
     async def _hold_channel(
-        self, server: FaultServer, proxy: FaultProxy, users: trio.Nursery
+        self,
+        server: FaultServer,
+        proxy: FaultProxy,
+        users: trio.Nursery,
+        weather: trio.Nursery,
     ) -> None:
         schedule = self.schedule
         channel: wsclient.DurableChannel | None = None
@@ -229,6 +232,7 @@ class _Simulation:
                     for sender in {send.sender: None for send in schedule.sends}:
                         users.start_soon(self._send_all, channel, sender, users)
                     users.start_soon(self._receive, channel)
+                    weather.start_soon(self._change, server, proxy, channel, users)
                     await self._wait_to_leave()
                     state = f"{channel.state.value}, {schedule.leave.value}"
                     self.tell("user", f"leaves: {schedule.leave.value}")
@@ -281,10 +285,19 @@ class _Simulation:
 
     # The weather.
 
-    async def _change(self, server: FaultServer, proxy: FaultProxy) -> None:
+    async def _change(
+        self,
+        server: FaultServer,
+        proxy: FaultProxy,
+        channel: wsclient.DurableChannel,
+        users: trio.Nursery,
+    ) -> None:
         for change in self.schedule.changes:
             await trio.sleep_until(change.at)
             what = change.what
+            if isinstance(what, Act):
+                users.start_soon(self._act, channel, what)
+                continue
             self.tell("weather", what.value if isinstance(what, Strike) else repr(what))
             await self._strike(server, proxy, what)
             self._sample()
@@ -339,6 +352,8 @@ class _Simulation:
                 self.texts[f"{number}.{index}"] = text
                 await connection.send(text.encode() if say.binary else text)
             self.tell("server", f"{number} has said all")
+            if self.schedule.hangs_up and trio.current_time() < self.schedule.duration:
+                await connection.close()
 
         async def listen() -> None:
             async for message in connection:
@@ -348,6 +363,9 @@ class _Simulation:
                     await connection.send(json.dumps({"on": number, "topic": content["topic"]}))
                     if len(topics) == self.schedule.topics:
                         has_all.set()
+                elif content["n"] == self.schedule.poison:
+                    self.tell("server", f"{number} cannot bear message {content['n']}")
+                    await connection.close(1009)
                 elif "id" in content:
                     nursery.start_soon(acknowledge, content["id"], content["n"])
 
@@ -360,7 +378,7 @@ class _Simulation:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(feed)
                 nursery.start_soon(listen)
-        except* (trio.BrokenResourceError, trio.EndOfChannel):
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
             pass
         await connection.wait_over()
 
@@ -488,11 +506,41 @@ class _Simulation:
             self.left.append(f"message {tracked.send.key}, cancelled and yet perhaps written,")
         self._sample()
 
+    async def _act(self, channel: wsclient.DurableChannel, act: Act) -> None:
+        method = getattr(channel, act.value, None)
+        if method is None:
+            return
+        self.tell("user", f"calls {act.value}()")
+        before = [tracked for tracked in self.tracked if tracked.receipt is not None]
+        try:
+            match act:
+                case Act.FLUSH:
+                    await self._call("whoever flushes", method)
+                case Act.RECONNECT:
+                    method("the user wants a new one")
+                case Act.RETRY_NOW:
+                    method()
+        except (trio.ClosedResourceError, errors.WebSocketError) as error:
+            self.tell("user", f"{act.value}() raises {type(error).__name__}")
+            return
+        self.tell("user", f"{act.value}() returns")
+        for tracked in before if act is Act.FLUSH else ():
+            assert tracked.receipt is not None
+            is_open = tracked.receipt.outcome is None
+            if is_open and tracked.receipt.truth is not Truth.CERTAIN:
+                self.left.append(f"message {tracked.send.key}, open after a flush,")
+
     async def _receive(self, channel: wsclient.DurableChannel) -> None:
         items = channel.items()
         while True:
             try:
-                item = await self._call("the receiver", items.__anext__)
+                with trio.CancelScope() as patience:
+                    if self.schedule.take_patience is not None:
+                        patience.deadline = trio.current_time() + self.schedule.take_patience
+                    item = await self._call("the receiver", items.__anext__)
+                if patience.cancelled_caught:
+                    await trio.sleep(0.5)
+                    continue
             except (StopAsyncIteration, errors.ChannelFailed) as error:
                 self.tell("user", f"receives no more: {type(error).__name__}")
                 return

@@ -251,9 +251,9 @@ class ProxiedConnection:
     """One connection through a :class:`FaultProxy`."""
 
     def __init__(self, number: int, conditions: Conditions) -> None:
-        self.number: Final = number
+        self.number: Final[int] = number
         """Counts the proxy's connections from 1."""
-        self.opened_at: Final = trio.current_time()
+        self.opened_at: Final[float] = trio.current_time()
         """When it came (trio's clock, seconds)."""
         self.ended_at: float | None = None
         """When it ended; ``None`` while it lasts."""

@@ -257,7 +257,7 @@ class ProxiedConnection:
         """When it came (trio's clock, seconds)."""
         self.ended_at: float | None = None
         """When it ended; ``None`` while it lasts."""
-        self.refused = False
+        self.refused: bool = False
         """Whether it was refused: by the conditions, or by the server."""
         self._conditions = conditions
         self._up = _Lane(conditions.up)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -11,7 +12,7 @@ import trio
 
 import wsclient
 from wsclient.testing import CLEAR, NONE, SILENT_HANDSHAKE, Breach, _simulation
-from wsclient.testing._schedule import Leave, make_schedule
+from wsclient.testing._schedule import Act, Change, Leave, Strike, make_schedule
 from wsclient.testing._simulation import simulate
 
 SEEDS = range(25)
@@ -196,6 +197,66 @@ def test_receipt_that_is_cancelled_and_perhaps_written_is_a_breach(monkeypatch, 
     assert "I10: message 1, cancelled and yet perhaps written, was left behind" in map(
         str, run.breaches
     )
+
+
+def test_flush_that_returns_too_early_is_a_breach(monkeypatch, only):
+    async def flush(self):
+        await trio.lowlevel.checkpoint()
+
+    def retry_now(self):
+        raise trio.ClosedResourceError
+
+    for method in (flush, retry_now):
+        monkeypatch.setattr(wsclient.DurableChannel, method.__name__, method, raising=False)
+    monkeypatch.setattr(
+        wsclient.DurableChannel, "reconnect", lambda self, reason: None, raising=False
+    )
+    acts = (*Act, Strike.START)
+    changes = tuple(Change(1.0 + number, act) for number, act in enumerate(acts))
+    run = only(1, sends=calm_sends(), faults=(SILENT_HANDSHAKE,), changes=changes, leave_at=20.0)
+
+    assert "I10: message 1, open after a flush, was left behind" in map(str, run.breaches)
+    assert "calls reconnect()" in run.trace
+    assert "retry_now() raises ClosedResourceError" in run.trace
+
+
+def test_act_that_the_channel_does_not_know_is_left_out(monkeypatch, only):
+    monkeypatch.setattr(wsclient.DurableChannel, "flush", None, raising=False)
+    run = only(1, changes=(Change(1.0, Act.FLUSH),), leave_at=2.0)
+
+    assert "flush" not in run.trace.partition("attempt 1")[2]
+
+
+def test_wait_that_raises_is_told(monkeypatch, only):
+    async def wait(self):
+        raise wsclient.WebSocketError
+
+    monkeypatch.setattr(wsclient.Receipt, "wait", wait)
+    run = only(1, sends=calm_sends(is_awaited=True), leave_at=1.0)
+
+    assert "whoever waits for message 1 gets WebSocketError" in run.trace
+
+
+def test_cancelled_direct_send_is_unknown(monkeypatch, only):
+    async def send(self, *arguments, **options):
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(wsclient.DurableChannel, "send", send)
+    direct = SimpleNamespace(name="DIRECT")
+    run = only(1, sends=calm_sends(delivery=direct, patience=0.1), leave_at=10.0)
+
+    assert {wsclient.Truth.UNKNOWN} == {message.truth for message in run.history.sent}
+
+
+def test_send_that_raises_tells_the_truth_about_it(monkeypatch, only):
+    async def send(self, *arguments, **options):
+        raise wsclient.WebSocketError
+
+    monkeypatch.setattr(wsclient.DurableChannel, "send", send)
+    run = only(1, sends=calm_sends(), leave_at=1.0)
+
+    assert {wsclient.Truth.CERTAINLY_NOT} == {message.truth for message in run.history.sent}
+    assert MESSAGES == len(run.history.sent)
 
 
 def test_what_is_none_of_the_users_messages_stands_as_it_is():

@@ -210,6 +210,8 @@ def make_schedule(seed: int, messages: int) -> Schedule:
     story: tuple[Fault, ...] = (faults.NONE,)
     path: tuple[Conditions, ...] = (CLEAR,)
     changes: list[Change] = []
+    inbox = rng.choice([4, 1024, 1024])
+    take_pause = rng.choice([0.0, 0.0, 0.0, 0.3])
     if is_flapping:
         duration, leave_at = 70.0, 70.0
         story = (rng.choice([faults.ACCEPT_THEN_CLOSE, faults.RESET_AFTER_OPEN]),)
@@ -223,6 +225,8 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         duration += 2
         leave_at = None
         heartbeat = 20.0
+        # A client that reads slowly can answer each ping as it comes.
+        inbox, take_pause = 1024, 0.0
     else:
         story = (*(_fault(rng, number) for number in range(rng.randint(0, 4))), faults.NONE)
         path = (*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR)
@@ -248,9 +252,9 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         topics=rng.choice([0, 0, 1, 3]),
         buffer_size=rng.choice([512, 4096, 65536]),
         outbox=rng.choice([4, 1024, 1024]),
-        inbox=rng.choice([4, 1024, 1024]),
+        inbox=inbox,
         drops=rng.choice(["BLOCK", "BLOCK", "DROP_OLDEST", "DROP_NEWEST"]),
-        take_pause=rng.choice([0.0, 0.0, 0.0, 0.3]),
+        take_pause=take_pause,
         take_patience=rng.choice([None, None, None, 0.01, 0.7]),
         heartbeat=heartbeat,
         leave=rng.choice([Leave.END, Leave.END, *Leave]),

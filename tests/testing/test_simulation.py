@@ -211,7 +211,7 @@ def test_flush_that_returns_too_early_is_a_breach(monkeypatch, only):
     monkeypatch.setattr(
         wsclient.DurableChannel, "reconnect", lambda self, reason: None, raising=False
     )
-    acts = (*Act, Strike.START)
+    acts = (*Act, Strike.HANG_UP, Strike.START)
     changes = tuple(Change(1.0 + number, act) for number, act in enumerate(acts))
     run = only(1, sends=calm_sends(), faults=(SILENT_HANDSHAKE,), changes=changes, leave_at=20.0)
 

@@ -522,7 +522,7 @@ class _Simulation:
                     await self._call("whoever flushes", method)
                 case Act.RECONNECT:
                     method("the user wants a new one")
-                case Act.RETRY_NOW:
+                case _:
                     method()
         except (trio.ClosedResourceError, errors.WebSocketError) as error:  # It has left.
             self.tell("user", f"{act.value}() raises {type(error).__name__}")

@@ -11,7 +11,16 @@ import pytest
 import trio
 
 import wsclient
-from wsclient.testing import CLEAR, NONE, SILENT_HANDSHAKE, Breach, _simulation
+from wsclient.testing import (
+    CLEAR,
+    NONE,
+    SILENT_HANDSHAKE,
+    Breach,
+    Conditions,
+    Fault,
+    Way,
+    _simulation,
+)
 from wsclient.testing._schedule import Act, Change, Leave, Strike, make_schedule
 from wsclient.testing._simulation import simulate
 
@@ -211,7 +220,7 @@ def test_flush_that_returns_too_early_is_a_breach(monkeypatch, only):
     monkeypatch.setattr(
         wsclient.DurableChannel, "reconnect", lambda self, reason: None, raising=False
     )
-    acts = (*Act, Strike.HANG_UP, Strike.START)
+    acts = (*Act, Strike.HANG_UP, Strike.STOP, Strike.START, Strike.GOODBYE)
     changes = tuple(Change(1.0 + number, act) for number, act in enumerate(acts))
     run = only(1, sends=calm_sends(), faults=(SILENT_HANDSHAKE,), changes=changes, leave_at=20.0)
 
@@ -257,6 +266,22 @@ def test_send_that_raises_tells_the_truth_about_it(monkeypatch, only):
 
     assert {wsclient.Truth.CERTAINLY_NOT} == {message.truth for message in run.history.sent}
     assert MESSAGES == len(run.history.sent)
+
+
+def test_confirmation_that_a_cut_off_hook_has_not_taken_may_be_received(only):
+    run = only(
+        61016,
+        topics=3,
+        faults=(Fault.close(4000, after_messages=3), NONE),
+        conditions=(Conditions(down=Way(latency=0.05)), CLEAR),
+        changes=(),
+        buffer_size=65536,
+        take_patience=None,
+        leave_at=20.0,
+    )
+
+    assert """receives '{"topic": """ in run.trace
+    assert () == run.breaches
 
 
 def test_what_is_none_of_the_users_messages_stands_as_it_is():

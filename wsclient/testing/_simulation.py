@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -374,19 +375,21 @@ class _Simulation:
                     self.tell("server", f"{number} cannot bear message {content['n']}")
                     await connection.close(1009)
                 elif "id" in content:
-                    nursery.start_soon(acknowledge, content["id"], content["n"])
+                    nursery.start_soon(play, partial(acknowledge, content["id"], content["n"]))
 
         async def acknowledge(key: str, message: int) -> None:
             await trio.sleep(self.schedule.ack_delay)
             self.tell("server", f"{number} acknowledges {message}")
             await connection.send(json.dumps({"ack": key}))
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed)
-                nursery.start_soon(listen)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
-            pass
+        async def play(part: Callable[[], Awaitable[None]]) -> None:
+            # Each for itself: none must be cancelled in a write because another has met the end.
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
+                await part()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, feed)
+            nursery.start_soon(play, listen)
         await connection.wait_over()
 
     # The user.

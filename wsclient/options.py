@@ -773,7 +773,7 @@ class OverflowPolicy(Enum):
     BLOCK = "block"
     """Its sender waits."""
     ERROR = "error"
-    """Its sender gets :class:`~wsclient.OutboxFull`; an inbox has no such policy."""
+    """Its sender is told; an inbox, whose sender is the peer, has no such policy."""
     DROP_OLDEST = "drop oldest"
     """The oldest message (of which nothing was written) makes room."""
     DROP_NEWEST = "drop newest"

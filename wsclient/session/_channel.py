@@ -100,7 +100,7 @@ class DurableChannel:
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
-        self._outbox = Outbox(limits)
+        self._outbox = Outbox(limits, self._inbox.overrun)
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,

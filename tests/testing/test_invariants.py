@@ -5,7 +5,6 @@ import pytest
 
 from wsclient.events import Delivery, Gap, Outcome, Overflow, Truth
 from wsclient.testing import (
-    INVARIANTS,
     Breach,
     Budget,
     Departure,
@@ -15,6 +14,7 @@ from wsclient.testing import (
     Subscribed,
     check,
 )
+from wsclient.testing._invariants import INVARIANTS
 
 WRITTEN = (Outcome.WRITTEN,)
 ACKED = next((delivery for delivery in Delivery if delivery.name == "ACKED"), None)

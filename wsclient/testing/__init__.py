@@ -1,4 +1,4 @@
-"""The test kit: servers that misbehave on purpose, in memory or on real sockets.
+"""The test kit: servers and networks that misbehave on purpose, in memory or on real sockets.
 
 A test of a client that rides out an outage, on virtual time (``autojump_clock`` is pytest-trio's)::
 
@@ -50,12 +50,10 @@ from ._faults import (
     FaultKind,
 )
 from ._invariants import (
-    INVARIANTS,
     Breach,
     Budget,
     Departure,
     History,
-    Invariant,
     SentMessage,
     ServerSide,
     Subscribed,
@@ -100,7 +98,6 @@ __all__ = [
     "HALF_FRAME_THEN_SILENCE",
     "HALF_OPEN_DOWN",
     "HALF_OPEN_UP",
-    "INVARIANTS",
     "MASKED_FRAME",
     "MUTE_CLOSE",
     "NEVER_READS",
@@ -129,7 +126,6 @@ __all__ = [
     "Handler",
     "Heard",
     "History",
-    "Invariant",
     "Line",
     "MemoryListener",
     "MemoryNetwork",

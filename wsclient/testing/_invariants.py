@@ -329,10 +329,13 @@ def check(history: History, invariants: Iterable[str] = tuple(INVARIANTS)) -> li
 
     Args:
         history: What was seen.
-        invariants: The names of those to ask.
+        invariants: The names of those to ask, such as ``["I2", "I4"]``.
 
     Returns:
         Every breach; nothing, if all is well.
+
+    Raises:
+        KeyError: There is no such invariant.
     """
     return [Breach(name, text) for name in invariants for text in INVARIANTS[name](history)]
 

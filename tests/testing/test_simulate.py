@@ -24,8 +24,8 @@ def test_clean_schedules_exit_with_0_and_are_summed_up(capsys):
 
     assert 0 == code
     assert re.match(
-        r"3 schedules in \d+\.\d s, \d+ a second: [\d,]+ messages sent, [\d,]+ received,"
-        r" \d+ attempts at a connection, \d+ gaps\n",
+        r"3 schedules in \d+\.\d s, \d+ a second: [\d,]+ messages sent, [\d,]+ received"
+        r" and [\d,]+ dropped, \d+ attempts at a connection, \d+ gaps\n",
         output.out,
     )
     assert output.out.endswith("\nall invariants hold\n")

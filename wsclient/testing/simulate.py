@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 import attrs
 
-from wsclient.events import Gap
+from wsclient.events import Gap, Overflow
 
 from ._invariants import Breach
 from ._simulation import Run, simulate
@@ -55,10 +55,13 @@ def judge(seed: int, messages: int) -> Verdict:
 
 def _counts(run: Run) -> Counter[str]:
     history = run.history
+    gaps = sum(isinstance(item, Gap) for item in history.received)
+    overflows = [item for item in history.received if isinstance(item, Overflow)]
     counts = Counter(
         messages_sent=len(history.sent),
-        messages_received=sum(not isinstance(item, Gap) for item in history.received),
-        gaps=sum(isinstance(item, Gap) for item in history.received),
+        messages_received=len(history.received) - gaps - len(overflows),
+        messages_dropped=sum(overflow.messages for overflow in overflows),
+        gaps=gaps,
         attempts=len(history.attempts),
     )
     counts.update(
@@ -175,7 +178,8 @@ def _report(
     totals = _totals(verdicts)
     yield (
         f"{len(verdicts):,} schedules in {seconds:.1f} s, {len(verdicts) / seconds:.0f} a second:"
-        f" {totals['messages_sent']:,} messages sent, {totals['messages_received']:,} received,"
+        f" {totals['messages_sent']:,} messages sent, {totals['messages_received']:,} received"
+        f" and {totals['messages_dropped']:,} dropped,"
         f" {totals['attempts']:,} attempts at a connection, {totals['gaps']:,} gaps"
     )
     for name, count in sorted(totals.items()):

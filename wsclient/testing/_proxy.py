@@ -394,7 +394,6 @@ class FaultProxy(Listening):
         super().__init__(
             door_at(network, host, port, secure=self._is_secure, memory_host=MEMORY_PROXY_HOST)
         )
-        self._begun = 0
         self._changed = trio.lowlevel.ParkingLot()
         self.connections: list[ProxiedConnection] = []
         """All connections, in the order in which they came; those that were refused, too."""

@@ -27,6 +27,14 @@ async def test_second_entry_is_a_mistake(listening, autojump_clock):
             pass
 
 
+async def test_who_comes_is_let_in(autojump_clock, network, open_stream):
+    async with FaultServer(network=network) as server:
+        await open_stream(server)
+        await open_stream(server)
+
+        assert 2 == len(server.connections)
+
+
 async def test_start_of_what_listens_does_nothing(listening, autojump_clock, open_stream):
     async with listening:
         await listening.start()

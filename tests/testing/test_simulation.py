@@ -21,7 +21,7 @@ from wsclient.testing import (
     Way,
     _simulation,
 )
-from wsclient.testing._schedule import Act, Change, Leave, Strike, make_schedule
+from wsclient.testing._schedule import Act, Change, Leave, Say, Strike, make_schedule
 from wsclient.testing._simulation import simulate
 
 SEEDS = range(25)
@@ -266,6 +266,26 @@ def test_send_that_raises_tells_the_truth_about_it(monkeypatch, only):
 
     assert {wsclient.Truth.CERTAINLY_NOT} == {message.truth for message in run.history.sent}
     assert MESSAGES == len(run.history.sent)
+
+
+def test_messages_that_an_inbox_conflates_are_told_where_they_are_missing(only):
+    run = only(
+        1,
+        says=(Say(pause=0.0, size=0, binary=False),) * 20,
+        faults=(NONE,),
+        conditions=(CLEAR,),
+        changes=(),
+        inbox=4,
+        drops=wsclient.OverflowPolicy.CONFLATE,
+        take_pause=0.3,
+        take_patience=None,
+        leave_at=20.0,
+    )
+    overflows = [item for item in run.history.received if isinstance(item, wsclient.Overflow)]
+
+    assert overflows
+    assert f"receives {overflows[0].messages} dropped" in run.trace
+    assert () == run.breaches
 
 
 def test_confirmation_that_a_cut_off_hook_has_not_taken_may_be_received(only):

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from wsclient.events import Delivery
+from wsclient.options import OverflowPolicy
 
 from . import _faults as faults
 from ._faults import Fault
@@ -104,8 +105,8 @@ class Promises:
     fence: bool = True
     fence_every: int = 256
     fence_interval: float = 1.0
-    overflow: str = "BLOCK"
-    """What a full outbox does: the name of an ``OverflowPolicy``."""
+    overflow: OverflowPolicy = OverflowPolicy.BLOCK
+    """What a full outbox does."""
     resend_unknown: bool = False
     max_attempts: float = math.inf
     rate: int | None = None
@@ -140,8 +141,8 @@ class Schedule:
     outbox: int
     """Messages that the channel holds."""
     inbox: int
-    drops: str
-    """What a full inbox does: the name of an ``OverflowPolicy``."""
+    drops: OverflowPolicy
+    """What a full inbox does."""
     take_pause: float
     """Seconds that the user takes for each item received."""
     take_patience: float | None
@@ -191,6 +192,15 @@ _STRIKING: Final = (
     faults.MASKED_FRAME,
     faults.BAD_OPCODE,
     faults.BAD_UTF8,
+)
+
+# An inbox cannot tell its sender, and every other one blocks.
+_DROPS: Final = (
+    OverflowPolicy.BLOCK,
+    OverflowPolicy.BLOCK,
+    OverflowPolicy.DROP_OLDEST,
+    OverflowPolicy.DROP_NEWEST,
+    OverflowPolicy.CONFLATE,
 )
 
 
@@ -253,7 +263,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         buffer_size=rng.choice([512, 4096, 65536]),
         outbox=rng.choice([4, 1024, 1024]),
         inbox=inbox,
-        drops=rng.choice(["BLOCK", "BLOCK", "DROP_OLDEST", "DROP_NEWEST"]),
+        drops=rng.choice(_DROPS),
         take_pause=take_pause,
         take_patience=rng.choice([None, None, None, 0.01, 0.7]),
         heartbeat=heartbeat,
@@ -330,7 +340,7 @@ def _promises(rng: random.Random) -> Promises:
         fence=rng.random() < 0.8,
         fence_every=rng.choice([1, 5, 256]),
         fence_interval=rng.choice([0.0, 1.0, 10.0]),
-        overflow=rng.choice(["BLOCK", "ERROR", "DROP_OLDEST", "DROP_NEWEST", "CONFLATE"]),
+        overflow=rng.choice(list(OverflowPolicy)),
         resend_unknown=rng.random() < 0.2,
         max_attempts=rng.choice([math.inf, 1, 2]),
         rate=rng.choice([None, None, 10]),

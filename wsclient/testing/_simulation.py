@@ -229,7 +229,8 @@ class _Simulation:
                     limits=Limits(
                         outbox_messages=schedule.outbox,
                         inbox_messages=schedule.inbox,
-                        inbox_overflow=OverflowPolicy[schedule.drops],
+                        inbox_overflow=schedule.drops,
+                        inbox_key=_topic if schedule.drops is OverflowPolicy.CONFLATE else None,
                     ),
                     observers=[self._observe],
                     **_delivery_options(schedule.promises),
@@ -617,6 +618,11 @@ class _Simulation:
         )
 
 
+def _topic(message: str | bytes) -> int:
+    """What a message has in common with those that it may replace: nothing but its size."""
+    return len(message) % 3
+
+
 def _keys(visit: Visit, sends: Mapping[int, Send]) -> list[Hashable]:
     """What a connection heard of the user; a message that is none of the user's stands as it is."""
     found: list[Hashable] = []
@@ -647,7 +653,7 @@ def _delivery_options(promises: Promises) -> dict[str, Any]:
             fence=promises.fence,
             fence_every=promises.fence_every,
             fence_interval=promises.fence_interval,
-            overflow=OverflowPolicy[promises.overflow],
+            overflow=promises.overflow,
             resend_unknown=promises.resend_unknown,
             max_attempts=promises.max_attempts,
             rate=rate,

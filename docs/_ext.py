@@ -36,6 +36,7 @@ from wsclient import LossKind, Phase
 from wsclient.cli import main
 from wsclient.observers import _structlog
 from wsclient.session import _policy
+from wsclient.testing import _invariants
 
 PUBLIC: Final = (wsclient, wsclient.testing)
 
@@ -124,6 +125,17 @@ class ModuleDocstring(SphinxDirective):
         module = importlib.import_module(self.arguments[0])
         doc = inspect.getdoc(module) or ""
         return self.parse_text_to_nodes(doc.partition("\n\n")[2] + "\n")
+
+
+class InvariantsTable(SphinxDirective):
+    """``.. invariants-table::``: what the test kit holds a channel to."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (name, first_sentence(inspect.getdoc(invariant) or "").removeprefix(f"{name}: "))
+            for name, invariant in _invariants.INVARIANTS.items()
+        ]
+        return self.parse_text_to_nodes(table(("invariant", "what must hold"), rows, "15 85"))
 
 
 class OptionsTable(SphinxDirective):
@@ -618,6 +630,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "decision-table": DecisionTable,
         "presets-table": PresetsTable,
         "events-table": EventsTable,
+        "invariants-table": InvariantsTable,
         "module-docstring": ModuleDocstring,
         "options-table": OptionsTable,
         "public-names": PublicNames,

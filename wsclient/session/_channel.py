@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
 
@@ -11,8 +12,8 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import MessageIterator, round_trips
-from wsclient.errors import ChannelFailed, NotConnected, SendUnknown
+from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
+from wsclient.errors import ChannelFailed, ConnectionClosed, NotConnected, SendUnknown
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
@@ -232,8 +233,9 @@ class DurableChannel:
     def reconnect(self, reason: str) -> bool:
         """Leave the present connection for a new one to the same endpoint, at once.
 
+        What it has written is proven first, for a second at most; what cannot be is treated as when
+        a connection is lost, and a gap follows its messages.
         The old one is closed in the background with 1001.
-        What it had in flight is treated as when it is lost, and a gap follows its messages.
 
         Args:
             reason: Why; for the events, and not for the server.
@@ -279,6 +281,56 @@ class DurableChannel:
             if not isinstance(state, ChannelState):
                 raise TypeError(f"a state must be ChannelState, not {type(state).__name__}")
         return await self._states.wait_for(*states)
+
+    # What lives as long as one connection.
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[WebSocketConnection, None]:
+        """A block that lives as long as one connection: ``async with channel.connection() as …``.
+
+        Waits until the channel is ready; the block is cancelled when that connection is lost or
+        left, before messages flow over another one.
+        The block gets the connection to ask it (its subprotocol, a ping); messages are sent and
+        received by the channel.
+
+        Raises:
+            ConnectionClosed: Out of the block: the connection is lost or left.
+            ChannelFailed: The channel has given up.
+            trio.ClosedResourceError: It is draining or closed.
+        """
+        while (line := self._supervisor.ready_line) is None:
+            await self.wait_ready()
+        with line.life() as scope:
+            yield line.connection
+        if scope.cancelled_caught:
+            raise ConnectionClosed(line.connection.closed)
+
+    async def while_connected(
+        self, task: Callable[[WebSocketConnection], Awaitable[object]]
+    ) -> None:
+        """Run ``task`` on each connection, for as long as that lives, until the channel is closed.
+
+        Give it to a nursery: ``nursery.start_soon(channel.while_connected, task)``.
+        The task is cancelled when its connection is lost or left, and begins anew on the next one;
+        one that returns has done its work for this connection.
+
+        Args:
+            task: An async function; see :meth:`connection` for what it gets.
+
+        Raises:
+            ChannelFailed: The channel has given up.
+            BaseException: What ``task`` raises.
+        """
+        while True:
+            try:
+                await self.wait_ready()
+            except trio.ClosedResourceError:
+                return
+            line = self._supervisor.ready_line
+            if line is not None:
+                with line.life():
+                    await task(line.connection)
+                    await trio.sleep_forever()
 
     # Receiving.
 

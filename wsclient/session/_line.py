@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -79,6 +79,7 @@ class Line:
         epoch: Its number among the channel's connections.
         left: Why it was left for another one; ``None`` if it was not.
         liveness: What watches over it, once it is ready.
+        is_ready: Whether messages flow over it, for the channel.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Line:
         self._duration = duration
         self._opened_at = trio.current_time()
         self._watching = trio.CancelScope()
+        self._tied: set[trio.CancelScope] = set()
+        self.is_ready = False
         self.left: str | None = None
         self.connection: Final = connection
         self.epoch: Final = epoch
@@ -136,7 +139,8 @@ class Line:
         return failed
 
     def tell_ready(self, outage: float | None) -> None:
-        """Tell the observers that messages flow, after an outage of so many seconds."""
+        """Messages flow, after an outage of so many seconds: tell the observers."""
+        self.is_ready = True
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
     def watch_over(
@@ -185,6 +189,22 @@ class Line:
         if is_deaf(self.connection):
             liveness.tell_deaf()
         return ConnectionClosed(self.connection.closed)
+
+    @contextmanager
+    def life(self) -> Iterator[trio.CancelScope]:
+        """A block that is cancelled when messages flow over this connection no more."""
+        with trio.CancelScope() as scope:
+            self._tied.add(scope)
+            try:
+                yield scope
+            finally:
+                self._tied.discard(scope)
+
+    def release(self) -> None:
+        """Messages flow over it no more."""
+        self.is_ready = False
+        while self._tied:
+            self._tied.pop().cancel()
 
     def leave(self, reason: str) -> None:
         """End :meth:`watch`: the connection is good, and another one is wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -16,6 +17,9 @@ from ._outbox import Entry, Outbox
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._tap import Tap
+
+LAST_PROOF: Final = 1.0
+"""Seconds for which a connection that is left may owe the proof of what was written to it."""
 
 
 class Sending:
@@ -48,6 +52,7 @@ class Sending:
         self._observe = observe
         self._options: DeliveryOptions = outbox.options
         self._paused = trio.Event()
+        self._is_finishing = False
         self.wake: Callable[[], None] = _nothing
         """To be called when the outbox has something to write."""
         self._tap = Tap(
@@ -60,7 +65,7 @@ class Sending:
             connection,
             self._tap,
             self._options,
-            is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
+            is_leaving=lambda: self._is_finishing or outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
         )
@@ -98,6 +103,14 @@ class Sending:
             nursery.start_soon(self._fences.run)
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
+
+    async def finish(self) -> None:
+        """Write nothing more, and wait for the proof of what was written: a second at most."""
+        self._tap.pause()
+        self._is_finishing = True
+        self._fences.hurry()
+        with trio.move_on_after(LAST_PROOF):
+            await self._tap.settled.wait()
 
     def close(self, code: int | None) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""

@@ -232,6 +232,12 @@ class Supervisor:
         self._waiting.cancel()
         return True
 
+    @property
+    def ready_line(self) -> Line | None:
+        """The connection over which messages flow now."""
+        line = self._line
+        return line if line is not None and line.is_ready else None
+
     def reconnect(self, reason: str) -> bool:
         """Leave a ready connection for a new one; whether there was one."""
         if self._line is None or self._states.state is not ChannelState.READY:
@@ -399,9 +405,15 @@ class Supervisor:
         sending.begin(liveness.way_into(self._inbox))
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(sending.run)
-            lost = await line.watch()
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(sending.run)
+                lost = await line.watch()
+                if lost is None:
+                    # It is good: what it has written need not end as unknown.
+                    await sending.finish()
+        finally:
+            line.release()
         sending.close(None if lost is None else loss_from(lost, self._now()).code)
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received

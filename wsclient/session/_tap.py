@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from wsclient.codes import CloseCode
 from wsclient.events import Delivery, Outcome
 
@@ -61,6 +63,9 @@ class Tap:
         self._quarantine = quarantine
         self._in_flight: deque[Entry] = deque()
         self._is_open = True
+        self._is_paused = False
+        self.settled = trio.Event()
+        """Set once nothing is in flight, after :meth:`pause`."""
         self._written = 0
         self._trial: Entry | None = None
         self.is_held = False
@@ -80,7 +85,7 @@ class Tap:
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        while self._is_open:
+        while self._is_open and not self._is_paused:
             entry = self._outbox.peek()
             if entry is None or not self._may_begin(entry):
                 return None
@@ -119,6 +124,15 @@ class Tap:
         if not self._is_fenced:
             self._pass(self._written, Outcome.WRITTEN)
 
+    def pause(self) -> None:
+        """Draw nothing more: the connection is about to be left."""
+        self._is_paused = True
+        self._look_settled()
+
+    def _look_settled(self) -> None:
+        if self._is_paused and not self._in_flight:
+            self.settled.set()
+
     def read_up_to(self, count: int) -> None:
         """A pong has proven that the peer has read the first ``count`` messages drawn."""
         self._pass(count, Outcome.RECEIVED)
@@ -156,6 +170,7 @@ class Tap:
             # What is to be acknowledged stays open: no fence is an acknowledgement.
             if entry.delivery is not Delivery.ACKED:
                 self._outbox.resolve(entry, outcome)
+        self._look_settled()
 
     def entries(self) -> list[Entry]:
         """What is in flight."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
@@ -17,6 +17,7 @@ from wsclient.errors import ChannelFailed, ConnectionClosed, NotConnected, SendU
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
+from ._dedupe import Dedupe
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
 from ._inbox import Inbox, Mark, Message
@@ -69,6 +70,8 @@ class ChannelStatistics:
     """Bytes of them."""
     messages_dropped: int
     """Messages that came and were dropped, as ``Limits.inbox_overflow`` says."""
+    messages_repeated: int
+    """Messages that came over two connections, and were dropped the second time (``dedupe``)."""
     messages_stale: int
     """Messages that came on a connection that had been left."""
     inbox_messages: int
@@ -104,6 +107,7 @@ class DurableChannel:
         settings: Settings,
         limits: Limits,
         delivery: DeliveryOptions,
+        dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
     ) -> None:
         self._settings = settings
@@ -119,8 +123,9 @@ class DurableChannel:
             overflowed=self._outbox_overflowed,
             wait_scope=self._inbox.overrun,
         )
-        if delivery.acknowledgement is not None:
-            self._inbox.recognise = self._acknowledged
+        self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
+        if dedupe is not None or delivery.acknowledgement is not None:
+            self._inbox.recognise = self._recognised
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
@@ -174,6 +179,7 @@ class DurableChannel:
             outbox_messages=self._outbox.messages,
             outbox_size=self._outbox.size,
             messages_dropped=self._inbox.dropped,
+            messages_repeated=0 if self._dedupe is None else self._dedupe.repeated,
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
@@ -249,6 +255,37 @@ class DurableChannel:
         if not isinstance(reason, str):
             raise TypeError(f"reason must be str, not {type(reason).__name__}")
         return self._supervisor.reconnect(reason)
+
+    def rotate(self, reason: str) -> bool:
+        """Move to a new connection, and leave the present one once the new one is established.
+
+        For a server that announces that it will close the connection.
+        Nothing is missed: both are read, until what the server had said on the old one is here.
+        See ``rotate_every`` of :func:`open_channel`.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+            ValueError: The channel was opened without ``dedupe``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        if self._dedupe is None:
+            raise ValueError("rotate() needs to know repeated messages: open with dedupe=…")
+        return self._supervisor.rotate(reason)
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a second connection would take over if the present one were lost now.
+
+        Nothing would be missed: it is established and read.
+        """
+        return self._supervisor.has_standby
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
@@ -656,6 +693,19 @@ class DurableChannel:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()
             failed(self._supervisor.failure)
+
+    def _recognised(self, message: Message) -> bool:
+        """Whether a received message goes no further."""
+        if self._outbox.options.acknowledgement is not None and self._acknowledged(message):
+            return True
+        return self._dedupe is not None and self._dedupe.is_repeated(message)
+
+    def _dedupe_failed(self, error: Exception) -> None:
+        self._observe(
+            events.HandlerFailed(
+                channel=self.name, handler="dedupe", subject="a message's key", error=error
+            )
+        )
 
     def _acknowledged(self, message: Message) -> bool:
         """Whether a received message is an acknowledgement; then it is no one else's."""

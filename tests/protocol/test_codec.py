@@ -30,7 +30,9 @@ from wsclient.protocol._codec import (
     BURST_SIZE,
     COMPILED,
     FRAME_OVERHEAD,
+    MAX_TARGET_SIZE,
     MESSAGE_OVERHEAD,
+    MIN_TARGET_SIZE,
     PART_SIZE,
     Decoder,
     Encoder,
@@ -460,6 +462,7 @@ def test_a_long_message_takes_no_memory_before_it_comes(frame):
     try:
         assert [] == receive(decoder, header)
         assert [] == receive(decoder, b"x" * 1000)
+        assert decoder.get_buffer() is None
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
@@ -736,6 +739,250 @@ def test_a_message_of_nothing_is_whole_also_in_parts(frame, peer):
     )
 
 
+# --- a long message is read where it stays ------------------------------------------------------
+
+LONG = MIN_TARGET_SIZE + 1000
+
+
+def fill(decoder, data):
+    """Put as much of ``data`` where the decoder wants it as goes there; what is left of it."""
+    facts = []
+    while data and (buffer := decoder.get_buffer()) is not None:
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        facts += decoder.buffer_updated(size)
+        data = data[size:]
+    return facts, data
+
+
+def receive_anyhow(decoder, pieces, chance):
+    """The facts of the pieces: each is put where it belongs, if that is known, or just given."""
+    facts = []
+    for piece in pieces:
+        rest = piece
+        if chance.random() < 0.7:
+            filled, rest = fill(decoder, piece)
+            facts += filled
+        facts += receive(decoder, rest)
+    return facts
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_however_bytes_come_in_they_mean_the_same(frame, seed, monkeypatch):
+    chance = random.Random(seed)
+    size = chance.randint(LONG, 3 * LONG)
+    if seed % 3:
+        # All binary messages are long ones.
+        monkeypatch.setattr(_codec, "MIN_TARGET_SIZE", 1)
+        size = chance.randint(1, 3000)
+    data, facts = random_conversation(chance, Server(frame), compressed=seed % 2 == 1)
+    long = chance.randbytes(size)
+    data += frame(BINARY, long) + frame(PING, b"after")
+    facts += [long, PingReceived(b"after")]
+    for size in (
+        chance.choice([1, 3, 126]) if seed % 3 else 500,
+        1000,
+        chance.randint(1, len(data)),
+    ):
+        decoder = make_decoder(compressed=True)
+
+        assert facts == receive_anyhow(decoder, in_pieces(data, size), chance)
+
+        received = []
+        for piece in in_pieces(data, size):
+            decoder.in_parts = chance.random() < 0.2
+            received += receive_anyhow(decoder, [piece], chance)
+
+        assert facts == joined(received)
+
+
+def test_a_place_is_given_for_what_is_missing_of_a_long_message_alone(frame):
+    message = os.urandom(LONG)
+    data = frame(PING) + frame(BINARY, message)
+    decoder = make_decoder()
+
+    assert [PingReceived(b"")] == receive(decoder, data[:500])
+
+    place = decoder.get_buffer()
+
+    assert len(data) - 500 == len(place)
+    assert (1, "B", False) == (place.ndim, place.format, place.readonly)
+    assert place is decoder.get_buffer()
+
+    place[:4] = data[500:504]
+
+    assert [] == decoder.buffer_updated(4)
+    assert (0, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
+
+    place = decoder.get_buffer()
+
+    assert len(data) - 504 == len(place)
+
+    place[:] = data[504:]
+
+    assert [message] == decoder.buffer_updated(len(place))
+    assert (LONG, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
+    assert decoder.get_buffer() is None
+    assert ["next"] == receive(decoder, frame(TEXT, b"next"))
+
+
+LONG_FRAMES = {
+    "between messages": (lambda f: f(BINARY, b"x" * LONG), None),
+    "a header": (lambda f: f(BINARY, length=LONG), True),
+    "of the shortest": (lambda f: f(BINARY, length=MIN_TARGET_SIZE), True),
+    "too short": (lambda f: f(BINARY, length=MIN_TARGET_SIZE - 1), None),
+    "nearly here": (lambda f: f(BINARY, b"x" * 1001, length=LONG), None),
+    "of the longest": (lambda f: f(BINARY, length=MAX_TARGET_SIZE), True),
+    "too long": (lambda f: f(BINARY, length=MAX_TARGET_SIZE + 1), None),
+    "endless": (lambda f: f(BINARY, length=2**62), None),
+    "half a header": (lambda f: f(BINARY, length=LONG)[:9], None),
+    "text": (lambda f: f(TEXT, length=LONG), None),
+    "compressed": (lambda f: f(BINARY, length=LONG, rsv=RSV1), None),
+    "the first of many": (lambda f: f(BINARY, length=LONG, fin=False), None),
+    "the last of many": (lambda f: f(BINARY, b"x", fin=False) + f(CONT, length=LONG), None),
+    "behind a full batch": (
+        lambda f: f(BINARY, b"x" * BATCH_SIZE) + f(BINARY, length=LONG),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG_FRAMES)
+def test_only_a_long_binary_message_of_one_frame_has_a_place(frame, name):
+    make, has_place = LONG_FRAMES[name]
+    decoder = make_decoder(math.inf, compressed=True)
+    data = make(frame)
+    decoder.receive(data, len(data))
+
+    assert has_place == (True if decoder.get_buffer() is not None else None)
+
+
+@pytest.mark.parametrize("limits", [{"max_message_size": LONG - 1}, {"max_frame_size": LONG - 1}])
+def test_what_is_too_large_has_no_place(frame, limits):
+    decoder = make_decoder(**limits)
+
+    assert [1009] == [fact.code for fact in receive(decoder, frame(BINARY, length=LONG))]
+    assert decoder.get_buffer() is None
+
+
+def test_bytes_that_are_just_given_go_to_the_place_as_well(frame):
+    message = os.urandom(LONG)
+    data = frame(BINARY, message)
+    for cuts in ((10, len(data)), (10, 300, 1000, len(data)), (500, len(data) - 1, len(data))):
+        decoder = make_decoder()
+        start, facts = 0, []
+        for cut in cuts:
+            facts += receive(decoder, data[start:cut])
+            decoder.get_buffer()
+            start = cut
+
+        assert [message] == facts
+        assert decoder.get_buffer() is None
+        assert [b"next"] == receive(decoder, frame(BINARY, b"next"))
+
+
+def test_a_place_is_forgotten_with_its_message(frame):
+    decoder = make_decoder()
+    for byte in b"ab":
+        message = bytes([byte]) * LONG
+        receive(decoder, frame(BINARY, length=LONG))
+
+        assert ([message], b"") == fill(decoder, message)
+        assert [message] == receive(decoder, frame(BINARY, message))
+
+
+@pytest.mark.parametrize("filled", [0, 1, 1000, LONG - 1, LONG])
+def test_parts_may_be_wanted_while_a_place_is_filled(frame, filled):
+    message = os.urandom(LONG)
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, length=LONG) + message[:500])
+    decoder.get_buffer()[: filled // 2] = message[500 : 500 + filled // 2]
+    decoder.buffer_updated(filled // 2)
+    start = 500 + filled // 2
+    place = decoder.get_buffer()
+    size = min(filled - filled // 2, len(place))
+    place[:size] = message[start : start + size]
+    decoder.in_parts = True
+    facts = decoder.buffer_updated(size)
+
+    assert facts[0] == MessagePart(message[: start + size], False)
+    assert start + size == decoder.size
+    assert decoder.get_buffer() is None
+
+    facts += receive(decoder, message[start + size :] + frame(TEXT, b"after"))
+
+    assert [message, "after"] == joined(facts)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_parts_may_be_wanted_while_a_place_waits(frame, goes_on):
+    message = os.urandom(LONG)
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, length=LONG) + message[:500])
+    place = decoder.get_buffer()
+    decoder.in_parts = True
+
+    assert decoder.get_buffer() is None
+
+    decoder.in_parts = goes_on
+    if not goes_on:
+        assert place is decoder.get_buffer()
+
+    facts = receive(decoder, message[500:])
+
+    assert [message] == joined(facts)
+    assert goes_on == isinstance(facts[0], MessagePart)
+    with pytest.raises(ValueError, match="released"):
+        place[0] = 0
+
+
+def test_a_part_that_ends_its_message_is_what_came_and_no_more(frame):
+    """Of a place that is not filled nothing is given, whatever was there."""
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, length=LONG))
+    decoder.get_buffer()
+    receive(decoder, b"x" * 10)
+    decoder.in_parts = True
+
+    assert [
+        MessagePart(b"x" * 10, False),
+        MessagePart(b"y" * (LONG - 10), False),
+        MessagePart(b"", True),
+    ] == receive(decoder, b"y" * (LONG - 10))
+
+
+def test_who_keeps_a_place_cannot_write_into_what_was_received(frame):
+    message = b"x" * LONG
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, length=LONG))
+    first = decoder.get_buffer()
+    first[:10] = b"x" * 10
+    decoder.buffer_updated(10)
+    second = decoder.get_buffer()
+    second[:] = b"x" * len(second)
+    [received] = decoder.buffer_updated(len(second))
+    for place in (first, second):
+        with pytest.raises(ValueError, match="released"):
+            place[0] = 0
+
+    assert message == received
+    assert hash(message) == hash(received)
+    assert bytes is type(received)
+
+
+def test_a_place_outlives_the_decoder(frame):
+    """Whoever is still writing there writes into memory that is nobody else's."""
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, length=LONG))
+    with decoder.get_buffer()[:] as kept:
+        del decoder
+        others = [bytes(LONG) for _ in range(100)]
+        kept[:] = b"x" * LONG
+
+        assert [bytes(LONG)] * 100 == others
+        assert b"x" * LONG == kept
+
+
 # --- memory -------------------------------------------------------------------------------------
 
 
@@ -788,6 +1035,22 @@ def test_a_message_of_pieces_of_one_byte_takes_its_own_size(frame):
 
     assert peak_memory(act) < 2 * size
     assert [b"x" * (size + 1)] == receive(decoder, frame(CONT))
+
+
+@pytest.mark.parametrize("size", [2**20, MAX_TARGET_SIZE])
+def test_a_long_message_is_in_memory_once(frame, size):
+    """Or twice, while a package that is not compiled copies it."""
+
+    def act():
+        received.extend(receive(decoder, header))
+        place = decoder.get_buffer()
+        received.extend(decoder.buffer_updated(len(place)))
+
+    header = frame(BINARY, length=size)
+    decoder, received = make_decoder(size), []
+
+    assert peak_memory(act) < size * (1 if COMPILED else 2) + 10_000
+    assert [size] == [len(message) for message in received]
 
 
 def test_a_very_large_message_leaves_no_buffer_behind(frame):

@@ -130,7 +130,8 @@ class TlsTransport(SocketTransport):
         return self._socket.recv_into(self._cipher_buffer, self._read_size)
 
     def send_nowait(self, data: bytearray, start: int) -> int:
-        if not self._unsent:
+        # Also what an answer to the peer's TLS has pushed out meanwhile is still to be told of.
+        if not self._sending:
             with memoryview(data)[start : start + READ_SIZE] as plain:
                 try:
                     self._sending = self._ssl.write(plain)

@@ -23,6 +23,7 @@ TREE = {
     "HeartbeatTimeout": "WebSocketError",
     "EstablishError": "WebSocketError",
     "ChannelFailed": "WebSocketError",
+    "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
 }
 
@@ -41,6 +42,7 @@ EXAMPLES = [
     errors.HeartbeatTimeout("text"),
     errors.EstablishError("text"),
     errors.ChannelFailed("text", (ValueError("first"), ValueError("second"))),
+    errors.InboxFull(3, 12),
     errors.CodecError("text"),
 ]
 

@@ -30,6 +30,7 @@ CONNECTION = {
     "wrap_client_stream",
 }
 WORDS = {
+    "ApplicationPing",
     "ChannelFailed",
     "CloseCode",
     "CodecError",
@@ -39,8 +40,10 @@ WORDS = {
     "Headers",
     "HeartbeatOptions",
     "HeartbeatTimeout",
+    "InboxFull",
     "InvalidUpgrade",
     "Limits",
+    "OverflowPolicy",
     "ProxyError",
     "RetryPolicy",
     "WebSocketError",
@@ -57,6 +60,7 @@ SESSION = {
     "LossKind",
     "NextEndpoint",
     "Outcome",
+    "Overflow",
     "Phase",
     "Receipt",
     "Retry",
@@ -77,12 +81,16 @@ EVENTS = {
     "Event",
     "GapDetected",
     "HandlerFailed",
+    "InboxOverflowed",
+    "LocalStallDetected",
     "LoggingObserver",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
 }
 APP = {"Bot", "Codec", "Context", "JsonCodec"}

@@ -25,6 +25,7 @@ from .errors import (
     EstablishError,
     HandshakeError,
     HeartbeatTimeout,
+    InboxFull,
     InvalidUpgrade,
     ProxyError,
     WebSocketError,
@@ -43,16 +44,30 @@ from .events import (
     Gap,
     GapDetected,
     HandlerFailed,
+    InboxOverflowed,
+    LocalStallDetected,
     MessageUndecoded,
     Observer,
     ObserverFailed,
     Outcome,
+    Overflow,
+    PeerStoppedReading,
     RetryScheduled,
     StateChanged,
+    SuspendDetected,
     Truth,
 )
 from .observers import LoggingObserver
-from .options import Compression, ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
+from .options import (
+    ApplicationPing,
+    Compression,
+    ConnectionOptions,
+    Headers,
+    HeartbeatOptions,
+    Limits,
+    OverflowPolicy,
+    RetryPolicy,
+)
 from .protocol import COMPILED, TracedFrame
 from .session import (
     ChannelStatistics,
@@ -75,6 +90,7 @@ __compiled__: bool = COMPILED
 """Whether the frame codec runs compiled, or as plain Python (several times slower)."""
 
 __all__ = [
+    "ApplicationPing",
     "Bot",
     "ChannelClosed",
     "ChannelFailed",
@@ -111,9 +127,12 @@ __all__ = [
     "Headers",
     "HeartbeatOptions",
     "HeartbeatTimeout",
+    "InboxFull",
+    "InboxOverflowed",
     "InvalidUpgrade",
     "JsonCodec",
     "Limits",
+    "LocalStallDetected",
     "LoggingObserver",
     "Loss",
     "LossKind",
@@ -122,6 +141,9 @@ __all__ = [
     "Observer",
     "ObserverFailed",
     "Outcome",
+    "Overflow",
+    "OverflowPolicy",
+    "PeerStoppedReading",
     "Phase",
     "ProxyError",
     "Receipt",
@@ -130,6 +152,7 @@ __all__ = [
     "RetryPolicy",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
     "Truth",
     "WebSocketConnection",

@@ -13,6 +13,7 @@
     ├── HeartbeatTimeout           the peer sent nothing for too long
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
+    ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
 
 Where trio has the right exception it is raised as it is:
@@ -42,6 +43,7 @@ __all__ = [
     "EstablishError",
     "HandshakeError",
     "HeartbeatTimeout",
+    "InboxFull",
     "InvalidUpgrade",
     "ProxyError",
     "WebSocketError",
@@ -158,6 +160,26 @@ class ChannelFailed(WebSocketError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class InboxFull(WebSocketError):
+    """An answer was waited for, and nothing more can be read: nobody takes what came before it.
+
+    Args:
+        messages: Messages that wait to be taken.
+        size: Bytes of them.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages = messages
+        self.size = size
+
+    def __str__(self) -> str:
+        return (
+            f"nothing more is read: {self.messages} messages, {self.size} bytes"
+            " wait to be taken from the channel"
+        )
 
 
 class CodecError(WebSocketError):

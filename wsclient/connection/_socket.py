@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeAlias
 
@@ -81,6 +83,29 @@ def socket_options(options: ConnectionOptions) -> Iterator[tuple[int, int, int]]
     if options.tcp_user_timeout is not None:
         milliseconds = max(1, round(options.tcp_user_timeout * 1000))
         yield from ((tcp, number, milliseconds) for number in _first_of(_USER_TIMEOUT))
+
+
+_TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
+
+_AGES: Final = struct.Struct("=8x 36x I 8x I")
+"""Of Linux' ``struct tcp_info``: how many milliseconds ago data was last sent, and an
+acknowledgement came."""
+
+
+def has_answered(sock: socket.socket) -> bool:
+    """Whether the peer's system has answered since ours has last sent data.
+
+    After a timeout that tells a peer whose program takes nothing (it answers that it has no room)
+    from a path that is dead.  False where the platform does not say.
+    """
+    if _TCP_INFO is None:
+        return False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _AGES.size)
+    except OSError:
+        return False
+    last_data_sent, last_ack = _AGES.unpack(info)
+    return bool(last_ack < last_data_sent)
 
 
 def _first_of(names: tuple[str, ...]) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import trio
 
@@ -30,7 +31,7 @@ class Entry:
         self._outbox = outbox
         self.message = message
         self.size = size
-        self.receipt = Receipt(self.withdraw)
+        self.receipt = Receipt(self.withdraw, outbox.waiting)
 
     def withdraw(self) -> None:
         self._outbox.withdraw(self)
@@ -52,10 +53,20 @@ class _Waiter:
 
 
 class Outbox:
-    """Accepted messages, in order, within the bounds of ``limits``."""
+    """Accepted messages, in order, within the bounds of ``limits``.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        limits: How much may wait.
+        waiting: What whoever waits for an outcome stands in; see :class:`Receipt`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._limits = limits
+        self.waiting = waiting
         self._waiting: deque[Entry] = deque()
         self._senders: OrderedDict[trio.lowlevel.Task, _Waiter] = OrderedDict()
         self._refusal: Callable[[], BaseException] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import trio
 
@@ -14,12 +15,22 @@ class Receipt:
 
     It gets exactly one outcome, once.
     Keeping it costs little, and dropping it nothing.
+
+    Args:
+        withdraw: Takes the message back.
+        waiting: What whoever waits for the outcome stands in: it may be the one who should take
+            what the channel receives.
     """
 
-    __slots__ = ("_begun", "_outcome", "_waiters", "_withdraw")
+    __slots__ = ("_begun", "_outcome", "_waiters", "_waiting", "_withdraw")
 
-    def __init__(self, withdraw: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        withdraw: Callable[[], None],
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._withdraw: Callable[[], None] | None = withdraw
+        self._waiting = waiting
         self._begun = False
         self._outcome: Outcome | None = None
         self._waiters: trio.lowlevel.ParkingLot | None = None
@@ -37,12 +48,20 @@ class Receipt:
         return Truth.UNKNOWN if self._begun else Truth.CERTAINLY_NOT
 
     async def wait(self) -> Outcome:
-        """Wait for the outcome; cancelling this unsends nothing."""
+        """Wait for the outcome; cancelling this unsends nothing.
+
+        Meanwhile the channel reads on, by ``Limits.inbox_overrun`` beyond the bounds of its inbox.
+
+        Raises:
+            InboxFull: Even that is used up: the outcome may not come before messages are taken.
+        """
         await trio.lowlevel.checkpoint()
-        while self._outcome is None:
-            if self._waiters is None:
-                self._waiters = trio.lowlevel.ParkingLot()
-            await self._waiters.park()
+        if self._outcome is None:
+            with self._waiting():
+                while self._outcome is None:
+                    if self._waiters is None:
+                        self._waiters = trio.lowlevel.ParkingLot()
+                    await self._waiters.park()
         return self._outcome
 
     def cancel(self) -> bool:

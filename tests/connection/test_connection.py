@@ -1382,7 +1382,7 @@ async def test_parts_may_be_wanted_in_the_middle_of_a_long_message(over_tcp, fra
         assert message == received
 
 
-@pytest.mark.parametrize("sent", [10, 11, LONG // 2, LONG + 9])
+@pytest.mark.parametrize("sent", [10, 11, LONG // 32, LONG // 2, LONG + 9])
 async def test_the_end_in_the_middle_of_a_long_message_is_an_end(over_tcp, frame, sent):
     async with over_tcp() as (connection, peer):
         await peer.send(frame(BINARY, bytes(LONG))[:sent])

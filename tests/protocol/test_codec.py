@@ -30,6 +30,7 @@ from wsclient.protocol._codec import (
     BURST_SIZE,
     COMPILED,
     FRAME_OVERHEAD,
+    MAX_PROMISE,
     MAX_TARGET_SIZE,
     MESSAGE_OVERHEAD,
     MIN_TARGET_SIZE,
@@ -741,7 +742,9 @@ def test_a_message_of_nothing_is_whole_also_in_parts(frame, peer):
 
 # --- a long message is read where it stays ------------------------------------------------------
 
-LONG = MIN_TARGET_SIZE + 1000
+LONG = MIN_TARGET_SIZE + 10_000
+BEGUN = LONG // MAX_PROMISE
+"""Bytes of it that are enough to believe in the rest."""
 
 
 def fill(decoder, data):
@@ -774,6 +777,7 @@ def test_however_bytes_come_in_they_mean_the_same(frame, seed, monkeypatch):
     if seed % 3:
         # All binary messages are long ones.
         monkeypatch.setattr(_codec, "MIN_TARGET_SIZE", 1)
+        monkeypatch.setattr(_codec, "MAX_PROMISE", 2**30)
         size = chance.randint(1, 3000)
     data, facts = random_conversation(chance, Server(frame), compressed=seed % 2 == 1)
     long = chance.randbytes(size)
@@ -799,26 +803,27 @@ def test_however_bytes_come_in_they_mean_the_same(frame, seed, monkeypatch):
 def test_a_place_is_given_for_what_is_missing_of_a_long_message_alone(frame):
     message = os.urandom(LONG)
     data = frame(PING) + frame(BINARY, message)
+    start = BEGUN + 100
     decoder = make_decoder()
 
-    assert [PingReceived(b"")] == receive(decoder, data[:500])
+    assert [PingReceived(b"")] == receive(decoder, data[:start])
 
     place = decoder.get_buffer()
 
-    assert len(data) - 500 == len(place)
+    assert len(data) - start == len(place)
     assert (1, "B", False) == (place.ndim, place.format, place.readonly)
     assert place is decoder.get_buffer()
 
-    place[:4] = data[500:504]
+    place[:4] = data[start : start + 4]
 
     assert [] == decoder.buffer_updated(4)
     assert (0, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
 
     place = decoder.get_buffer()
 
-    assert len(data) - 504 == len(place)
+    assert len(data) - start - 4 == len(place)
 
-    place[:] = data[504:]
+    place[:] = data[start + 4 :]
 
     assert [message] == decoder.buffer_updated(len(place))
     assert (LONG, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
@@ -828,23 +833,33 @@ def test_a_place_is_given_for_what_is_missing_of_a_long_message_alone(frame):
 
 LONG_FRAMES = {
     "between messages": (lambda f: f(BINARY, b"x" * LONG), None),
-    "a header": (lambda f: f(BINARY, length=LONG), True),
-    "of the shortest": (lambda f: f(BINARY, length=MIN_TARGET_SIZE), True),
-    "too short": (lambda f: f(BINARY, length=MIN_TARGET_SIZE - 1), None),
-    "nearly here": (lambda f: f(BINARY, b"x" * 1001, length=LONG), None),
-    "of the longest": (lambda f: f(BINARY, length=MAX_TARGET_SIZE), True),
-    "too long": (lambda f: f(BINARY, length=MAX_TARGET_SIZE + 1), None),
-    "endless": (lambda f: f(BINARY, length=2**62), None),
-    "half a header": (lambda f: f(BINARY, length=LONG)[:9], None),
-    "text": (lambda f: f(TEXT, length=LONG), None),
-    "compressed": (lambda f: f(BINARY, length=LONG, rsv=RSV1), None),
-    "the first of many": (lambda f: f(BINARY, length=LONG, fin=False), None),
-    "the last of many": (lambda f: f(BINARY, b"x", fin=False) + f(CONT, length=LONG), None),
-    "behind a full batch": (
-        lambda f: f(BINARY, b"x" * BATCH_SIZE) + f(BINARY, length=LONG),
-        None,
-    ),
+    "a header": (lambda f: begun(f, LONG, 0), None),
+    "hardly begun": (lambda f: begun(f, MAX_PROMISE * 3000 + 3000, 2999), None),
+    "begun": (lambda f: begun(f, MAX_PROMISE * 3000 + 3000, 3000), True),
+    "the shortest": (lambda f: begun(f, MIN_TARGET_SIZE + BEGUN), True),
+    "too short": (lambda f: begun(f, MIN_TARGET_SIZE + BEGUN - 1), None),
+    "nearly here": (lambda f: begun(f, LONG, LONG - 1000), None),
+    "the longest": (lambda f: begun(f, MAX_TARGET_SIZE, 2**19), True),
+    "too long": (lambda f: begun(f, MAX_TARGET_SIZE + 1, 2**19), None),
+    "endless": (lambda f: begun(f, 2**63 - 1, 2**19), None),
+    "half a header": (lambda f: begun(f, LONG)[:9], None),
+    "text": (lambda f: begun(f, LONG, opcode=TEXT), None),
+    "compressed": (lambda f: f(BINARY, deflated(2 * BEGUN), length=LONG, rsv=RSV1), None),
+    "the first of many": (lambda f: begun(f, LONG, fin=False), None),
+    "the last of many": (lambda f: f(BINARY, b"x", fin=False) + begun(f, LONG, opcode=CONT), None),
+    "behind a full batch": (lambda f: f(BINARY, b"x" * BATCH_SIZE) + begun(f, LONG), None),
 }
+
+
+def begun(frame, length, size=BEGUN, opcode=BINARY, **options):
+    """A frame of which ``size`` bytes have come."""
+    return frame(opcode, b"x" * size, length=length, **options)
+
+
+def deflated(size):
+    """Some of a compressed message, of so many bytes, and no shorter itself."""
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(os.urandom(size)) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 
 @pytest.mark.parametrize("name", LONG_FRAMES)
@@ -852,9 +867,23 @@ def test_only_a_long_binary_message_of_one_frame_has_a_place(frame, name):
     make, has_place = LONG_FRAMES[name]
     decoder = make_decoder(math.inf, compressed=True)
     data = make(frame)
-    decoder.receive(data, len(data))
 
+    assert not any(isinstance(fact, ProtocolViolated) for fact in decoder.receive(data, len(data)))
     assert has_place == (True if decoder.get_buffer() is not None else None)
+
+
+def test_nobody_is_given_memory_for_a_promise(frame):
+    """A thousand peers that send a header each, and then little."""
+
+    def act():
+        for piece in begun(frame, MAX_TARGET_SIZE, 0), b"x", b"x" * 100:
+            for decoder in decoders:
+                receive(decoder, piece)
+                decoder.get_buffer()
+
+    decoders = [make_decoder(MAX_TARGET_SIZE) for _ in range(1000)]
+
+    assert peak_memory(act) < 1000 * 1000
 
 
 @pytest.mark.parametrize("limits", [{"max_message_size": LONG - 1}, {"max_frame_size": LONG - 1}])
@@ -868,7 +897,7 @@ def test_what_is_too_large_has_no_place(frame, limits):
 def test_bytes_that_are_just_given_go_to_the_place_as_well(frame):
     message = os.urandom(LONG)
     data = frame(BINARY, message)
-    for cuts in ((10, len(data)), (10, 300, 1000, len(data)), (500, len(data) - 1, len(data))):
+    for cuts in ((4000, len(data)), (10, 4000, 5000, len(data)), (4000, len(data) - 1, len(data))):
         decoder = make_decoder()
         start, facts = 0, []
         for cut in cuts:
@@ -885,20 +914,20 @@ def test_a_place_is_forgotten_with_its_message(frame):
     decoder = make_decoder()
     for byte in b"ab":
         message = bytes([byte]) * LONG
-        receive(decoder, frame(BINARY, length=LONG))
+        receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
 
-        assert ([message], b"") == fill(decoder, message)
+        assert ([message], b"") == fill(decoder, message[BEGUN:])
         assert [message] == receive(decoder, frame(BINARY, message))
 
 
-@pytest.mark.parametrize("filled", [0, 1, 1000, LONG - 1, LONG])
+@pytest.mark.parametrize("filled", [0, 1, 1000, LONG - BEGUN - 1, LONG - BEGUN])
 def test_parts_may_be_wanted_while_a_place_is_filled(frame, filled):
     message = os.urandom(LONG)
     decoder = make_decoder()
-    receive(decoder, frame(BINARY, length=LONG) + message[:500])
-    decoder.get_buffer()[: filled // 2] = message[500 : 500 + filled // 2]
+    receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
+    decoder.get_buffer()[: filled // 2] = message[BEGUN : BEGUN + filled // 2]
     decoder.buffer_updated(filled // 2)
-    start = 500 + filled // 2
+    start = BEGUN + filled // 2
     place = decoder.get_buffer()
     size = min(filled - filled // 2, len(place))
     place[:size] = message[start : start + size]
@@ -918,7 +947,7 @@ def test_parts_may_be_wanted_while_a_place_is_filled(frame, filled):
 def test_parts_may_be_wanted_while_a_place_waits(frame, goes_on):
     message = os.urandom(LONG)
     decoder = make_decoder()
-    receive(decoder, frame(BINARY, length=LONG) + message[:500])
+    receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
     place = decoder.get_buffer()
     decoder.in_parts = True
 
@@ -928,7 +957,7 @@ def test_parts_may_be_wanted_while_a_place_waits(frame, goes_on):
     if not goes_on:
         assert place is decoder.get_buffer()
 
-    facts = receive(decoder, message[500:])
+    facts = receive(decoder, message[BEGUN:])
 
     assert [message] == joined(facts)
     assert goes_on == isinstance(facts[0], MessagePart)
@@ -939,22 +968,23 @@ def test_parts_may_be_wanted_while_a_place_waits(frame, goes_on):
 def test_a_part_that_ends_its_message_is_what_came_and_no_more(frame):
     """Of a place that is not filled nothing is given, whatever was there."""
     decoder = make_decoder()
-    receive(decoder, frame(BINARY, length=LONG))
+    size = BEGUN + 10
+    receive(decoder, begun(frame, LONG))
     decoder.get_buffer()
     receive(decoder, b"x" * 10)
     decoder.in_parts = True
 
     assert [
-        MessagePart(b"x" * 10, False),
-        MessagePart(b"y" * (LONG - 10), False),
+        MessagePart(b"x" * size, False),
+        MessagePart(b"y" * (LONG - size), False),
         MessagePart(b"", True),
-    ] == receive(decoder, b"y" * (LONG - 10))
+    ] == receive(decoder, b"y" * (LONG - size))
 
 
 def test_who_keeps_a_place_cannot_write_into_what_was_received(frame):
     message = b"x" * LONG
     decoder = make_decoder()
-    receive(decoder, frame(BINARY, length=LONG))
+    receive(decoder, begun(frame, LONG))
     first = decoder.get_buffer()
     first[:10] = b"x" * 10
     decoder.buffer_updated(10)
@@ -973,14 +1003,14 @@ def test_who_keeps_a_place_cannot_write_into_what_was_received(frame):
 def test_a_place_outlives_the_decoder(frame):
     """Whoever is still writing there writes into memory that is nobody else's."""
     decoder = make_decoder()
-    receive(decoder, frame(BINARY, length=LONG))
+    receive(decoder, begun(frame, LONG))
     with decoder.get_buffer()[:] as kept:
         del decoder
         others = [bytes(LONG) for _ in range(100)]
-        kept[:] = b"x" * LONG
+        kept[:] = b"x" * len(kept)
 
         assert [bytes(LONG)] * 100 == others
-        assert b"x" * LONG == kept
+        assert b"x" * len(kept) == kept
 
 
 # --- memory -------------------------------------------------------------------------------------
@@ -1042,14 +1072,16 @@ def test_a_long_message_is_in_memory_once(frame, size):
     """Or twice, while a package that is not compiled copies it."""
 
     def act():
-        received.extend(receive(decoder, header))
+        received.extend(receive(decoder, start))
         place = decoder.get_buffer()
         received.extend(decoder.buffer_updated(len(place)))
 
-    header = frame(BINARY, length=size)
+    start = begun(frame, size, size // MAX_PROMISE)
     decoder, received = make_decoder(size), []
 
-    assert peak_memory(act) < size * (1 if COMPILED else 2) + 10_000
+    beside = size // MAX_PROMISE + 10_000  # What had come before.
+
+    assert peak_memory(act) < size * (1 if COMPILED else 2) + beside
     assert [size] == [len(message) for message in received]
 
 

@@ -64,11 +64,11 @@ def facts_of(slices: list[bytes], *, deflate: bool = False, in_place: bool = Fal
     """What the slices amount to.
 
     ``in_place``: bytes go where the protocol wants them, and it wants those of any binary message,
-    however short.
+    however short, of which a byte has come.
     """
     protocol = make_protocol(deflate=deflate)
     facts = []
-    with mock.patch.object(_codec, "MIN_TARGET_SIZE", 1):
+    with mock.patch.multiple(_codec, MIN_TARGET_SIZE=1, MAX_PROMISE=2**30):
         for piece in slices:
             rest = piece
             while in_place and rest and (place := protocol.get_buffer()) is not None:

@@ -400,16 +400,18 @@ def test_a_long_message_has_its_place_while_messages_may_come(in_state, frame, s
     protocol = in_state(State.OPEN)
     protocol._decoder = Decoder(2**20)
     size = 2**18
-    protocol.receive_data(frame(BINARY, b"begun", length=size))
+    begun = b"begun" * 1000
+    protocol.receive_data(frame(BINARY, begun, length=size))
     # As if the state had come about while it waits, as that of our close frame can.
     protocol._state = state
     place = protocol.get_buffer()
     if Input.RECEIVE_MESSAGE not in TRANSITIONS[state]:
         assert place is None
         return
-    place[:] = b"x" * (size - 5)
+    rest = b"x" * (size - len(begun))
+    place[:] = rest
 
-    assert [b"begun" + b"x" * (size - 5)] == protocol.buffer_updated(size - 5)
+    assert [begun + rest] == protocol.buffer_updated(len(rest))
     assert (size, 0, False) == (protocol.batch_size, protocol.batch_controls, protocol.has_more)
     assert protocol.get_buffer() is None
     assert state is protocol.state

@@ -185,8 +185,8 @@ class SocketTransport(Transport):
 
         def read() -> int:
             nonlocal target
-            # Asked for when there is something to read, and not before a wait, in which it may
-            # become another one: and memory is taken as late as can be.
+            # Asked for behind the checkpoint, and anew behind a wait: it may have become another
+            # one, and whoever runs meanwhile may give memory back that it takes.
             target = get_buffer()
             return self._read() if target is None else self._read_into(target)
 

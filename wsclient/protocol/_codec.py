@@ -72,6 +72,10 @@ message takes as long as copying them."""
 MAX_TARGET_SIZE: Final = 16 * 2**20
 """Bytes of such a message at most: whoever declares them gets the memory before they have come."""
 
+MAX_PROMISE: Final = 64
+"""Times as much as has come that may be missing then: a header alone must not take megabytes.  The
+first 16 KiB are enough for 1 MiB."""
+
 BURST_SIZE: Final = 64 * 1024
 """Bytes in the buffer to which no message of a burst is added."""
 
@@ -458,6 +462,7 @@ class Decoder:
             and not self._is_compressed
             and self._missing >= MIN_TARGET_SIZE
             and self._length <= MAX_TARGET_SIZE
+            and self._missing <= MAX_PROMISE * self._received
         )
 
     def _open_target(self) -> None:
@@ -502,8 +507,9 @@ class Decoder:
         if self._target is not None:
             self._target.release()
             self._target = None
-        _keep(self._payload)
-        self._payload = bytearray()
+        if self._payload:
+            _keep(self._payload)
+            self._payload = bytearray()
 
     def _give(self, data: str | bytes, facts: list[Fact]) -> None:
         if data:  # Of a character that is not whole yet there is nothing to give.
@@ -675,7 +681,7 @@ def encoded_size(message: str | bytes) -> int:
 
 def _keep(buffer: bytearray | bytes) -> None:
     """Keep a buffer for the next long message, if it is one and none is kept."""
-    if not _scratch and isinstance(buffer, bytearray) and 0 < len(buffer) <= _MAX_SCRATCH_SIZE:
+    if not _scratch and isinstance(buffer, bytearray) and len(buffer) <= _MAX_SCRATCH_SIZE:
         _scratch.append(buffer)
 
 

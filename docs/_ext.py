@@ -272,7 +272,9 @@ def _wait(loss: wsclient.Loss) -> str:
         return "–"
     texts: list[str] = []
     for repeated, time in enumerate(("", *_TIMES), 1):
-        decision = wsclient.classify(attrs.evolve(loss, repeated=repeated), Phase.STEADY)
+        decision = wsclient.classify(
+            attrs.evolve(loss, repeated=repeated, since_stable=repeated), Phase.STEADY
+        )
         if isinstance(decision, wsclient.Fatal):
             break
         delay = decision.delay
@@ -283,6 +285,28 @@ def _wait(loss: wsclient.Loss) -> str:
 
 
 _TIMES: Final = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+class PresetsTable(SphinxDirective):
+    """``.. presets-table::``: what the close codes of known services mean."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (
+                f"`{preset.service} <{preset.source}>`__" if not index else "",
+                _span(row.codes),
+                row.meaning,
+                f":py:class:`~wsclient.{row.decision.__name__}`",
+            )
+            for preset in wsclient.PRESETS.values()
+            for index, row in enumerate(preset.meanings)
+        ]
+        header = ("service", "close code", "meaning", "decision")
+        return self.parse_text_to_nodes(table(header, rows, "24 16 40 20"))
+
+
+def _span(codes: range) -> str:
+    return f"{codes[0]}" if len(codes) == 1 else f"{codes[0]}–{codes[-1]}"
 
 
 # --- states ---------------------------------------------------------------------------------------
@@ -592,6 +616,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name, directive in {
         "command-help": CommandHelp,
         "decision-table": DecisionTable,
+        "presets-table": PresetsTable,
         "events-table": EventsTable,
         "module-docstring": ModuleDocstring,
         "options-table": OptionsTable,

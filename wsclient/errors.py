@@ -11,6 +11,7 @@
     │   └── ProxyError             the proxy cannot be reached, or does not connect us
     ├── ConnectionClosed           the connection is closed; ``reason`` says why
     ├── HeartbeatTimeout           the peer sent nothing for too long
+    ├── ProviderError              the function for the URL, headers or credentials failed
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
     ├── InboxFull                  an answer was waited for, and too much came before it
@@ -45,6 +46,7 @@ __all__ = [
     "HeartbeatTimeout",
     "InboxFull",
     "InvalidUpgrade",
+    "ProviderError",
     "ProxyError",
     "WebSocketError",
 ]
@@ -139,6 +141,14 @@ class ConnectionClosed(WebSocketError):
 
 class HeartbeatTimeout(WebSocketError):
     """Nothing came from the peer, not even a pong, for the heartbeat's interval and timeout."""
+
+
+class ProviderError(WebSocketError):
+    """A function that gives a channel its URL, headers or credentials has failed.
+
+    It raised, and its exception is the cause; or what it gave cannot be used.
+    The text never quotes either: they may hold a secret.
+    """
 
 
 class EstablishError(WebSocketError):

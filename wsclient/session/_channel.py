@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
@@ -16,9 +17,11 @@ from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Over
 from wsclient.options import Limits
 
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._explain import Explanation
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
+from ._outages import Outage
 from ._outbox import Outbox
 from ._receipt import Receipt
 from ._states import States, Step
@@ -108,6 +111,7 @@ class DurableChannel:
             states=self._states,
             observe=self._observe,
         )
+        self._entered: tuple[str, float] = ("it was opened", math.inf)
         self._accepted = 0
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
@@ -126,8 +130,8 @@ class DurableChannel:
 
     @property
     def endpoint(self) -> str:
-        """Scheme, host and port of what it connects to."""
-        return self._settings.endpoint
+        """Scheme, host and port of where it is connected, or goes next."""
+        return self._supervisor.endpoint
 
     @property
     def state(self) -> ChannelState:
@@ -162,6 +166,72 @@ class DurableChannel:
             latency_minimum=None if trips is None else trips.minimum,
             latency_p95=None if trips is None else trips.p95,
         )
+
+    def explain(self) -> Explanation:
+        """Why is it not ready?  Where the channel is, why, what was decided, and what comes next.
+
+        ``print(channel.explain())`` says it in sentences.
+        """
+        supervisor = self._supervisor
+        now = trio.current_time()
+        cause, entered_at = self._entered
+        at = supervisor.next_attempt_at
+        return Explanation(
+            channel=self.name,
+            state=self.state,
+            cause=cause,
+            since=max(0.0, now - entered_at),
+            phase=supervisor.phase,
+            endpoint=supervisor.endpoint,
+            endpoints=supervisor.endpoints,
+            epoch=self.epoch,
+            failures=supervisor.failures,
+            next_attempt=None if at is None else max(0.0, at - now),
+            rule=supervisor.rule or None,
+            outcomes=tuple(str(error) for error in supervisor.history),
+            budget_left=supervisor.budget.left,
+            budget_attempts=supervisor.budget.settings.attempts,
+            budget_seconds=supervisor.budget.settings.seconds,
+        )
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """The times since the first connection in which the channel was not ready, oldest first.
+
+        The newest hundred; the last of them may last.
+        """
+        return self._supervisor.outages()
+
+    # Connecting again.
+
+    def retry_now(self) -> bool:
+        """Make the next attempt now instead of waiting for it.
+
+        For whoever knows better than a clock: the network is back, the server was restarted.
+
+        Returns:
+            Whether an attempt was being waited for; if not, nothing happens.
+        """
+        return self._supervisor.retry_now()
+
+    def reconnect(self, reason: str) -> bool:
+        """Leave the present connection for a new one to the same endpoint, at once.
+
+        The old one is closed in the background with 1001.
+        What it had in flight is treated as when it is lost, and a gap follows its messages.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        return self._supervisor.reconnect(reason)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
@@ -404,6 +474,7 @@ class DurableChannel:
 
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
+        self._entered = (self._entered[0], trio.current_time())
         await self._supervisor.run()
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
@@ -411,6 +482,7 @@ class DurableChannel:
             failed(self._supervisor.failure)
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
+        self._entered = (cause, trio.current_time())
         self._observe(
             events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
         )

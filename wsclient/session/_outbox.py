@@ -475,36 +475,30 @@ class Outbox:
             waiting.popleft()
         return None
 
-    def draw(self) -> Entry | None:
-        """The next message, as being written from now on."""
-        while True:
-            entry = self.peek()
-            if entry is None:
-                return None
-            self._waiting.popleft()
-            entry.is_queued = False
-            if entry.id is not None:
-                if entry.attempts and not self._mark_again(entry):
-                    continue
-                self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
-                self._unacked[entry.id] = entry
-            entry.attempts += 1
-            entry.receipt._advance(Progress.BEGUN)
-            return entry
+    def draw(self, entry: Entry) -> None:
+        """Take ``entry``, which :meth:`peek` gave, as being written from now on.
 
-    def _mark_again(self, entry: Entry) -> bool:
+        Raises:
+            BaseException: What the user's strategy of acknowledging raises, if it goes again; it is
+                out of the queue then, and nothing holds it.
+        """
+        self._waiting.popleft()
+        entry.is_queued = False
+        if entry.id is not None:
+            if entry.attempts:
+                self._mark_again(entry, entry.id)
+            self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+            self._unacked[entry.id] = entry
+        entry.attempts += 1
+        entry.receipt._advance(Progress.BEGUN)
+
+    def _mark_again(self, entry: Entry, id: str) -> None:
         strategy = self.options.acknowledgement
-        assert entry.id is not None
         assert strategy is not None
-        try:
-            message = strategy.mark(entry.plain, entry.id, redelivered=True)
-            size = encoded_size(message)
-        except Exception:  # A user's function, which took the same message once before.
-            self.resolve(entry, Outcome.QUARANTINED)
-            return False
+        message = strategy.mark(entry.plain, id, redelivered=True)
+        size = encoded_size(message)
         self.size += size - entry.size
         entry.message, entry.size = message, size
-        return True
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Let drawn messages, and all that are unacknowledged, be drawn again before all others."""

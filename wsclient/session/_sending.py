@@ -96,10 +96,10 @@ class Sending:
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
 
-    def close(self, code: int | None) -> None:
+    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
-        self._tap.close(code)
+        self._tap.close(code, is_lost=is_lost)
 
     def _may_draw(self) -> bool:
         if self._bucket is None or self._bucket.take(trio.current_time()):
@@ -119,8 +119,7 @@ class Sending:
             events.FencesLifted(channel=self._channel, epoch=self._epoch, messages=messages)
         )
 
-    def _quarantine(self, entry: Entry) -> None:
-        cause = f"{entry.losses} connections in a row ended with it in flight, the last one alone"
+    def _quarantine(self, entry: Entry, cause: str) -> None:
         self._observe(
             events.MessageQuarantined(
                 channel=self._channel, id=entry.id, attempts=entry.attempts, cause=cause

@@ -45,7 +45,7 @@ class Tap:
         is_fenced: Whether the peer's reading can be proven.
         begun: Called when a message is drawn.
         may_draw: Asked before one is: whether the rate of sending allows it.
-        quarantine: Told which message is put aside.
+        quarantine: Told which message is put aside, and why.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Tap:
         is_fenced: bool = False,
         begun: Callable[[], object] = lambda: None,
         may_draw: Callable[[], bool] = lambda: True,
-        quarantine: Callable[[Entry], object] = lambda _: None,
+        quarantine: Callable[[Entry, str], object] = lambda _, __: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
@@ -81,17 +81,20 @@ class Tap:
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        if not self._is_open:
-            return None
-        first = self._outbox.peek()
-        if first is None:
-            return None
-        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
-        if self.is_held or not self._may_draw():
-            return None
-        entry = self._outbox.draw()
-        if entry is None:
-            return None
+        while self._is_open and (entry := self._outbox.peek()) is not None:
+            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            if self.is_held or not self._may_draw():
+                break
+            try:
+                self._outbox.draw(entry)
+            except Exception as error:  # A user's function, which has marked it once before.
+                self._put_aside(entry, f"marking it as redelivered raised {type(error).__name__}")
+                continue
+            self._begin(entry)
+            return entry
+        return None
+
+    def _begin(self, entry: Entry) -> None:
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
@@ -100,7 +103,10 @@ class Tap:
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
         self._begun()
-        return entry
+
+    def _put_aside(self, entry: Entry, cause: str) -> None:
+        self._quarantine(entry, cause)
+        self._outbox.resolve(entry, Outcome.QUARANTINED)
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
@@ -154,11 +160,12 @@ class Tap:
         """What is in flight."""
         return [entry for entry in self._in_flight if entry.is_open]
 
-    def close(self, code: int | None = None) -> None:
+    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
         """Draw nothing more, and settle what is in flight.
 
         Args:
             code: The code with which the connection was closed, if it was.
+            is_lost: Whether a message may be to blame: not if it is we who leave.
         """
         if not self._is_open:
             return
@@ -178,11 +185,14 @@ class Tap:
             if not entry.goes_again:
                 self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
                 continue
-            entry.losses += 1
-            if code in SUSPICIOUS or entry.losses >= _LOSSES:
+            entry.losses += is_lost
+            if is_lost and (code in SUSPICIOUS or entry.losses >= _LOSSES):
                 if entry.is_suspect:
-                    self._quarantine(entry)
-                    self._outbox.resolve(entry, Outcome.QUARANTINED)
+                    self._put_aside(
+                        entry,
+                        f"{entry.losses} connections in a row ended with it in flight,"
+                        " the last one alone",
+                    )
                     continue
                 entry.is_suspect = True
             again.append(entry)

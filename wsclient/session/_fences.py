@@ -101,11 +101,14 @@ class Fences:
             covered = self._asked = self._tap.drawn
             self._is_asking = False
             self._unasked_since = math.inf
-            self._unanswered_since = min(self._unanswered_since, trio.current_time())
+            if self._asks:
+                self._unanswered_since = min(self._unanswered_since, trio.current_time())
             self._wake.set()
 
         def answered() -> None:
-            self._unanswered_since = math.inf if covered == self._asked else trio.current_time()
+            if self._asks:
+                is_last = covered == self._asked
+                self._unanswered_since = math.inf if is_last else trio.current_time()
             self._tap.read_up_to(covered)
             if self._tap.is_held:
                 self._resume()
@@ -117,7 +120,7 @@ class Fences:
         while True:
             now = trio.current_time()
             if now >= self._unanswered_since + self._options.fence_timeout:
-                await self._judge(now)
+                await self._judge()
             if now >= self._acquit_at:
                 self._acquit_at = math.inf
                 self._tap.acquit()
@@ -129,10 +132,13 @@ class Fences:
             with trio.move_on_at(self._next_look_at):
                 await self._wake.wait()
 
-    async def _judge(self, now: float) -> None:
+    async def _judge(self) -> None:
         """No answer came in time: lift the fences, if that says something about the peer."""
         # What we do not read cannot be held against it.
         since = await wait_reading(self._connection)
+        now = trio.current_time()
+        if now < self._unanswered_since + self._options.fence_timeout:
+            return  # One came with the first that was read.
         if since > self._unanswered_since:
             self._unanswered_since = since
         elif self._connection.last_received > self._unanswered_since:

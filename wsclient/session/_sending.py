@@ -64,6 +64,7 @@ class Sending:
             is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
+            spend=self._spend,
         )
 
     def begin(self, inbox: Inbox) -> None:
@@ -85,8 +86,6 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
-        if self._bucket is not None:
-            self._bucket.spend(trio.current_time())
         return self._fences.ping()
 
     async def run(self) -> None:
@@ -106,6 +105,10 @@ class Sending:
             return True
         self._paused.set()
         return False
+
+    def _spend(self) -> None:
+        if self._bucket is not None:
+            self._bucket.spend(trio.current_time())
 
     async def _pace(self, bucket: Bucket) -> None:
         while True:

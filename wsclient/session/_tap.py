@@ -79,10 +79,14 @@ class Tap:
         trial = self._trial
         return trial is not None and trial.is_open and trial.is_suspect
 
+    @property
+    def _has_in_flight(self) -> bool:
+        return any(entry.is_open for entry in self._in_flight)
+
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
         while self._is_open and (entry := self._outbox.peek()) is not None:
-            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            self.is_held = self.has_trial or (entry.is_suspect and self._has_in_flight)
             if self.is_held or not self._may_draw():
                 break
             try:

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 import trio
 import trio.testing
 
-from wsclient.events import Outcome, Truth
-from wsclient.options import Limits
+from wsclient.events import Delivery, Outcome, Truth
+from wsclient.options import DeliveryOptions, Limits, OverflowPolicy
+from wsclient.session._acks import FunctionAcknowledgement
 from wsclient.session._outbox import Offer, Outbox
 from wsclient.session._tap import Tap
+
+DIRECT, QUEUED, ACKED = Delivery.DIRECT, Delivery.QUEUED, Delivery.ACKED
+
+MARKS = FunctionAcknowledgement(
+    lambda message, _, redelivered: f"{message} again" if redelivered else message, lambda _: None
+)
+
+
+def make(*, told=None, limits=None, **options):
+    return Outbox(
+        limits or Limits(outbox_messages=2),
+        DeliveryOptions(acknowledgement=MARKS, **options),
+        overflowed=(lambda _: None) if told is None else told.append,
+    )
+
+
+def offer(outbox, message, delivery=QUEUED, *, key=None, expires_at=math.inf):
+    return outbox.offer(message, delivery, expires_at, key)
+
+
+def put(outbox, message, delivery=QUEUED, *, key=None, expires_at=math.inf):
+    return outbox.accept_nowait(
+        offer(outbox, message, delivery, key=key, expires_at=expires_at)
+    ).receipt
+
+
+def outcomes(receipts):
+    return [receipt.outcome for receipt in receipts]
 
 
 async def accept(outbox, message):
@@ -495,3 +525,92 @@ async def test_i1_whatever_happens_each_message_gets_one_outcome_and_is_drawn_on
     assert set() == never & set(drawn)
     assert (0, 0) == (outbox.messages, outbox.size)
     assert len(outcomes) == sum(outbox.outcomes.values())
+
+
+# --- offers -------------------------------------------------------------------------------------
+
+
+# --- overflow -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+async def test_s1_4_drop_oldest_drops_nothing_where_that_would_make_no_room(begun):
+    outbox = make(overflow=OverflowPolicy.DROP_OLDEST, limits=Limits(outbox_size=10))
+    receipts = [put(outbox, "x" * 8), put(outbox, "y" * 1)]
+    tap = Tap(outbox, is_fenced=True)
+    for _ in range(begun):
+        tap.pull()
+    with pytest.raises(trio.WouldBlock):
+        put(outbox, "z" * 5)
+
+    assert [None, None] == outcomes(receipts)
+
+
+async def test_s1_4_drop_oldest_drops_nothing_for_one_who_must_wait_behind_others(nursery):
+    outbox = make(overflow=OverflowPolicy.DROP_OLDEST, limits=Limits(outbox_size=10))
+    receipts = [put(outbox, "x" * 6), put(outbox, "y" * 1)]
+    tap = Tap(outbox, is_fenced=True)
+    tap.pull()
+    nursery.start_soon(accept, outbox, "w" * 5)
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(trio.WouldBlock):
+        put(outbox, "z")
+
+    assert [None, None] == outcomes(receipts)
+    nursery.cancel_scope.cancel()
+
+
+async def test_s1_4_an_older_value_that_waited_for_room_does_not_replace_a_newer_one(nursery):
+    outbox = make(overflow=OverflowPolicy.CONFLATE, limits=Limits(outbox_size=10))
+    put(outbox, "1", key="k")
+    other = put(outbox, "x" * 8)
+    nursery.start_soon(outbox.accept, offer(outbox, "2 longer", key="k"))
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(outbox.accept, offer(outbox, "3", key="k"))
+    await trio.testing.wait_all_tasks_blocked()
+    other.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert "3" == drain(outbox)[-1]
+
+
+async def test_s1_4_a_direct_message_replaces_nothing_and_is_not_replaced():
+    outbox = make(overflow=OverflowPolicy.CONFLATE, limits=Limits())
+    put(outbox, "queued", key="k")
+    put(outbox, "direct", DIRECT, key="k")
+    put(outbox, "newer", key="k")
+
+    assert ["direct", "newer"] == drain(outbox)
+    put(outbox, "queued", key="k")
+    direct = put(outbox, "direct", DIRECT, key="k")
+    direct.cancel()
+
+    assert ["queued"] == drain(outbox)
+
+
+# --- direct -------------------------------------------------------------------------------------
+
+
+# --- time to live -------------------------------------------------------------------------------
+
+
+# --- acknowledgements ---------------------------------------------------------------------------
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+async def test_what_is_swept_out_while_something_expires_is_counted_once(autojump_clock, nursery):
+    outbox = make(overflow=OverflowPolicy.CONFLATE, limits=Limits(outbox_size=100))
+    put(outbox, "x" * 50, expires_at=5)
+    put(outbox, "old", key="k")
+    for receipt in [put(outbox, "") for _ in range(64)]:
+        receipt.cancel()
+    # It takes the place of the old one when the first is out of its way.
+    nursery.start_soon(outbox.accept, offer(outbox, "y" * 60, key="k"))
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(5)
+
+    assert ["y" * 60] == drain(outbox)
+    assert not outbox.has_waiting
+    nursery.cancel_scope.cancel()

@@ -117,8 +117,8 @@ class Entry:
 
     def written(self) -> None:
         """Note that its last byte was handed to the transport."""
-        if self.tap is not None:
-            self.tap.written(self)
+        assert self.tap is not None  # It was drawn.
+        self.tap.written(self)
 
 
 class _Waiter:
@@ -264,8 +264,7 @@ class Outbox:
         # Who waits for a connection to take the message needs no bound but itself.
         if offer.delivery is Delivery.DIRECT:
             return self._add(offer)
-        is_next = not self._senders or self._replaced_by(offer) is not None
-        if is_next and self._has_room(offer):
+        if self._is_next(offer) and self._has_room(offer):
             self._tell_dropped()
             return self._add(offer)
         match self.options.overflow:
@@ -280,10 +279,21 @@ class Outbox:
             case _:
                 raise trio.WouldBlock
 
+    def _is_next(self, offer: Offer) -> bool:
+        """Whether ``offer`` overtakes nobody who waits for room."""
+        if not self._senders:
+            return True
+        # What takes the place of another needs no room, but must not come before an older value.
+        return self._replaced_by(offer) is not None and all(
+            waiter.offer.key != offer.key for waiter in self._senders.values()
+        )
+
     def _replaced_by(self, offer: Offer) -> Entry | None:
         """What ``offer`` would take the place of."""
         if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
             return None
+        if offer.delivery is Delivery.DIRECT:
+            return None  # It may come to nothing, and what waits is promised to be kept.
         entry = self._by_key.get(offer.key)
         is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
         return entry if is_untouched else None
@@ -293,6 +303,10 @@ class Outbox:
         replaced = self._replaced_by(offer)
         if replaced is not None:
             messages, size = messages - 1, size - replaced.size
+        return self._fits(offer, messages, size)
+
+    def _fits(self, offer: Offer, messages: int, size: int) -> bool:
+        """Whether there is room beside so many messages, of so many bytes."""
         # A message larger than the whole bound goes alone, rather than never.
         return messages == 0 or (
             messages < self._limits.outbox_messages
@@ -300,14 +314,23 @@ class Outbox:
         )
 
     def _make_room(self, offer: Offer) -> bool:
-        """Drop the oldest messages of which nothing was written; whether there is room now."""
-        for entry in list(self._waiting):
-            if self._has_room(offer):
+        """Drop the oldest messages of which nothing was written, if that makes room."""
+        if self._senders:
+            return False  # They would take it.
+        messages, size = self.messages, self.size
+        dropped = []
+        for entry in self._waiting:
+            if self._fits(offer, messages, size):
                 break
             is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
             if is_droppable and entry.delivery is not Delivery.DIRECT:
-                self._drop(entry)
-        return not self._senders and self._has_room(offer)
+                dropped.append(entry)
+                messages, size = messages - 1, size - entry.size
+        if not self._fits(offer, messages, size):
+            return False
+        for entry in dropped:
+            self._drop(entry)
+        return True
 
     def _drop(self, entry: Entry) -> None:
         self._dropped += 1
@@ -462,17 +485,16 @@ class Outbox:
 
     def peek(self) -> Entry | None:
         """The next message to write; ``None`` if none waits."""
-        waiting = self._waiting
-        while waiting:
-            entry = waiting[0]
+        # Whatever leaves may let others in, and have the queue swept.
+        while self._waiting:
+            entry = self._waiting[0]
             if not entry.is_open:
                 self._dead -= 1
             elif entry.expires_at == math.inf or entry.expires_at > trio.current_time():
                 return entry
-            else:
-                entry.is_queued = False
-                self.resolve(entry, Outcome.EXPIRED)
-            waiting.popleft()
+            self._waiting.popleft()
+            entry.is_queued = False
+            self.resolve(entry, Outcome.EXPIRED)
         return None
 
     def draw(self, entry: Entry) -> None:
@@ -487,7 +509,7 @@ class Outbox:
         if entry.id is not None:
             if entry.attempts:
                 self._mark_again(entry, entry.id)
-            self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+            # Where it was, if it goes again: in the order of the writes, as ever.
             self._unacked[entry.id] = entry
         entry.attempts += 1
         entry.receipt._advance(Progress.BEGUN)

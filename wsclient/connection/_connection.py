@@ -793,7 +793,7 @@ def round_trips(connection: WebSocketConnection) -> RoundTrips | None:
 
 
 def forget_ping(connection: WebSocketConnection, ping: Ping) -> None:
-    """Stop to listen for the pong."""
+    """Stop to listen for the pong, unless someone was to be called when it comes."""
     connection._pings.forget(ping)
 
 

@@ -60,6 +60,7 @@ class Sending:
             is_fenced=self._options.fence,
             may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
+            resume=lambda: self.wake(),
         )
         self._fences = Fences(
             connection,
@@ -68,11 +69,15 @@ class Sending:
             is_leaving=lambda: self._is_finishing or outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
+            spend=self.spend,
         )
 
     def begin(self, inbox: Inbox) -> None:
         """Let messages flow, both ways."""
         self.wake = attach(self._connection, inbox, self._tap)
+        if self._tap.is_held:
+            # What was before it may have been written there and then.
+            self.wake()
 
     def receipts(self) -> list[Receipt]:
         """Of what is in flight."""
@@ -89,7 +94,6 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
-        self.spend()
         return self._fences.ping()
 
     def spend(self) -> None:
@@ -112,10 +116,10 @@ class Sending:
         with trio.move_on_after(LAST_PROOF):
             await self._tap.settled.wait()
 
-    def close(self, code: int | None) -> None:
+    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
-        self._tap.close(code)
+        self._tap.close(code, is_lost=is_lost)
 
     def _may_draw(self, bucket: Bucket) -> bool:
         if bucket.take(trio.current_time()):
@@ -135,8 +139,7 @@ class Sending:
             events.FencesLifted(channel=self._channel, epoch=self._epoch, messages=messages)
         )
 
-    def _quarantine(self, entry: Entry) -> None:
-        cause = f"{entry.losses} connections in a row ended with it in flight, the last one alone"
+    def _quarantine(self, entry: Entry, cause: str) -> None:
         self._observe(
             events.MessageQuarantined(
                 channel=self._channel, id=entry.id, attempts=entry.attempts, cause=cause

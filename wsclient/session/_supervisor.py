@@ -477,7 +477,9 @@ class Supervisor:
                     await sending.finish()
         finally:
             line.release()
-        sending.close(None if lost is None else loss_from(lost, self._now()).code)
+        code = None if lost is None else loss_from(lost, self._now()).code
+        sending.close(code, is_lost=lost is not None)
+        self._sending = None
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received
         self._past = _Past(line.epoch, last_received, ended)
@@ -608,7 +610,7 @@ class Supervisor:
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
         if self._sending is not None:
-            self._sending.close(None)
+            self._sending.close(is_lost=False)
         self._outbox.settle()
         counts = {
             "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],

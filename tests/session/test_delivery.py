@@ -6,7 +6,6 @@ Fences, acknowledgements, poison and the bounds have files of their own beside t
 from __future__ import annotations
 
 import functools
-import math
 import random
 
 import pytest
@@ -26,7 +25,6 @@ from wsclient.events import (
 )
 from wsclient.options import DeliveryOptions, Limits, RetryPolicy
 from wsclient.testing import (
-    NEVER_READS,
     NONE,
     REFUSE,
     Fault,
@@ -557,6 +555,25 @@ async def test_s1_8_direct_cancelled_before_its_first_byte_is_gone(
 async def _cancel_after(seconds, scope):
     await trio.sleep(seconds)
     scope.cancel()
+
+
+async def test_s1_8_direct_whose_callers_time_is_over_before_its_first_byte_is_gone(
+    autojump_clock, by_hand, nursery
+):
+    async with by_hand.open_channel() as channel:
+        peer = await by_hand.accept()
+        await channel.wait_ready()
+        await channel.send(LARGE)
+        # The deadline is its time to live, too: chance decides which of the two is noticed first.
+        for _ in range(20):
+            with trio.move_on_after(3) as scope:
+                await channel.send("gone", delivery=Delivery.DIRECT)
+
+            assert scope.cancelled_caught
+        await channel.send("last")
+
+        assert [LARGE, "last"] == await peer.hear(2)
+        nursery.start_soon(peer.serve)
 
 
 async def test_s1_8_direct_cancelled_after_its_first_byte_is_written_all_the_same(

@@ -412,8 +412,9 @@ class DurableChannel:
         try:
             await receipt._wait_for(Progress.WRITTEN)
         except trio.Cancelled:
-            if receipt.cancel():
-                raise
+            receipt.cancel()
+            if receipt._progress is Progress.ACCEPTED:
+                raise  # Gone, and be it because its time was over in the same moment.
             # A byte of it may be on the wire.
             with trio.move_on_after(LAST_WRITE, shield=True):
                 await receipt._wait_for(Progress.WRITTEN)

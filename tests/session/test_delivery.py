@@ -576,6 +576,25 @@ async def test_s1_8_direct_whose_callers_time_is_over_before_its_first_byte_is_g
         nursery.start_soon(peer.serve)
 
 
+async def test_s1_8_direct_that_has_to_wait_longer_than_it_may_live_is_an_error(
+    autojump_clock, by_hand, nursery
+):
+    async with by_hand.open_channel() as channel:
+        peer = await by_hand.accept()
+        await channel.wait_ready()
+        await channel.send(LARGE)
+        with pytest.raises(DeliveryError) as caught:
+            await channel.send("gone", delivery=Delivery.DIRECT, ttl=3)
+
+        assert 3 == trio.current_time()
+        assert Outcome.EXPIRED is caught.value.outcome
+        assert Truth.CERTAINLY_NOT is caught.value.truth
+        await channel.send("last")
+
+        assert [LARGE, "last"] == await peer.hear(2)
+        nursery.start_soon(peer.serve)
+
+
 async def test_s1_8_direct_cancelled_after_its_first_byte_is_written_all_the_same(
     autojump_clock, by_hand, nursery
 ):

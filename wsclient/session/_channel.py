@@ -11,7 +11,7 @@ import trio
 
 from wsclient import events
 from wsclient.connection import MessageIterator, round_trips
-from wsclient.errors import ChannelFailed, NotConnected, SendUnknown
+from wsclient.errors import ChannelFailed, DeliveryError, NotConnected, SendUnknown
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
@@ -344,6 +344,7 @@ class DurableChannel:
             OutboxFull: There is no room, and the policy is ``OverflowPolicy.ERROR``.
             NotConnected: ``Delivery.DIRECT``, and there is no connection: certainly not sent.
             SendUnknown: ``Delivery.DIRECT``, and the connection died while it was being written.
+            DeliveryError: ``Delivery.DIRECT``, and its time was over before its first byte.
             TypeError: The message is neither ``str`` nor ``bytes``.
             UnicodeEncodeError: The text cannot be encoded as UTF-8.
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
@@ -421,8 +422,9 @@ class DurableChannel:
             if receipt._progress < Progress.WRITTEN:
                 self._supervisor.abort()
                 raise SendUnknown(receipt.outcome, receipt.truth) from None
-        if receipt._progress is Progress.ACCEPTED and receipt.outcome is not Outcome.EXPIRED:
-            raise NotConnected(receipt.outcome, receipt.truth)
+        if receipt._progress is Progress.ACCEPTED:
+            error = DeliveryError if receipt.outcome is Outcome.EXPIRED else NotConnected
+            raise error(receipt.outcome, receipt.truth)
         if receipt._progress is Progress.BEGUN:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt

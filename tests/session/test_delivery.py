@@ -727,6 +727,29 @@ async def test_an_observer_may_send_and_what_it_sends_is_kept(autojump_clock, by
         channel._supervisor._observe = lambda _: None
 
 
+async def test_s1_8_direct_sent_by_an_observer_of_the_loss_has_no_connection(
+    autojump_clock, network
+):
+    caught = []
+
+    def observe(event):
+        if isinstance(event, ConnectionLost):
+            try:
+                channel.send_nowait("direct", delivery=Delivery.DIRECT)
+            except NotConnected as error:
+                caught.append(error.truth)
+
+    async with (
+        FaultServer([Fault.reset(after=1), NONE], network=network) as server,
+        wsclient.open_channel(server.url, retry=AT_ONCE, observers=[observe]) as channel,
+    ):
+        await server.wait_connections(2)
+        receipt = await channel.send("last")
+        await receipt.received()
+    assert [Truth.CERTAINLY_NOT] == caught
+    assert ["last"] == server.messages
+
+
 # --- at the mercy of chance ----------------------------------------------------------------------
 
 

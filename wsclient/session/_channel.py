@@ -403,7 +403,7 @@ class DurableChannel:
         return entry.receipt
 
     def _check_connected(self) -> None:
-        if self.state in _STATES_THAT_ACCEPT and self.state is not ChannelState.READY:
+        if self.state in _STATES_THAT_ACCEPT and not self._supervisor.is_sending:
             raise NotConnected(None, Truth.CERTAINLY_NOT)
 
     async def _send_direct(self, offer: Offer) -> Receipt:

@@ -122,6 +122,15 @@ class Supervisor:
         self.ended = trio.Event()
         """Set when nothing of the session runs any more."""
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether messages flow.
+
+        The state says so a moment longer: until the observers were told that the connection is
+        lost.
+        """
+        return self._sending is not None
+
     def wake_writer(self) -> None:
         """The outbox has something to write."""
         if self._sending is not None:
@@ -272,6 +281,7 @@ class Supervisor:
             nursery.start_soon(sending.run)
             lost = await line.watch()
         sending.close(loss_from(lost, self._now()).code)
+        self._sending = None
         self._past = _Past(line.epoch, line.connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._backoff.reset()

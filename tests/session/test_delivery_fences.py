@@ -421,6 +421,21 @@ async def test_s1_4_a_rate_of_sending_is_kept_and_the_heartbeat_lives(
     assert [] == recorder.of(ConnectionLost)
 
 
+async def test_s1_4_fences_count_towards_the_rate(autojump_clock, by_hand, nursery):
+    async with by_hand.open_channel(
+        rate=SendRate(messages=10, seconds=10), fence_interval=0, fence_every=1
+    ) as channel:
+        peer = await by_hand.accept()
+        nursery.start_soon(peer.serve)
+        for number in range(200):
+            await channel.send(str(number))
+        await trio.sleep(90)
+
+        assert len(peer.messages) + len(peer.pings) <= 10 + 90
+        assert 40 <= len(peer.messages)
+        await channel.aclose()
+
+
 async def test_s1_4_a_rate_delays_nothing_below_it(autojump_clock, network):
     rate = DeliveryOptions(rate=SendRate(messages=10, seconds=10))
     async with (

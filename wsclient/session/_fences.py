@@ -40,6 +40,7 @@ class Fences:
         is_leaving: Whether the channel wants its outcomes at once.
         lifted: Told of how many messages nothing can be proven, when fences are lifted.
         resume: Called when messages may be drawn that had to wait for a proof.
+        spend: Told that a ping goes out, which counts where the rate of sending is limited.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Fences:
         is_leaving: Callable[[], bool],
         lifted: Callable[[int], object],
         resume: Callable[[], object],
+        spend: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._tap = tap
@@ -58,6 +60,7 @@ class Fences:
         self._is_leaving = is_leaving
         self._lifted = lifted
         self._resume = resume
+        self._spend = spend
         self._asks = options.fence
         self._acquit_at = math.inf
         # How many messages were followed by a ping, and when the first one was drawn that was not.
@@ -92,6 +95,7 @@ class Fences:
 
     def ping(self) -> Ping:
         """Send a ping; where fences are on, it is one for all that was drawn when it is written."""
+        self._spend()
         if not self._asks:
             return start_ping(self._connection)
         covered = 0

@@ -64,6 +64,7 @@ class Sending:
             is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
+            spend=self.spend,
         )
 
     def begin(self, inbox: Inbox) -> None:
@@ -85,7 +86,6 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
-        self.spend()
         return self._fences.ping()
 
     def spend(self) -> None:

@@ -157,9 +157,7 @@ async def test_s1_4_what_is_unacknowledged_counts_and_is_never_dropped(
 
         first = await by_hand.accept()
         receipts = [
-            await channel.send(
-                str(number), delivery=Delivery.ACKED, key="key" if number == 2 else None
-            )
+            await channel.send(str(number), delivery=Delivery.ACKED, key="key" if number == 2 else None)
             for number in range(3)
         ]
         await first.hear(3)
@@ -177,6 +175,59 @@ async def test_s1_4_what_is_unacknowledged_counts_and_is_never_dropped(
         await channel.flush()
 
         assert ["0", "1", "2", "room"] == said(second.messages)
+
+
+async def test_s1_4_drop_oldest_drops_nothing_where_that_makes_no_room(
+    autojump_clock, by_hand, nursery, recorder
+):
+    async with by_hand.open_channel(
+        limits=Limits(outbox_size=250_000),
+        overflow=OverflowPolicy.DROP_OLDEST,
+        observers=[recorder],
+    ) as channel:
+        peer = await by_hand.accept()
+        await channel.wait_ready()
+        await channel.send(LARGE)
+        waiting = await channel.send("waiting")
+        await settle_down()
+        with pytest.raises(trio.WouldBlock):
+            channel.send_nowait(LARGE)
+
+        assert None is waiting.outcome
+        nursery.start_soon(channel.send, LARGE)
+        await settle_down()
+        with pytest.raises(trio.WouldBlock):
+            channel.send_nowait("behind the one that waits")
+
+        assert None is waiting.outcome
+        nursery.start_soon(peer.serve)
+        await waiting.received()
+    assert [] == recorder.of(OutboxOverflowed)
+
+
+async def test_s1_4_an_observer_may_send_when_it_is_told_of_an_overflow(autojump_clock, by_hand):
+    told = []
+
+    def observe(event):
+        if isinstance(event, OutboxOverflowed):
+            told.append(event.dropped)
+            if len(told) == 1:
+                channel.send_nowait("overflow!")
+
+    async with by_hand.open_channel(
+        limits=THREE, overflow=OverflowPolicy.DROP_OLDEST, observers=[observe]
+    ) as channel:
+        for number in range(4):
+            await channel.send(str(number))
+
+        assert {Outcome.DROPPED: 2} == channel.statistics().outcomes
+        peer = await by_hand.accept()
+        await peer.hear(3)
+        await channel.send("last")
+
+        assert [1, 2] == told
+        assert ["2", "3", "overflow!", "last"] == await peer.hear(4)
+        await channel.aclose()
 
 
 async def test_s1_4_bytes_are_bounded_as_they_are_written(autojump_clock, by_hand):

@@ -275,8 +275,12 @@ class Outbox:
                 entry = self._make(offer)
                 self._drop(entry)
                 return entry
-            case OverflowPolicy.DROP_OLDEST if self._make_room(offer):
-                return self._add(offer)
+            case OverflowPolicy.DROP_OLDEST if oldest := self._in_the_way_of(offer):
+                for entry in oldest:
+                    self.resolve(entry, Outcome.DROPPED)
+                entry = self._add(offer)
+                self._count_dropped(len(oldest))
+                return entry
             case _:
                 raise trio.WouldBlock
 
@@ -289,31 +293,45 @@ class Outbox:
         return entry if is_untouched else None
 
     def _has_room(self, offer: Offer) -> bool:
-        messages, size = self.messages, self.size
         replaced = self._replaced_by(offer)
-        if replaced is not None:
-            messages, size = messages - 1, size - replaced.size
+        if replaced is None:
+            return self._fits(offer, self.messages, self.size)
+        return self._fits(offer, self.messages - 1, self.size - replaced.size)
+
+    def _fits(self, offer: Offer, messages: int, size: int) -> bool:
+        """Whether there is room beside so many messages of so many bytes."""
         # A message larger than the whole bound goes alone, rather than never.
         return messages == 0 or (
             messages < self._limits.outbox_messages
             and size + offer.size <= self._limits.outbox_size
         )
 
-    def _make_room(self, offer: Offer) -> bool:
-        """Drop the oldest messages of which nothing was written; whether there is room now."""
-        for entry in list(self._waiting):
-            if self._has_room(offer):
-                break
+    def _in_the_way_of(self, offer: Offer) -> list[Entry]:
+        """The oldest messages of which nothing was written, as many as have to go.
+
+        None if that would not make room, or whoever waits for some would get it.
+        """
+        oldest = []
+        messages, size = self.messages, self.size
+        for entry in () if self._senders else self._waiting:
             is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
             if is_droppable and entry.delivery is not Delivery.DIRECT:
-                self._drop(entry)
-        return not self._senders and self._has_room(offer)
+                oldest.append(entry)
+                messages -= 1
+                size -= entry.size
+                if self._fits(offer, messages, size):
+                    return oldest
+        return []
 
     def _drop(self, entry: Entry) -> None:
-        self._dropped += 1
-        if self._dropped == 1:
-            self._overflowed(1)
         self.resolve(entry, Outcome.DROPPED)
+        self._count_dropped(1)
+
+    def _count_dropped(self, count: int) -> None:
+        """Tell at the first one: when all is done, since an observer may send."""
+        self._dropped += count
+        if self._dropped == count:
+            self._overflowed(count)
 
     def _tell_dropped(self) -> None:
         """Say what was dropped, once what waited behind it has gone."""

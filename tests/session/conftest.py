@@ -113,7 +113,7 @@ class Heard:
         """Take one frame; false at the end of the stream, and at a close frame."""
         try:
             frame = await self.peer.receive_frame()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         if frame is None or frame[0] == 0x8:
             return False
@@ -162,6 +162,11 @@ class Heard:
                     await self.acknowledge(message)
         await self.peer.stream.aclose()
 
+    async def leave(self, code):
+        """Close the connection with ``code``, without waiting for an answer."""
+        await self.peer.send_frame(0x8, code.to_bytes(2))
+        await self.peer.stream.aclose()
+
     def die(self):
         """Reset the connection."""
         self.peer.stream.reset()
@@ -194,14 +199,26 @@ class ByHand:
         self._listener = listener
         self._make_peer = make_peer
 
-    def open_channel(self, *, observers=(), limits=None, heartbeat=None, retry=None, **delivery):
+    def open_channel(
+        self,
+        *,
+        observers=(),
+        limits=None,
+        heartbeat=None,
+        retry=None,
+        connection=None,
+        on_connect=None,
+        **delivery,
+    ):
         return wsclient.open_channel(
             "ws://hand.test",
             heartbeat=heartbeat or HeartbeatOptions(interval=math.inf),
             retry=retry or RetryPolicy(wait=lambda _: 0),
             delivery=DeliveryOptions(acknowledgement=self.acknowledgement, **delivery),
+            limits=limits,
+            connection=connection,
+            on_connect=on_connect,
             observers=observers,
-            **({} if limits is None else {"limits": limits}),
         )
 
     async def accept(self):

@@ -157,7 +157,9 @@ async def test_s1_4_what_is_unacknowledged_counts_and_is_never_dropped(
 
         first = await by_hand.accept()
         receipts = [
-            await channel.send(str(number), delivery=Delivery.ACKED, key="key" if number == 2 else None)
+            await channel.send(
+                str(number), delivery=Delivery.ACKED, key="key" if number == 2 else None
+            )
             for number in range(3)
         ]
         await first.hear(3)

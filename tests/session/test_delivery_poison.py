@@ -210,6 +210,19 @@ async def test_s1_6_everything_newer_waits_for_the_trial_to_end(
         await direct.received()
 
 
+async def test_s1_6_our_own_leaving_quarantines_nothing(autojump_clock, by_hand, recorder):
+    async with by_hand.open_channel(observers=[recorder]) as channel:
+        (receipt,) = await send_all(channel, "suspect")
+        for _ in range(4):
+            last = await hear_all(by_hand, 1)
+            if channel.epoch < 4:
+                last.die()
+        await channel.aclose()
+
+        assert Outcome.LOST_UNKNOWN is receipt.outcome
+    assert [] == recorder.of(MessageQuarantined)
+
+
 # --- the hook ------------------------------------------------------------------------------------
 
 

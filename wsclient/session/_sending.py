@@ -100,10 +100,10 @@ class Sending:
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
 
-    def close(self, code: int | None) -> None:
+    def close(self, code: int | None, *, by_us: bool = False) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
-        self._tap.close(code)
+        self._tap.close(code, by_us=by_us)
 
     def _may_draw(self) -> bool:
         if self._bucket is None or self._bucket.take(trio.current_time()):

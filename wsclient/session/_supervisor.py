@@ -380,7 +380,7 @@ class Supervisor:
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
         if self._sending is not None:
-            self._sending.close(None)
+            self._sending.close(None, by_us=True)
         self._outbox.settle()
         counts = {
             "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],

@@ -154,11 +154,12 @@ class Tap:
         """What is in flight."""
         return [entry for entry in self._in_flight if entry.is_open]
 
-    def close(self, code: int | None = None) -> None:
+    def close(self, code: int | None = None, *, by_us: bool = False) -> None:
         """Draw nothing more, and settle what is in flight.
 
         Args:
             code: The code with which the connection was closed, if it was.
+            by_us: Whether it was left, rather than lost: that speaks against no message.
         """
         if not self._is_open:
             return
@@ -178,8 +179,8 @@ class Tap:
             if not entry.goes_again:
                 self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
                 continue
-            entry.losses += 1
-            if code in SUSPICIOUS or entry.losses >= _LOSSES:
+            entry.losses += not by_us
+            if not by_us and (code in SUSPICIOUS or entry.losses >= _LOSSES):
                 if entry.is_suspect:
                     self._quarantine(entry)
                     self._outbox.resolve(entry, Outcome.QUARANTINED)

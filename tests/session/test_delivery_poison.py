@@ -17,7 +17,8 @@ from wsclient.events import (
     Outcome,
     Truth,
 )
-from wsclient.options import RetryPolicy
+from wsclient.options import DeliveryOptions, RetryPolicy, SendRate
+from wsclient.testing import NONE, Fault, FaultServer
 
 SUSPICIOUS = [1003, 1007, 1009]
 
@@ -295,3 +296,39 @@ async def test_s1_6_without_fences_the_suspects_go_one_at_a_time_too(
 
         assert [Outcome.ACKED] * 2 == [await receipt.wait() for receipt in receipts[:2]]
         assert ["borne"] == said(third.messages)
+
+
+@pytest.mark.parametrize("rate", [None, SendRate(messages=1, seconds=0.1)])
+async def test_s1_6_a_suspect_goes_as_soon_as_what_was_before_it_is_written(rate):
+    """Over a socket: what is taken at once wakes no writer."""
+
+    async def hook(connection):
+        await trio.sleep(0.01)  # So that the writer is idle.
+
+    story = [
+        Fault.close(1009, after_messages=2),  # Both are suspects,
+        Fault.reset(after_messages=2),  # the first is acquitted before the second goes,
+        NONE,  # and here they go in one breath.
+    ]
+    options = DeliveryOptions(
+        fence=False,
+        fence_timeout=0.1,
+        rate=rate,
+        acknowledgement=wsclient.JsonAcknowledgement(),
+    )
+    async with (
+        FaultServer(story) as server,
+        wsclient.open_channel(
+            server.url,
+            on_connect=hook,
+            retry=RetryPolicy(wait=tenacity.wait_none()),
+            delivery=options,
+            observers=(),
+        ) as channel,
+    ):
+        await send_all(channel, '{"number": 1}', '{"number": 2}')
+        with trio.fail_after(5):
+            await server.wait_messages(6)
+
+        assert [2, 2, 2] == [len(visit.messages) for visit in server.connections]
+        await channel.aclose()

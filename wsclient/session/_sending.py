@@ -56,6 +56,7 @@ class Sending:
             begun=lambda: self._fences.begun(),
             may_draw=self._may_draw,
             quarantine=self._quarantine,
+            resume=lambda: self.wake(),
         )
         self._fences = Fences(
             connection,
@@ -70,6 +71,9 @@ class Sending:
     def begin(self, inbox: Inbox) -> None:
         """Let messages flow, both ways."""
         self.wake = attach(self._connection, inbox, self._tap)
+        if self._tap.is_held:
+            # What was before it may have been written there and then.
+            self.wake()
 
     def receipts(self) -> list[Receipt]:
         """Of what is in flight."""

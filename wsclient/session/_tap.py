@@ -46,6 +46,7 @@ class Tap:
         begun: Called when a message is drawn.
         may_draw: Asked before one is: whether the rate of sending allows it.
         quarantine: Told which message is put aside.
+        resume: Called when a message may be drawn that had to wait for the writing of another.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Tap:
         begun: Callable[[], object] = lambda: None,
         may_draw: Callable[[], bool] = lambda: True,
         quarantine: Callable[[Entry], object] = lambda _: None,
+        resume: Callable[[], object] = lambda: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
         self._begun = begun
         self._may_draw = may_draw
         self._quarantine = quarantine
+        self._resume = resume
         self._in_flight: deque[Entry] = deque()
         self._is_open = True
         self._written = 0
@@ -112,6 +115,8 @@ class Tap:
                 self._outbox.release(entry)
         if not self._is_fenced:
             self._pass(self._written, Outcome.WRITTEN)
+            if self.is_held:
+                self._resume()
 
     def read_up_to(self, count: int) -> None:
         """A pong has proven that the peer has read the first ``count`` messages drawn."""

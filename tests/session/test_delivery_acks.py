@@ -12,10 +12,13 @@ import trio.testing
 import wsclient
 from wsclient.errors import DeliveryError
 from wsclient.events import (
+    ChannelState,
     ConnectionLost,
+    DeadLetter,
     Delivery,
     HandlerFailed,
     InboxOverflowed,
+    MessageQuarantined,
     Outcome,
     Truth,
 )
@@ -297,6 +300,30 @@ async def test_s1_a_mark_that_fails_is_the_senders_to_know(
         await queued.received()
 
         assert 1 == channel.statistics().messages_accepted
+
+
+async def test_a_mark_that_fails_when_the_message_goes_again_is_told_and_holds_up_nothing(
+    autojump_clock, by_hand, fragile, nursery, recorder
+):
+    letters = []
+    async with by_hand.open_channel(observers=[recorder], dead_letter=letters.append) as channel:
+        first = await by_hand.accept()
+        receipt = await channel.send("fails", delivery=Delivery.ACKED)
+        await first.hear(1)
+        fragile.mark_again_fails = True
+        first.die()
+        await channel.wait_state(ChannelState.WAITING)
+        after = await channel.send("after", delivery=Delivery.ACKED)
+        second = await by_hand.accept()
+        nursery.start_soon(second.serve)
+        await after.acked()
+
+        assert [f"after#{after.id}"] == second.messages
+        assert (Outcome.QUARANTINED, Truth.UNKNOWN) == (receipt.outcome, receipt.truth)
+        assert [receipt.id] == [event.id for event in recorder.of(MessageQuarantined)]
+        cause = "the strategy of acknowledging raised LookupError: no mark"
+
+        assert [DeadLetter(message="fails", id=receipt.id, attempts=1, cause=cause)] == letters
 
 
 async def test_what_cannot_be_recognised_is_told_and_received(

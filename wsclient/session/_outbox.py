@@ -493,31 +493,35 @@ class Outbox:
             waiting.popleft()
         return None
 
-    def draw(self) -> Entry | None:
-        """The next message, as being written from now on."""
-        while True:
-            entry = self.peek()
-            if entry is None:
-                return None
-            self._waiting.popleft()
-            entry.is_queued = False
-            if entry.id is not None:
-                if entry.attempts and not self._mark_again(entry):
-                    continue
-                self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
-                self._unacked[entry.id] = entry
-            entry.attempts += 1
-            entry.receipt._advance(Progress.BEGUN)
-            return entry
+    def draw(self, quarantine: Callable[[Entry, str], object]) -> Entry | None:
+        """Take the message that :meth:`peek` shows, as being written from now on.
 
-    def _mark_again(self, entry: Entry) -> bool:
+        Args:
+            quarantine: Told if it is put aside instead, and why; then the result is ``None``.
+        """
+        entry = self._waiting.popleft()
+        entry.is_queued = False
+        if entry.id is not None:
+            if entry.attempts and not self._mark_again(entry, quarantine):
+                return None
+            self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+            self._unacked[entry.id] = entry
+        entry.attempts += 1
+        entry.receipt._advance(Progress.BEGUN)
+        return entry
+
+    def _mark_again(self, entry: Entry, quarantine: Callable[[Entry, str], object]) -> bool:
         strategy = self.options.acknowledgement
         assert entry.id is not None
         assert strategy is not None
         try:
             message = strategy.mark(entry.plain, entry.id, redelivered=True)
             size = encoded_size(message)
-        except Exception:  # A user's function, which took the same message once before.
+        except Exception as error:  # A user's function, which took the same message once before.
+            quarantine(
+                entry,
+                f"the strategy of acknowledging raised {type(error).__name__}: {error}",
+            )
             self.resolve(entry, Outcome.QUARANTINED)
             return False
         self.size += size - entry.size

@@ -127,8 +127,7 @@ class Sending:
             events.FencesLifted(channel=self._channel, epoch=self._epoch, messages=messages)
         )
 
-    def _quarantine(self, entry: Entry) -> None:
-        cause = f"{entry.losses} connections in a row ended with it in flight, the last one alone"
+    def _quarantine(self, entry: Entry, cause: str) -> None:
         self._observe(
             events.MessageQuarantined(
                 channel=self._channel, id=entry.id, attempts=entry.attempts, cause=cause

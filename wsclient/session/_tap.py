@@ -45,7 +45,7 @@ class Tap:
         is_fenced: Whether the peer's reading can be proven.
         begun: Called when a message is drawn.
         may_draw: Asked before one is: whether the rate of sending allows it.
-        quarantine: Told which message is put aside.
+        quarantine: Told which message is put aside, and why.
         resume: Called when a message may be drawn that had to wait for the writing of another.
     """
 
@@ -56,7 +56,7 @@ class Tap:
         is_fenced: bool = False,
         begun: Callable[[], object] = lambda: None,
         may_draw: Callable[[], bool] = lambda: True,
-        quarantine: Callable[[Entry], object] = lambda _: None,
+        quarantine: Callable[[Entry, str], object] = lambda *_: None,
         resume: Callable[[], object] = lambda: None,
     ) -> None:
         self._outbox = outbox
@@ -86,15 +86,15 @@ class Tap:
         """The next message to write; ``None`` if none waits, or none may be written now."""
         if not self._is_open:
             return None
-        first = self._outbox.peek()
-        if first is None:
-            return None
-        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
-        if self.is_held or not self._may_draw():
-            return None
-        entry = self._outbox.draw()
-        if entry is None:
-            return None
+        entry = None
+        while entry is None:
+            first = self._outbox.peek()
+            if first is None:
+                return None
+            self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
+            if self.is_held or not self._may_draw():
+                return None
+            entry = self._outbox.draw(self._quarantine)
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
@@ -187,7 +187,11 @@ class Tap:
             entry.losses += not by_us
             if not by_us and (code in SUSPICIOUS or entry.losses >= _LOSSES):
                 if entry.is_suspect:
-                    self._quarantine(entry)
+                    self._quarantine(
+                        entry,
+                        f"{entry.losses} connections in a row ended with it in flight,"
+                        " the last one alone",
+                    )
                     self._outbox.resolve(entry, Outcome.QUARANTINED)
                     continue
                 entry.is_suspect = True

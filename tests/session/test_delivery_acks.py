@@ -345,3 +345,21 @@ async def test_what_cannot_be_recognised_is_told_and_received(
         await peer.acknowledge(peer.messages[0])
         await receipt.acked()
     assert [] == recorder.of(ConnectionLost)
+
+
+@pytest.mark.parametrize(
+    "recognise", [lambda _: True, lambda _: "0123456789abcdef", lambda _: wsclient.Ack(5)]
+)
+async def test_a_recognition_that_is_no_ack_is_told_and_its_message_received(
+    autojump_clock, by_hand, recorder, recognise
+):
+    by_hand.acknowledgement = wsclient.FunctionAcknowledgement(
+        lambda message, key, again: message, recognise
+    )
+    async with by_hand.open_channel(observers=[recorder]) as channel:
+        peer = await by_hand.accept()
+        await peer.say("news")
+
+        assert "news" == await channel.receive()
+        assert [TypeError] == [type(event.error) for event in recorder.of(HandlerFailed)]
+    assert [] == recorder.of(ConnectionLost)

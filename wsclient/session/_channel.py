@@ -15,6 +15,7 @@ from wsclient.errors import ChannelFailed, DeliveryError, NotConnected, SendUnkn
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
+from ._acks import Ack
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
@@ -538,7 +539,7 @@ class DurableChannel:
     def _acknowledged(self, message: Message) -> bool:
         """Whether a received message is an acknowledgement; then it is no one else's."""
         try:
-            ack = self._outbox.options.acknowledgement.recognise(message)
+            ack = _checked(self._outbox.options.acknowledgement.recognise(message))
         except Exception as error:  # A user's function; the message may be for someone.
             self._observe(
                 events.HandlerFailed(
@@ -598,6 +599,12 @@ class Items:
             return await self._take()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+
+def _checked(ack: object) -> Ack | None:
+    if ack is not None and not isinstance(ack, Ack):
+        raise TypeError(f"recognise must return Ack or None, not {type(ack).__name__}")
+    return ack
 
 
 def _check_message(message: object, delivery: object) -> None:

@@ -139,6 +139,24 @@ async def test_s1_4_a_key_replaces_nothing_of_which_a_byte_was_written(
         assert ["a1", "a4"] == said(second.messages)
 
 
+async def test_s1_4_a_direct_message_replaces_nothing_that_was_to_be_kept(
+    autojump_clock, by_hand, nursery
+):
+    async with by_hand.open_channel(overflow=OverflowPolicy.CONFLATE) as channel:
+        first = await by_hand.accept()
+        await channel.wait_ready()
+        await channel.send(LARGE)
+        kept = await channel.send("kept", key="key")
+        direct = channel.send_nowait("direct", delivery=Delivery.DIRECT, key="key")
+        await settle_down()
+        first.die()
+        second = await by_hand.accept()
+        nursery.start_soon(second.serve)
+        await kept.received()
+
+        assert (["kept"], Outcome.CANCELLED) == (second.messages, direct.outcome)
+
+
 @pytest.mark.parametrize("policy", list(OverflowPolicy))
 async def test_s1_4_what_is_unacknowledged_counts_and_is_never_dropped(
     autojump_clock, by_hand, nursery, said, policy

@@ -288,6 +288,8 @@ class Outbox:
         """What ``offer`` would take the place of."""
         if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
             return None
+        if offer.delivery is Delivery.DIRECT:
+            return None  # It may end with this connection, and what waits was to be kept.
         entry = self._by_key.get(offer.key)
         is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
         return entry if is_untouched else None

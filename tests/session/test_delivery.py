@@ -637,6 +637,30 @@ async def test_s1_8_direct_that_cannot_be_finished_within_a_second_ends_the_conn
         nursery.start_soon(peer.serve)
 
 
+def test_s1_8_direct_cancelled_at_any_step_is_written_whole_or_not_at_all(cancel_at_every_step):
+    async def scenario(cancellation):
+        with memory_network(buffer_size=1000) as network:
+            async with (
+                FaultServer(network=network) as server,
+                wsclient.open_channel(server.url, observers=()) as channel,
+            ):
+                await channel.wait_ready()
+                await channel.send("x" * 5000)
+                returned = None
+                with cancellation.scope:
+                    returned = await channel.send("y" * 5000, delivery=Delivery.DIRECT)
+                await channel.send("z")
+                await channel.flush()
+
+                heard = "".join(message[0] for message in server.messages)
+
+                assert ("xz" if returned is None else "xyz") == heard
+                assert 1 == channel.epoch
+                await channel.aclose()
+
+    assert cancel_at_every_step(scenario) > 5
+
+
 # --- order ---------------------------------------------------------------------------------------
 
 

@@ -723,33 +723,26 @@ async def test_i6_deliveries_of_all_kinds_go_in_one_order(autojump_clock, by_han
 
 async def test_an_observer_may_send_and_what_it_sends_is_kept(autojump_clock, by_hand, nursery):
     receipts = []
+    is_told = False
 
     def observe(event):
-        if isinstance(event, (ConnectionLost, StateChanged)):
+        if is_told and isinstance(event, (ConnectionLost, StateChanged)):
             receipts.append(channel.send_nowait(type(event).__name__))
 
-    async with by_hand.open_channel() as channel:
+    async with by_hand.open_channel(observers=[observe]) as channel:
         first = await by_hand.accept()
         await channel.wait_ready()
-        channel._observe = observe
-        channel._supervisor._observe = observe
-        channel._supervisor._line._observe = observe
+        is_told = True
         first.die()
         second = await by_hand.accept()
         await second.hear(5)
+        is_told = False
 
-        assert [
-            "ConnectionLost",
-            "StateChanged",  # WAITING
-            "StateChanged",  # CONNECTING
-            "StateChanged",  # ESTABLISHING
-            "StateChanged",  # READY
-        ] == second.messages
-        channel._observe = lambda _: None
+        # WAITING, CONNECTING, ESTABLISHING, READY.
+        assert ["ConnectionLost", *["StateChanged"] * 4] == second.messages
         nursery.start_soon(second.serve)
         for receipt in receipts:
             await receipt.received()
-        channel._supervisor._observe = lambda _: None
 
 
 async def test_s1_8_direct_sent_by_an_observer_of_the_loss_has_no_connection(

@@ -370,13 +370,18 @@ async def test_s3_3_drain_is_not_true_where_something_has_not_arrived(
 async def test_s3_3_without_fences_drain_waits_until_all_is_written(
     autojump_clock, by_hand, nursery
 ):
+    async def serve():
+        await trio.sleep(3)
+        await peer.serve()
+
     async with by_hand.open_channel(fence=False) as channel:
         peer = await by_hand.accept()
         await channel.wait_ready()
         await channel.send("x" * 200_000)
-        nursery.start_soon(listen, peer)
+        nursery.start_soon(serve)
 
         assert await channel.drain() is True
+        assert 3 == trio.current_time()
         assert [] == peer.pings
         assert 1 == len(peer.messages)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
 
@@ -10,17 +12,26 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import MessageIterator, round_trips
-from wsclient.errors import ChannelFailed, DeliveryError, NotConnected, SendUnknown
+from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
+from wsclient.errors import (
+    ChannelFailed,
+    ConnectionClosed,
+    DeliveryError,
+    NotConnected,
+    SendUnknown,
+)
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
 from ._acks import Ack
+from ._dedupe import Dedupe
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._explain import Explanation
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
-from ._outbox import Entry, Offer, Outbox
+from ._outages import Outage
+from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
 from ._states import States, Step
 from ._supervisor import Supervisor
@@ -66,6 +77,8 @@ class ChannelStatistics:
     """Bytes of them."""
     messages_dropped: int
     """Messages that came and were dropped, as ``Limits.inbox_overflow`` says."""
+    messages_repeated: int
+    """Messages that came over two connections, and were dropped the second time (``dedupe``)."""
     messages_stale: int
     """Messages that came on a connection that had been left."""
     inbox_messages: int
@@ -101,6 +114,7 @@ class DurableChannel:
         settings: Settings,
         limits: Limits,
         delivery: DeliveryOptions,
+        dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
     ) -> None:
         self._settings = settings
@@ -116,8 +130,9 @@ class DurableChannel:
             overflowed=self._outbox_overflowed,
             wait_scope=self._inbox.overrun,
         )
-        if delivery.acknowledgement is not None:
-            self._inbox.recognise = self._acknowledged
+        self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
+        if dedupe is not None or delivery.acknowledgement is not None:
+            self._inbox.recognise = self._recognised
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
@@ -125,6 +140,7 @@ class DurableChannel:
             states=self._states,
             observe=self._observe,
         )
+        self._entered: tuple[str, float] = ("it was opened", math.inf)
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
             self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
@@ -142,8 +158,8 @@ class DurableChannel:
 
     @property
     def endpoint(self) -> str:
-        """Scheme, host and port of what it connects to."""
-        return self._settings.endpoint
+        """Scheme, host and port of where it is connected, or goes next."""
+        return self._supervisor.endpoint
 
     @property
     def state(self) -> ChannelState:
@@ -170,6 +186,7 @@ class DurableChannel:
             outbox_messages=self._outbox.messages,
             outbox_size=self._outbox.size,
             messages_dropped=self._inbox.dropped,
+            messages_repeated=0 if self._dedupe is None else self._dedupe.repeated,
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
@@ -178,6 +195,104 @@ class DurableChannel:
             latency_minimum=None if trips is None else trips.minimum,
             latency_p95=None if trips is None else trips.p95,
         )
+
+    def explain(self) -> Explanation:
+        """Why is it not ready?  Where the channel is, why, what was decided, and what comes next.
+
+        ``print(channel.explain())`` says it in sentences.
+        """
+        supervisor = self._supervisor
+        now = trio.current_time()
+        cause, entered_at = self._entered
+        at = supervisor.next_attempt_at
+        return Explanation(
+            channel=self.name,
+            state=self.state,
+            cause=cause,
+            since=max(0.0, now - entered_at),
+            phase=supervisor.phase,
+            endpoint=supervisor.endpoint,
+            endpoints=supervisor.endpoints,
+            epoch=self.epoch,
+            failures=supervisor.failures,
+            next_attempt=None if at is None else max(0.0, at - now),
+            rule=supervisor.rule or None,
+            outcomes=tuple(str(error) for error in supervisor.history),
+            budget_left=supervisor.budget.left,
+            budget_attempts=supervisor.budget.settings.attempts,
+            budget_seconds=supervisor.budget.settings.seconds,
+        )
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """The times since the first connection in which the channel was not ready, oldest first.
+
+        The newest hundred; the last of them may last.
+        """
+        return self._supervisor.outages()
+
+    # Connecting again.
+
+    def retry_now(self) -> bool:
+        """Make the next attempt now instead of waiting for it.
+
+        For whoever knows better than a clock: the network is back, the server was restarted.
+
+        Returns:
+            Whether an attempt was being waited for; if not, nothing happens.
+        """
+        return self._supervisor.retry_now()
+
+    def reconnect(self, reason: str) -> bool:
+        """Leave the present connection for a new one to the same endpoint, at once.
+
+        What it has written is proven first, for a second at most; what cannot be is treated as when
+        a connection is lost, and a gap follows its messages.
+        The old one is closed in the background with 1001.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        return self._supervisor.reconnect(reason)
+
+    def rotate(self, reason: str) -> bool:
+        """Move to a new connection, and leave the present one once the new one is established.
+
+        For a server that announces that it will close the connection.
+        Nothing is missed: both are read, until what the server had said on the old one is here.
+        See ``rotate_every`` of :func:`open_channel`.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+            ValueError: The channel was opened without ``dedupe``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        if self._dedupe is None:
+            raise ValueError("rotate() needs to know repeated messages: open with dedupe=…")
+        return self._supervisor.rotate(reason)
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a second connection would take over if the present one were lost now.
+
+        Nothing would be missed: it is established and read.
+        """
+        return self._supervisor.has_standby
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
@@ -210,6 +325,56 @@ class DurableChannel:
             if not isinstance(state, ChannelState):
                 raise TypeError(f"a state must be ChannelState, not {type(state).__name__}")
         return await self._states.wait_for(*states)
+
+    # What lives as long as one connection.
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[WebSocketConnection, None]:
+        """A block that lives as long as one connection: ``async with channel.connection() as …``.
+
+        Waits until the channel is ready; the block is cancelled when that connection is lost or
+        left, before messages flow over another one.
+        The block gets the connection to ask it (its subprotocol, a ping); messages are sent and
+        received by the channel.
+
+        Raises:
+            ConnectionClosed: Out of the block: the connection is lost or left.
+            ChannelFailed: The channel has given up.
+            trio.ClosedResourceError: It is draining or closed.
+        """
+        while (line := self._supervisor.ready_line) is None:
+            await self.wait_ready()
+        with line.life() as scope:
+            yield line.connection
+        if scope.cancelled_caught:
+            raise ConnectionClosed(line.connection.closed)
+
+    async def while_connected(
+        self, task: Callable[[WebSocketConnection], Awaitable[object]]
+    ) -> None:
+        """Run ``task`` on each connection, for as long as that lives, until the channel is closed.
+
+        Give it to a nursery: ``nursery.start_soon(channel.while_connected, task)``.
+        The task is cancelled when its connection is lost or left, and begins anew on the next one;
+        one that returns has done its work for this connection.
+
+        Args:
+            task: An async function; see :meth:`connection` for what it gets.
+
+        Raises:
+            ChannelFailed: The channel has given up.
+            BaseException: What ``task`` raises.
+        """
+        while True:
+            try:
+                await self.wait_ready()
+            except trio.ClosedResourceError:
+                return
+            line = self._supervisor.ready_line
+            if line is not None:
+                with line.life():
+                    await task(line.connection)
+                    await trio.sleep_forever()
 
     # Receiving.
 
@@ -351,10 +516,12 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
-            return await self._send_direct(offer)
-        return self._sent(await self._outbox.accept(offer))
+            return await self._send_direct(entry)
+        receipt = await self._outbox.accept(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def send_nowait(
         self,
@@ -367,20 +534,23 @@ class DurableChannel:
         """Let the channel accept a message if there is room; see :meth:`send`.
 
         Sent as ``Delivery.DIRECT``, its receipt tells whether it was written.
+        In a scope that is cancelled, give a ``ttl``: the caller's own deadline is over there.
 
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
             self._check_connected()
-        return self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def _offer(
         self, message: str | bytes, delivery: Delivery, ttl: float | None, key: str | None
-    ) -> Offer:
+    ) -> Entry:
         _check_message(message, delivery)
         if delivery is Delivery.ACKED and self._outbox.options.acknowledgement is None:
             raise ValueError(
@@ -397,20 +567,17 @@ class DurableChannel:
             if not ttl >= 0:
                 raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
             expires_at = trio.current_time() + ttl
-        return self._outbox.offer(message, delivery, expires_at, key)
-
-    def _sent(self, entry: Entry) -> Receipt:
-        self._supervisor.wake_writer()
-        return entry.receipt
+        return self._outbox.offer(message, delivery, expires_at=expires_at, key=key)
 
     def _check_connected(self) -> None:
         if self.state in _STATES_THAT_ACCEPT and not self._supervisor.is_sending:
             raise NotConnected(None, Truth.CERTAINLY_NOT)
 
-    async def _send_direct(self, offer: Offer) -> Receipt:
+    async def _send_direct(self, entry: Entry) -> Receipt:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_connected()
-        receipt = self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
         try:
             await receipt._wait_for(Progress.WRITTEN)
         except trio.Cancelled:
@@ -530,11 +697,25 @@ class DurableChannel:
 
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
+        self._entered = (self._entered[0], trio.current_time())
         await self._supervisor.run()
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()
             failed(self._supervisor.failure)
+
+    def _recognised(self, message: Message) -> bool:
+        """Whether a received message goes no further."""
+        if self._outbox.options.acknowledgement is not None and self._acknowledged(message):
+            return True
+        return self._dedupe is not None and self._dedupe.is_repeated(message)
+
+    def _dedupe_failed(self, error: Exception) -> None:
+        self._observe(
+            events.HandlerFailed(
+                channel=self.name, handler="dedupe", subject="a message's key", error=error
+            )
+        )
 
     def _acknowledged(self, message: Message) -> bool:
         """Whether a received message is an acknowledgement; then it is no one else's."""
@@ -561,6 +742,7 @@ class DurableChannel:
         self._observe(events.OutboxOverflowed(channel=self.name, dropped=dropped))
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
+        self._entered = (cause, trio.current_time())
         self._observe(
             events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
         )

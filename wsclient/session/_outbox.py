@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from wsclient.errors import OutboxFull
@@ -30,32 +29,6 @@ from ._receipt import Progress, Receipt
 
 if TYPE_CHECKING:
     from ._tap import Tap
-
-
-@attrs.frozen(kw_only=True)
-class Offer:
-    """What a sender wants to have accepted."""
-
-    message: str | bytes
-    delivery: Delivery = Delivery.QUEUED
-    expires_at: float = math.inf
-    """On trio's clock, in seconds."""
-    key: str | None = None
-    """What it has in common with those that it replaces, or that replace it."""
-    id: str | None = None
-    """What it is acknowledged by."""
-    marked: str | bytes = attrs.field()
-    """The message with the id in it."""
-    size: int = attrs.field(init=False)
-    """Bytes of that."""
-
-    @marked.default
-    def _leave(self) -> str | bytes:
-        return self.message
-
-    @size.default
-    def _measure(self) -> int:
-        return encoded_size(self.marked)
 
 
 class Entry:
@@ -79,15 +52,32 @@ class Entry:
         "tap",
     )
 
-    def __init__(self, outbox: Outbox, offer: Offer, number: int) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        message: str | bytes,
+        delivery: Delivery,
+        expires_at: float,
+        key: str | None,
+        id: str | None,  # That is its name.
+        plain: str | bytes,
+    ) -> None:
         self._outbox = outbox
-        self.number = number
-        self.message, self.plain = offer.marked, offer.message
-        """What is written, and what was to be sent."""
-        self.size = offer.size
-        self.delivery = offer.delivery
-        self.key = offer.key
-        self.expires_at = offer.expires_at
+        self.number = -1
+        """Its place among all that were accepted; negative before that."""
+        self.message = message
+        """What is written."""
+        self.plain = plain
+        """What was to be sent: the same, without the id."""
+        self.size = encoded_size(message)
+        """Bytes; negative once it counts no more."""
+        self.delivery = delivery
+        self.key = key
+        """What it has in common with those that it replaces, or that replace it."""
+        self.id = id
+        """What it is acknowledged by."""
+        self.expires_at = expires_at
+        """On trio's clock, in seconds."""
         self.attempts = 0
         """How many connections have drawn it."""
         self.losses = 0
@@ -97,8 +87,7 @@ class Entry:
         self.is_queued = False
         """Whether it stands in the queue, and is not drawn."""
         self.tap: Tap | None = None
-        self.id = offer.id
-        self.receipt = Receipt(self.withdraw, offer.delivery, self.id, outbox.wait_scope)
+        self.receipt = Receipt(self.withdraw, delivery, id, outbox.wait_scope)
 
     @property
     def is_open(self) -> bool:
@@ -117,19 +106,8 @@ class Entry:
 
     def written(self) -> None:
         """Note that its last byte was handed to the transport."""
-        if self.tap is not None:
-            self.tap.written(self)
-
-
-class _Waiter:
-    """A sender that waits for room, with what it wants to send."""
-
-    __slots__ = ("entry", "error", "offer")
-
-    def __init__(self, offer: Offer) -> None:
-        self.offer = offer
-        self.entry: Entry | None = None
-        self.error: BaseException | None = None
+        assert self.tap is not None
+        self.tap.written(self)
 
 
 class Outbox:
@@ -161,13 +139,14 @@ class Outbox:
         self._dead = 0
         self._by_key: dict[str, Entry] = {}
         self._unacked: dict[str, Entry] = {}
-        self._senders: OrderedDict[trio.lowlevel.Task, _Waiter] = OrderedDict()
+        self._senders: OrderedDict[trio.lowlevel.Task, Entry] = OrderedDict()
         self._refusal: Callable[[], BaseException] | None = None
         self._emptied = trio.lowlevel.ParkingLot()
         self._next_expiry = math.inf
         self._expiry_changed = trio.Event()
-        self._numbers = 0
         self._dropped = 0
+        self.accepted = 0
+        """How many messages were ever accepted."""
         self.open = 0
         """Messages accepted and without an outcome."""
         self.messages = 0
@@ -175,13 +154,10 @@ class Outbox:
         self.size = 0
         """Bytes of them."""
         self.outcomes: Counter[Outcome] = Counter()
+        self.unsent = 0
+        """Messages that have their outcome, and of which not a byte was written."""
         self.hurried = 0
         """How many wait for the outcome of everything: a proof is asked for at once."""
-
-    @property
-    def accepted(self) -> int:
-        """How many messages were ever accepted."""
-        return self._numbers
 
     @property
     def senders_waiting(self) -> int:
@@ -201,29 +177,32 @@ class Outbox:
     # Senders.
 
     def offer(
-        self, message: str | bytes, delivery: Delivery, expires_at: float, key: str | None
-    ) -> Offer:
-        """What :meth:`accept` takes; one that is to be acknowledged gets its id.
+        self,
+        message: str | bytes,
+        delivery: Delivery = Delivery.QUEUED,
+        *,
+        expires_at: float = math.inf,
+        key: str | None = None,
+    ) -> Entry:
+        """Make what :meth:`accept` takes; one that is to be acknowledged gets its id.
+
+        Args:
+            message: What to send.
+            delivery: What is promised for it.
+            expires_at: Until when it may be written (trio's clock, seconds).
+            key: See :attr:`Entry.key`.
 
         Raises:
-            ValueError: It cannot carry one.
             BaseException: What the user's strategy of acknowledging raises.
         """
         strategy = self.options.acknowledgement
         if delivery is not Delivery.ACKED or strategy is None:
-            return Offer(message=message, delivery=delivery, expires_at=expires_at, key=key)
+            return Entry(self, message, delivery, expires_at, key, None, message)
         id = secrets.token_hex(8)  # That is its name.
         marked = strategy.mark(message, id, redelivered=False)
-        return Offer(
-            message=message,
-            delivery=delivery,
-            expires_at=expires_at,
-            key=key,
-            id=id,
-            marked=marked,
-        )
+        return Entry(self, marked, delivery, expires_at, key, id, message)
 
-    async def accept(self, offer: Offer) -> Entry:
+    async def accept(self, entry: Entry) -> Receipt:
         """Accept a message, waiting for room if there is none; senders wait in turn.
 
         Raises:
@@ -232,12 +211,11 @@ class Outbox:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            return self.accept_nowait(offer)
+            return self.accept_nowait(entry)
         except trio.WouldBlock:
             pass
-        waiter = _Waiter(offer)
         task = trio.lowlevel.current_task()
-        self._senders[task] = waiter
+        self._senders[task] = entry
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._senders[task]
@@ -246,13 +224,13 @@ class Outbox:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
-        # Whoever woke us has accepted the message or refused it: no step lies between.
-        if waiter.entry is None:
-            assert waiter.error is not None
-            raise waiter.error
-        return waiter.entry
+        # Whoever woke us has accepted the message, or refuses all: no step lies between.
+        if entry.number < 0:
+            assert self._refusal is not None
+            raise self._refusal()
+        return entry.receipt
 
-    def accept_nowait(self, offer: Offer) -> Entry:
+    def accept_nowait(self, entry: Entry) -> Receipt:
         """Accept a message if there is room, or if the policy makes some.
 
         Raises:
@@ -261,67 +239,66 @@ class Outbox:
         """
         if self._refusal is not None:
             raise self._refusal()
+        replaced = None if entry.key is None else self._replaced_by(entry)
+        is_next = not self._senders or replaced is not None
         # Who waits for a connection to take the message needs no bound but itself.
-        if offer.delivery is Delivery.DIRECT:
-            return self._add(offer)
-        is_next = not self._senders or self._replaced_by(offer) is not None
-        if is_next and self._has_room(offer):
-            self._tell_dropped()
-            return self._add(offer)
+        if (is_next and self._has_room(entry, replaced)) or entry.delivery is Delivery.DIRECT:
+            if self._dropped:
+                self._tell_dropped()
+            self._add(entry, replaced)
+            return entry.receipt
         match self.options.overflow:
             case OverflowPolicy.ERROR:
                 raise OutboxFull(self.messages, self.size)
             case OverflowPolicy.DROP_NEWEST:
-                entry = self._make(offer)
+                self._count(entry)
                 self._drop(entry)
-                return entry
-            case OverflowPolicy.DROP_OLDEST if oldest := self._in_the_way_of(offer):
-                for entry in oldest:
-                    self.resolve(entry, Outcome.DROPPED)
-                entry = self._add(offer)
+            case OverflowPolicy.DROP_OLDEST if oldest := self._in_the_way_of(entry):
+                for older in oldest:
+                    self.resolve(older, Outcome.DROPPED)
+                self._add(entry)
                 self._count_dropped(len(oldest))
-                return entry
             case _:
                 raise trio.WouldBlock
+        return entry.receipt
 
-    def _replaced_by(self, offer: Offer) -> Entry | None:
-        """What ``offer`` would take the place of."""
-        if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
+    def _replaced_by(self, entry: Entry) -> Entry | None:
+        """What ``entry`` would take the place of."""
+        if entry.key is None or self.options.overflow is not OverflowPolicy.CONFLATE:
             return None
-        if offer.delivery is Delivery.DIRECT:
+        if entry.delivery is Delivery.DIRECT:
             return None  # It may end with this connection, and what waits was to be kept.
-        entry = self._by_key.get(offer.key)
-        is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
-        return entry if is_untouched else None
+        older = self._by_key.get(entry.key)
+        is_untouched = older is not None and older.receipt._progress is Progress.ACCEPTED
+        return older if is_untouched else None
 
-    def _has_room(self, offer: Offer) -> bool:
-        replaced = self._replaced_by(offer)
+    def _has_room(self, entry: Entry, replaced: Entry | None = None) -> bool:
         if replaced is None:
-            return self._fits(offer, self.messages, self.size)
-        return self._fits(offer, self.messages - 1, self.size - replaced.size)
+            return self._fits(entry, self.messages, self.size)
+        return self._fits(entry, self.messages - 1, self.size - replaced.size)
 
-    def _fits(self, offer: Offer, messages: int, size: int) -> bool:
+    def _fits(self, entry: Entry, messages: int, size: int) -> bool:
         """Whether there is room beside so many messages of so many bytes."""
         # A message larger than the whole bound goes alone, rather than never.
         return messages == 0 or (
             messages < self._limits.outbox_messages
-            and size + offer.size <= self._limits.outbox_size
+            and size + entry.size <= self._limits.outbox_size
         )
 
-    def _in_the_way_of(self, offer: Offer) -> list[Entry]:
+    def _in_the_way_of(self, entry: Entry) -> list[Entry]:
         """The oldest messages of which nothing was written, as many as have to go.
 
         None if that would not make room, or whoever waits for some would get it.
         """
         oldest = []
         messages, size = self.messages, self.size
-        for entry in () if self._senders else self._waiting:
-            is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
-            if is_droppable and entry.delivery is not Delivery.DIRECT:
-                oldest.append(entry)
+        for older in () if self._senders else self._waiting:
+            is_droppable = older.is_open and older.receipt._progress is Progress.ACCEPTED
+            if is_droppable and older.delivery is not Delivery.DIRECT:
+                oldest.append(older)
                 messages -= 1
-                size -= entry.size
-                if self._fits(offer, messages, size):
+                size -= older.size
+                if self._fits(entry, messages, size):
                     return oldest
         return []
 
@@ -337,30 +314,27 @@ class Outbox:
 
     def _tell_dropped(self) -> None:
         """Say what was dropped, once what waited behind it has gone."""
-        if self._dropped and not self.has_waiting:
+        if not self.has_waiting:
             dropped, self._dropped = self._dropped, 0
             self._overflowed(dropped)
 
-    def _make(self, offer: Offer) -> Entry:
-        entry = Entry(self, offer, self._numbers)
-        self._numbers += 1
+    def _count(self, entry: Entry) -> None:
+        entry.number = self.accepted
+        self.accepted += 1
         self.open += 1
         self.messages += 1
         self.size += entry.size
-        return entry
 
-    def _add(self, offer: Offer) -> Entry:
-        replaced = self._replaced_by(offer)
-        entry = self._make(offer)
-        self._queue(entry, self._waiting.append)
+    def _add(self, entry: Entry, replaced: Entry | None = None) -> None:
+        self._count(entry)
+        self._waiting.append(entry)
+        self._note_queued(entry)
         if entry.key is not None and entry.delivery is not Delivery.DIRECT:
             self._by_key[entry.key] = entry
         if replaced is not None:
             self._drop(replaced)
-        return entry
 
-    def _queue(self, entry: Entry, put: Callable[[Entry], object]) -> None:
-        put(entry)
+    def _note_queued(self, entry: Entry) -> None:
         entry.is_queued = True
         if entry.expires_at < self._next_expiry:
             self._next_expiry = entry.expires_at
@@ -369,19 +343,19 @@ class Outbox:
     def refuse(self, make_error: Callable[[], BaseException]) -> None:
         """Accept nothing from now on; each sender gets what ``make_error`` gives."""
         self._refusal = make_error
-        for task, waiter in self._senders.items():
-            waiter.error = make_error()
+        for task in self._senders:
             trio.lowlevel.reschedule(task)
         self._senders.clear()
 
     def _admit(self) -> None:
         """Accept what waiting senders bring, in turn, as far as there is room."""
         while self._senders:
-            task, waiter = next(iter(self._senders.items()))
-            if not self._has_room(waiter.offer):
+            task, entry = next(iter(self._senders.items()))
+            replaced = self._replaced_by(entry)
+            if not self._has_room(entry, replaced):
                 break
             del self._senders[task]
-            waiter.entry = self._add(waiter.offer)
+            self._add(entry, replaced)
             trio.lowlevel.reschedule(task)
 
     # Outcomes.
@@ -391,6 +365,7 @@ class Outbox:
         if not entry.receipt._resolve(outcome):
             return
         self.outcomes[outcome] += 1
+        self.unsent += entry.receipt._progress is Progress.ACCEPTED
         self.open -= 1
         if entry.is_queued:
             self._bury()
@@ -485,7 +460,7 @@ class Outbox:
         waiting = self._waiting
         while waiting:
             entry = waiting[0]
-            if not entry.is_open:
+            if entry.receipt._outcome is not None:
                 self._dead -= 1
             elif entry.expires_at == math.inf or entry.expires_at > trio.current_time():
                 return entry
@@ -495,22 +470,23 @@ class Outbox:
             waiting.popleft()
         return None
 
-    def draw(self, quarantine: Callable[[Entry, str], object]) -> Entry | None:
-        """Take the message that :meth:`peek` shows, as being written from now on.
+    def draw(self, entry: Entry, quarantine: Callable[[Entry, str], object]) -> bool:
+        """Let ``entry``, which was peeked at, be written from now on; whether it can be.
 
         Args:
-            quarantine: Told if it is put aside instead, and why; then the result is ``None``.
+            entry: Which.
+            quarantine: Told if it is put aside instead, and why.
         """
-        entry = self._waiting.popleft()
+        self._waiting.popleft()
         entry.is_queued = False
         if entry.id is not None:
             if entry.attempts and not self._mark_again(entry, quarantine):
-                return None
+                return False
             self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
             self._unacked[entry.id] = entry
         entry.attempts += 1
         entry.receipt._advance(Progress.BEGUN)
-        return entry
+        return True
 
     def _mark_again(self, entry: Entry, quarantine: Callable[[Entry, str], object]) -> bool:
         strategy = self.options.acknowledgement
@@ -539,7 +515,8 @@ class Outbox:
             if entry.attempts >= self.options.max_attempts:
                 self.resolve(entry, Outcome.LOST_UNKNOWN)
             else:
-                self._queue(entry, self._waiting.appendleft)
+                self._waiting.appendleft(entry)
+                self._note_queued(entry)
 
     def end_direct(self) -> None:
         """There is no connection any more: what was to go over it never does."""

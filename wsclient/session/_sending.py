@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -16,6 +17,9 @@ from ._outbox import Entry, Outbox
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._tap import Tap
+
+LAST_PROOF: Final = 1.0
+"""Seconds for which a connection that is left may owe the proof of what was written to it."""
 
 
 class Sending:
@@ -48,13 +52,13 @@ class Sending:
         self._observe = observe
         self._options: DeliveryOptions = outbox.options
         self._paused = trio.Event()
+        self._is_finishing = False
         self.wake: Callable[[], None] = _nothing
         """To be called when the outbox has something to write."""
         self._tap = Tap(
             outbox,
             is_fenced=self._options.fence,
-            begun=lambda: self._fences.begun(),
-            may_draw=self._may_draw,
+            may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
             resume=lambda: self.wake(),
         )
@@ -62,7 +66,7 @@ class Sending:
             connection,
             self._tap,
             self._options,
-            is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
+            is_leaving=lambda: self._is_finishing or outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
             spend=self.spend,
@@ -104,13 +108,21 @@ class Sending:
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
 
+    async def finish(self) -> None:
+        """Write nothing more, and wait for the proof of what was written: a second at most."""
+        self._tap.pause()
+        self._is_finishing = True
+        self._fences.hurry()
+        with trio.move_on_after(LAST_PROOF):
+            await self._tap.settled.wait()
+
     def close(self, code: int | None, *, by_us: bool = False) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
         self._tap.close(code, by_us=by_us)
 
-    def _may_draw(self) -> bool:
-        if self._bucket is None or self._bucket.take(trio.current_time()):
+    def _may_draw(self, bucket: Bucket) -> bool:
+        if bucket.take(trio.current_time()):
             return True
         self._paused.set()
         return False

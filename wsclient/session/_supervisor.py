@@ -8,8 +8,9 @@ closing: that happens in the nursery, while the next one is being opened.
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,18 +24,36 @@ from wsclient.connection import (
     open_background_nursery,
     take_untaken,
 )
-from wsclient.errors import ChannelFailed, HandshakeError
-from wsclient.events import Event, Gap, Outcome
+from wsclient.errors import ChannelFailed, WebSocketError
+from wsclient.events import ChannelState, Event, Gap, Outcome
+from wsclient.options import RetryBudget
 
+from ._access import Access, Address
 from ._backoff import Backoff
+from ._budget import Budget
 from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
+from ._endpoints import Endpoints
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
+from ._outages import Outages
 from ._outbox import Outbox
-from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
+from ._policy import (
+    Decision,
+    Fatal,
+    Loss,
+    LossKind,
+    NextEndpoint,
+    Phase,
+    Retry,
+    RetryFreshAuth,
+    classify,
+    counted_as,
+    loss_from,
+)
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._sending import Sending
+from ._standby import Standby
 from ._states import States, Step
 from ._suspend import watch_for_suspend
 
@@ -43,6 +62,8 @@ HISTORY_SIZE: Final = 10
 
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
+
+_SPENT: Final = "the retry budget is spent"
 
 
 @attrs.define
@@ -94,19 +115,45 @@ class Supervisor:
         self._observe = observe
         self._now = now
         self._suspend_clock = suspended or suspend_clock()
-        self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
         rate = outbox.options.rate
         self._bucket = Bucket(rate) if rate is not None else None
+        self._startup = trio.CancelScope()
+        self._waiting: trio.CancelScope | None = None
+        self._cut_by = ""
+        self._endpoints = Endpoints(settings.addresses)
+        self._access = Access(settings.headers, settings.credentials, settings.connection)
         self._backoff = Backoff(settings.retry)
+        self.budget = Budget(settings.retry.budget or RetryBudget())
+        """What bounds the attempts."""
+        self.failures = 0
+        """Attempts and connections that have failed since the last stable connection."""
         self._streak: _Streak | None = None
+        self._by_rule: Counter[str] = Counter()
+        self._was_stable = False
         self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
-        self._phase = Phase.STARTUP
+        self.outages = Outages(lambda: outbox.outcomes, lambda: outbox.unsent, now)
+        """The times between two lives."""
+        self.phase = Phase.STARTUP
+        """Whether the channel was ever ready."""
+        self.rule = ""
+        """Which rule decided what followed the last loss; empty before the first."""
+        self.next_attempt_at: float | None = None
+        """When the next attempt comes, while waiting for it (trio's clock)."""
         self._past: _Past | None = None
         self._sending: Sending | None = None
         """How the present connection's messages go out."""
         self._line: Line | None = None
         self._epochs = itertools.count(1)
+        self._standby = Standby(
+            open_line=self._open_beside,
+            part_from=self._part_from,
+            inbox=inbox,
+            retry=settings.retry,
+            is_wanted=settings.overlaps,
+            is_redundant=settings.redundancy > 1,
+            rotate_every=settings.rotate_every,
+        )
         self.epoch = 0
         """How many connections there were, the present one included."""
         self.attempts = 0
@@ -164,6 +211,21 @@ class Supervisor:
         return self.failure.with_traceback(None)
 
     @property
+    def endpoint(self) -> str:
+        """Where the connection is, or the next attempt goes: scheme, host and port."""
+        return self._endpoints.current.endpoint
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are tried."""
+        return tuple(address.endpoint for address in self._endpoints.addresses)
+
+    @property
+    def history(self) -> tuple[BaseException, ...]:
+        """How the last attempts and connections ended, oldest first."""
+        return tuple(self._history)
+
+    @property
     def connection(self) -> WebSocketConnection | None:
         """The connection that lives now."""
         return None if self._line is None else self._line.connection
@@ -181,6 +243,36 @@ class Supervisor:
         else:
             self._scope.cancel()
 
+    def retry_now(self, cause: str = "retry_now() was called") -> bool:
+        """Make the next attempt now, if it is being waited for; whether it was."""
+        if self._waiting is None:
+            return False
+        self._cut_by = cause
+        self._waiting.cancel()
+        return True
+
+    @property
+    def ready_line(self) -> Line | None:
+        """The connection over which messages flow now."""
+        line = self._line
+        return line if line is not None and line.is_ready else None
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a second connection could take over now, and nothing would be missing."""
+        return self._standby.line is not None and self._standby.covers
+
+    def rotate(self, reason: str) -> bool:
+        """Leave a ready connection once there is a second one; whether there was one to leave."""
+        return self._standby.rotate(reason)
+
+    def reconnect(self, reason: str) -> bool:
+        """Leave a ready connection for a new one; whether there was one."""
+        if self._line is None or self._states.state is not ChannelState.READY:
+            return False
+        self._line.leave(reason)
+        return True
+
     async def run(self) -> None:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
@@ -195,6 +287,9 @@ class Supervisor:
                         # A function of the user's (a wait, a classify), or a bug of ours.
                         self._crash(error)
                         raise
+                second = self._standby.take()
+                if second is not None:
+                    self._nursery.start_soon(second.close)
                 if self._line is not None:
                     await self._line.close()
         finally:
@@ -204,67 +299,169 @@ class Supervisor:
                 self.ended.set()
 
     async def _keep_connected(self) -> None:
-        decide = self._settings.retry.classify or classify
+        timeout = self._settings.startup_timeout
+        with self._startup:
+            self._startup.deadline = trio.current_time() + timeout
+            await self._live_on()
+        if self._startup.cancelled_caught:
+            self._give_up(f"not ready within {timeout:g} s, which is startup_timeout")
+
+    async def _live_on(self) -> None:
+        """Connect, live, decide, wait, again and again, until a decision is fatal."""
+        # Whoever shares the budget may have spent it.
+        if self._is_spent() and not await self._wait(0.0, _SPENT):
+            return
         while True:
-            loss = self._count(await self._connect_and_live())
-            decision: Decision = decide(loss, self._phase)
-            delay = self._delay(loss, decision)
-            if delay is None:
-                self._fail(loss, decision)
+            self.budget.take()
+            loss = await self._connect_and_live()
+            if loss is None and not self._is_spent():
+                self._states.advance(Step.MOVED)
+                continue
+            delay: float | None = 0.0
+            cause = Step.MOVED.value
+            if loss is not None:
+                cause = str(loss.error)
+                delay = self._delay_of_next(loss, self._decide(loss))
+            if delay is None or not await self._wait(delay, cause):
                 return
-            self._states.advance(Step.LOST, str(loss.error))
-            self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
-            with trio.move_on_after(delay) as self._wait:
-                await trio.sleep_forever()
-            self._states.advance(Step.WAITED)
+
+    def _is_spent(self) -> bool:
+        return self.budget.wait_at(trio.current_time()) > 0
+
+    async def _wait(self, delay: float, cause: str) -> bool:
+        """Be ``WAITING``, because of ``cause``; false if the channel fails then."""
+        may_go_on = True
+        try:
+            # Before anybody is told of it: whoever is may call retry_now().
+            with trio.CancelScope() as self._waiting:
+                self._states.advance(Step.LOST, cause)
+                may_go_on = await self._sleep(delay)
+            was_cut = self._waiting.cancelled_caught
+        finally:
+            self._waiting = self.next_attempt_at = None
+        if may_go_on:
+            self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
+        else:
+            limits = self.budget.settings
+            self._give_up(f"{_SPENT}: {limits.attempts:g} attempts in {limits.seconds:g} s")
+        return may_go_on
+
+    async def _sleep(self, delay: float) -> bool:
+        """Sleep, longer than ``delay`` if the budget is spent; false if the channel fails then."""
+        while True:
+            now = trio.current_time()
+            spent = self.budget.wait_at(now + delay)
+            if spent and self.budget.settings.when_spent == "fail":
+                return False
+            if spent:
+                # Whoever shares it should not come all at once.
+                delay += spent + random.uniform(0, 1)
+            rule = _SPENT if spent else self.rule
+            self.next_attempt_at = now + delay
+            self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
+            await trio.sleep(delay)
+            # Others may have been faster.
+            if not self._is_spent():
+                return True
+            delay = 0.0
 
     def _resumed(self, suspended: float) -> None:
         """The machine has slept: what was known of the path to the peer is old."""
         name = self._settings.name
         self._observe(events.SuspendDetected(channel=name, duration=suspended))
         self._backoff.reset()
-        self._wait.cancel()
-        if self._line is not None and self._line.liveness is not None:
-            self._line.liveness.probe()
+        self.failures = 0
+        self.retry_now("the machine was suspended")
+        for line in (self._line, self._standby.line):
+            if line is not None and line.liveness is not None:
+                line.liveness.probe()
 
     # One connection's life.
 
-    async def _connect_and_live(self) -> Loss:
-        """Connect, establish, live; return how it ended."""
+    async def _connect_and_live(self) -> Loss | None:
+        """Connect, establish, live; return how it ended, ``None`` if the connection was left."""
         self.attempts += 1
-        line = await open_line(
-            self._nursery,
-            self._settings,
-            self._place(),
-            epochs=self._epochs,
-            queue_size=self._inbox.max_items,
-            observe=self._observe,
-        )
-        if isinstance(line, HandshakeError):
+        self.outages.add_attempt()
+        self._was_stable = False
+        line = await self._open(self._endpoints.current, self.failures + 1)
+        if isinstance(line, WebSocketError):
+            self.outages.add_failure(str(line))
             return loss_from(line, self._now())
         self._line = line
         self.epoch = line.epoch
         self._states.advance(Step.OPENED)
         line.tell_opened()
         lost = await line.establish()
-        ready = lost is None
-        if lost is None:
-            lost = await self._live(line)
-        else:
+        if lost is not None:
             self._keep_untaken(line, lost)
-        self._line = None
+            self.outages.add_failure(str(lost))
+            return self._part_from(line, lost)
+        while True:
+            lost = await self._live(line)
+            loss = self._part_from(line, lost)
+            covers = self._standby.covers
+            following = self._standby.take()
+            if following is None:
+                break
+            if lost is not None:
+                self._history.append(lost)
+            if covers:
+                self._past = None
+            self._line = line = following
+            self._endpoints.move_to(line.address)
+            self.epoch = line.epoch
+        assert self._past is not None
+        ago = trio.current_time() - self._past.last_received
+        self.outages.begin(self._now() - ago, self._past.ended)
+        return loss
+
+    async def _open(self, address: Address, attempt: int) -> Line | WebSocketError:
+        return await open_line(
+            self._nursery,
+            self._settings,
+            address,
+            self._access,
+            attempt=attempt,
+            epochs=self._epochs,
+            queue_size=self._inbox.max_items,
+            observe=self._observe,
+        )
+
+    async def _open_beside(self, failures: int) -> Line | WebSocketError:
+        """Open a second connection, once the budget allows it."""
+        # Others may have been faster.
+        while (spent := self.budget.wait_at(trio.current_time())) > 0:  # noqa: ASYNC110
+            await trio.sleep(spent + random.uniform(0, 1))
+        self.budget.take()
+        self.attempts += 1
+        line = await self._open(self._endpoints.beside(failures), failures + 1)
+        if isinstance(line, WebSocketError):
+            loss = loss_from(line, self._now())
+            if isinstance(classify(loss, Phase.STEADY), RetryFreshAuth):
+                self._access.must_be_fresh = True
+        return line
+
+    def _part_from(self, line: Line, lost: BaseException | None) -> Loss | None:
+        """Turn away from a connection that was lost (``None``: that is left), and tell so."""
+        if self._line is line:
+            self._line = None
         detach(line.connection, self._inbox.stale)
         self._inbox.wake_readers()
         self._nursery.start_soon(line.close)
+        if lost is None:
+            line.tell_left()
+            return None
         loss = loss_from(lost, self._now())
-        line.tell_lost(str(lost), loss.code, ready=ready)
+        line.tell_lost(str(lost), loss.code)
         return loss
 
-    async def _live(self, line: Line) -> BaseException:
-        """Let messages flow until the connection is lost; return how."""
+    async def _live(self, line: Line) -> BaseException | None:
+        """Let messages flow until the connection is lost; return how, ``None`` if it was left."""
         ready_at = trio.current_time()
         outage = self._announce_gap()
-        self._phase = Phase.STEADY
+        self.phase = Phase.STEADY
+        self._startup.deadline = math.inf
+        self.outages.end()
         sending = self._sending = Sending(
             line.connection,
             self._outbox,
@@ -275,17 +472,28 @@ class Supervisor:
         )
         liveness = line.watch_over(sending.ping, sending.spend)
         sending.begin(liveness.way_into(self._inbox))
+        self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(sending.run)
-            lost = await line.watch()
-        sending.close(loss_from(lost, self._now()).code)
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(sending.run)
+                if self._standby.is_wanted:
+                    nursery.start_soon(self._standby.run, line)
+                lost = await line.watch()
+                if lost is None:
+                    # It is good: what it has written need not end as unknown.
+                    await sending.finish()
+        finally:
+            line.release()
+        code = None if lost is None else loss_from(lost, self._now()).code
+        sending.close(code, by_us=lost is None)
         self._sending = None
-        self._past = _Past(line.epoch, line.connection.last_received, str(lost))
+        ended = f"left: {line.left}" if lost is None else str(lost)
+        last_received = line.connection.last_received
+        self._past = _Past(line.epoch, last_received, ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
-            self._backoff.reset()
-            self._streak = None
+            self._begin_anew()
         return lost
 
     def _keep_untaken(self, line: Line, lost: BaseException) -> None:
@@ -314,64 +522,95 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
+        self.outages.add_gap(gap)
         self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
     # What a loss means.
 
-    def _count(self, loss: Loss) -> Loss:
-        """Say how often in a row its rule has been met."""
+    def _begin_anew(self) -> None:
+        """Count anew: the connection was stable."""
+        self._was_stable = True
+        self.failures = 0
+        self._backoff.reset()
+        self._streak = None
+        self._by_rule.clear()
+        self._endpoints.begin_round()
+
+    def _decide(self, loss: Loss) -> Decision:
+        """Say how often the rule of ``loss`` has been met, and ask what it means.
+
+        Raises:
+            TypeError: The user's function gave something else than a decision.
+        """
         self._history.append(loss.error)
-        rule = rule_for(loss).name
+        self.failures += 1
+        rule = counted_as(loss)
         now = trio.current_time()
         if self._streak is None or self._streak.rule != rule:
             self._streak = _Streak(rule, now)
         self._streak.count += 1
-        return attrs.evolve(
-            loss, repeated=self._streak.count, repeated_for=now - self._streak.since
+        self._by_rule[rule] += 1
+        loss = attrs.evolve(
+            loss,
+            repeated=self._streak.count,
+            repeated_for=now - self._streak.since,
+            since_stable=self._by_rule[rule],
         )
-
-    def _delay(self, loss: Loss, decision: Decision) -> float | None:
-        """Seconds until the next attempt; ``None`` for none."""
-        if isinstance(decision, Fatal):
-            return None
-        if not isinstance(decision, Retry):
+        decision: object = (self._settings.retry.classify or classify)(loss, self.phase)
+        if not isinstance(decision, (Retry, Fatal)):
             raise TypeError(
                 "RetryPolicy.classify must return Retry, RetryFreshAuth, NextEndpoint or Fatal,"
                 f" not {decision!r}"
             )
+        self.rule = decision.reason
+        return decision
+
+    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
+        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
+        if isinstance(decision, Fatal):
+            self._give_up(decision.reason)
+            return None
+        now = trio.current_time()
+        # How long this endpoint asks to be left alone.
+        asked: float | None = None
+        if decision.delay is not None:
+            asked = random.uniform(*decision.delay)
+        retry_after = 0.0
+        if loss.retry_after is not None:
+            retry_after = min(loss.retry_after, LONGEST_RETRY_AFTER)
+            # Never earlier than asked, and not all clients at once.
+            retry_after += random.uniform(0, 1 + retry_after / 10)
+        if asked is not None or retry_after:
+            self._endpoints.leave_alone(now + max(asked or 0.0, retry_after))
+        if isinstance(decision, RetryFreshAuth):
+            self._access.must_be_fresh = True
+            stays = True  # What was refused was not the endpoint's fault.
+        elif isinstance(decision, NextEndpoint) or asked is not None:
+            stays = False
+        else:
+            # It was good, and did not fall silent: most likely it is good again in a moment.
+            stays = self._was_stable and loss.kind is LossKind.CLOSED
+        if not stays and self._endpoints.advance(now):
+            return 0.0
         delay = self._backoff.next_delay(loss.error)
         if delay is None:
+            self._give_up(f"RetryPolicy.stop after {self.failures} failures: {loss.error}")
             return None
-        if decision.delay is not None:
-            delay = random.uniform(*decision.delay)
-        if loss.retry_after is not None:
-            asked = min(loss.retry_after, LONGEST_RETRY_AFTER)
-            # Never earlier than asked, and not all clients at once.
-            delay = max(delay, asked + random.uniform(0, 1 + asked / 10))
-        return delay
+        here = max(delay if asked is None else asked, retry_after)
+        return here if stays else self._endpoints.advance_later(now, delay, here)
 
-    def _fail(self, loss: Loss, decision: Decision) -> None:
-        reason = (
-            decision.reason
-            if isinstance(decision, Fatal)
-            else f"RetryPolicy.stop after {self._backoff.failures} failures: {loss.error}"
-        )
-        self.failure = ChannelFailed(
-            f"gave up on {self._settings.endpoint}: {reason}", tuple(self._history)
-        )
-        self.failure.__cause__ = loss.error
+    def _give_up(self, reason: str) -> None:
+        """Fail, because of ``reason`` and of the last loss."""
+        self.failure = ChannelFailed(f"gave up on {self.endpoint}: {reason}", self.history)
+        self.failure.__cause__ = self.last_error
         self._settle()
 
     def _crash(self, error: Exception) -> None:
         self._history.append(error)
-        self.failure = ChannelFailed(
-            f"gave up on {self._settings.endpoint}: {type(error).__name__}: {error}",
-            tuple(self._history),
-        )
-        self.failure.__cause__ = self.crash = error
-        self._settle()
+        self.crash = error
+        self._give_up(f"{type(error).__name__}: {error}")
 
     def _settle(self) -> None:
         """Enter the final state: every message gets its outcome, every waiter wakes."""
@@ -398,9 +637,9 @@ class Supervisor:
             self._observe(events.ChannelGaveUp(channel=name, reason=self.failure.reason, **counts))
 
     def _place(self) -> dict[str, Any]:
-        """What every event about a connection tells."""
+        """What every event about an attempt that is to come tells."""
         return {
             "channel": self._settings.name,
-            "endpoint": self._settings.endpoint,
-            "attempt": self._backoff.failures + 1,
+            "endpoint": self.endpoint,
+            "attempt": self.failures + 1,
         }

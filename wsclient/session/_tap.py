@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from wsclient.codes import CloseCode
 from wsclient.events import Delivery, Outcome
 
@@ -43,8 +45,7 @@ class Tap:
     Args:
         outbox: Where from.
         is_fenced: Whether the peer's reading can be proven.
-        begun: Called when a message is drawn.
-        may_draw: Asked before one is: whether the rate of sending allows it.
+        may_draw: Asked before one is, where the rate of sending is limited.
         quarantine: Told which message is put aside, and why.
         resume: Called when a message may be drawn that had to wait for the writing of another.
     """
@@ -54,23 +55,26 @@ class Tap:
         outbox: Outbox,
         *,
         is_fenced: bool = False,
-        begun: Callable[[], object] = lambda: None,
-        may_draw: Callable[[], bool] = lambda: True,
+        may_draw: Callable[[], bool] | None = None,
         quarantine: Callable[[Entry, str], object] = lambda *_: None,
         resume: Callable[[], object] = lambda: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
-        self._begun = begun
         self._may_draw = may_draw
         self._quarantine = quarantine
         self._resume = resume
         self._in_flight: deque[Entry] = deque()
         self._is_open = True
+        self._is_paused = False
+        self.settled = trio.Event()
+        """Set once nothing is in flight, after :meth:`pause`."""
         self._written = 0
         self._trial: Entry | None = None
         self.is_held = False
         """Whether a message was not drawn because one before it is on trial."""
+        self.begun: Callable[[], object] | None = None
+        """Called when a message is drawn."""
         self.drawn = 0
         """How many messages were drawn."""
         self.fenced = 0
@@ -84,17 +88,24 @@ class Tap:
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        if not self._is_open:
-            return None
-        entry = None
-        while entry is None:
-            first = self._outbox.peek()
-            if first is None:
+        while self._is_open and not self._is_paused:
+            entry = self._outbox.peek()
+            if entry is None or not self._may_begin(entry):
                 return None
-            self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
-            if self.is_held or not self._may_draw():
-                return None
-            entry = self._outbox.draw(self._quarantine)
+            if self._outbox.draw(entry, self._quarantine):
+                self._note_drawn(entry)
+                return entry
+        return None
+
+    def _may_begin(self, entry: Entry) -> bool:
+        # One suspect at a time, and nothing else beside it.
+        if self._trial is not None or entry.is_suspect:
+            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            if self.is_held:
+                return False
+        return self._may_draw is None or self._may_draw()
+
+    def _note_drawn(self, entry: Entry) -> None:
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
@@ -102,14 +113,14 @@ class Tap:
             self._trial = entry
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
-        self._begun()
-        return entry
+        if self.begun is not None:
+            self.begun()
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
         # Written in the order of the drawing.
         self._written += 1
-        if entry.is_open:
+        if entry.receipt._outcome is None:
             entry.receipt._advance(Progress.WRITTEN)
             if not entry.goes_again:
                 self._outbox.release(entry)
@@ -117,6 +128,15 @@ class Tap:
             self._pass(self._written, Outcome.WRITTEN)
             if self.is_held:
                 self._resume()
+
+    def pause(self) -> None:
+        """Draw nothing more: the connection is about to be left."""
+        self._is_paused = True
+        self._look_settled()
+
+    def _look_settled(self) -> None:
+        if self._is_paused and not self._in_flight:
+            self.settled.set()
 
     def read_up_to(self, count: int) -> None:
         """A pong has proven that the peer has read the first ``count`` messages drawn."""
@@ -140,6 +160,7 @@ class Tap:
             self._trial.is_suspect = False
             self._trial.losses = 0
             self._trial = None
+            self.is_held = False
 
     def _pass(self, count: int, outcome: Outcome) -> None:
         """The first ``count`` messages drawn are no longer in flight."""
@@ -154,6 +175,7 @@ class Tap:
             # What is to be acknowledged stays open: no fence is an acknowledgement.
             if entry.delivery is not Delivery.ACKED:
                 self._outbox.resolve(entry, outcome)
+        self._look_settled()
 
     def entries(self) -> list[Entry]:
         """What is in flight."""

@@ -372,7 +372,7 @@ async def test_s3_3_without_fences_drain_waits_until_all_is_written(
 ):
     async def serve():
         await trio.sleep(3)
-        await listen(peer)
+        await peer.serve()
 
     async with by_hand.open_channel(fence=False) as channel:
         peer = await by_hand.accept()

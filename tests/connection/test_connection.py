@@ -1108,6 +1108,30 @@ async def test_what_came_before_a_violation_can_be_answered(connected, frame, au
         await peer.stream.aclose()
 
 
+async def test_what_came_in_a_read_before_a_violation_can_be_answered_too(
+    connected, frame, autojump_clock
+):
+    async with connected() as (connection, peer), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def echo():
+            with pytest.raises(ConnectionClosed):
+                async for message in connection:
+                    await trio.sleep(0.5)
+                    await connection.send_message(message)
+
+        await settle()
+        await peer.send(frame(TEXT, b"1"))
+        await settle()
+        await peer.send(frame(0xF))
+
+        assert (TEXT, b"1") == await peer.receive_frame()
+        opcode, payload = await peer.receive_frame()
+        assert (CLOSE, 1002) == (opcode, int.from_bytes(payload[:2]))
+        assert 0.5 == trio.current_time()
+        await peer.stream.aclose()
+
+
 async def test_a_peer_that_goes_on_after_a_violation_is_cut(connected, frame, autojump_clock):
     streams = trio.testing.lockstep_stream_pair()
     async with connected(streams=streams) as (_connection, peer):

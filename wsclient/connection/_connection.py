@@ -142,6 +142,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._pieces: list[str | bytes] = []
         self._pieces_size = 0
         self._uses_parts = False
+        self._has_received = False
         self._pings = Pings()
         # Of the task, once it runs; and what is wanted of it before.
         self._scope: trio.CancelScope | None = None
@@ -616,9 +617,12 @@ class WebSocketConnection(trio.abc.AsyncResource):
             if self._uses_parts and self._inbox is not self._mailbox:
                 facts = self._without_parts(facts)
             self._inbox.put(facts, protocol.batch_size)
+            if facts:
+                self._has_received = True
             if last_word is not None:
-                if facts and protocol.state is State.VIOLATED:
-                    # What came before it was right, and may be answered before we close.
+                if self._has_received and protocol.state is State.VIOLATED:
+                    # What came before it was right, and may be answered before we close; also if
+                    # it came in a read of its own, and its taker is at work.
                     with trio.move_on_after(LAST_WORD):
                         await self._inbox.wait_wanted()
                 self._end(last_word)

@@ -7,13 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import pytest
 import trio
+
+import wsclient
+from wsclient.testing import History, SentMessage, ServerSide, check
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -130,3 +135,76 @@ async def start_backend(
             return backend
 
         yield start
+
+
+Sent: TypeAlias = tuple[wsclient.Delivery, wsclient.Receipt | wsclient.DeliveryError]
+"""How a message was to be delivered, and what the channel says of it."""
+
+JUDGED = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I13")
+"""The invariants that are about what was sent and received."""
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Callable[..., list[str]]:
+    """Says where what one channel claims, once it is closed, is not what the ledger says.
+
+    The number of a message is its place in ``sent``.
+    """
+
+    def judge(
+        name: str,
+        sent: Sequence[Sent],
+        received: Sequence[str | wsclient.Gap],
+        statistics: wsclient.ChannelStatistics,
+    ) -> list[str]:
+        history = History(
+            sent=tuple(_as_sent(str(number), *each) for number, each in enumerate(sent)),
+            received=tuple(received),
+            server=_read_ledger(tmp_path, name),
+            counted=statistics.outcomes,
+            accepted=statistics.messages_accepted,
+        )
+        return [f"{name}: {breach}" for breach in check(history, JUDGED)]
+
+    return judge
+
+
+def _as_sent(
+    key: str, delivery: wsclient.Delivery, said: wsclient.Receipt | wsclient.DeliveryError
+) -> SentMessage:
+    return SentMessage(
+        key=key,
+        delivery=delivery,
+        accepted=isinstance(said, wsclient.Receipt),
+        outcomes=() if said.outcome is None else (said.outcome,),
+        truth=said.truth,
+    )
+
+
+def _read_ledger(folder: Path, name: str) -> tuple[ServerSide, ...]:
+    """The connections of a channel, in their order, as the servers have seen them."""
+    heard: defaultdict[int, list[str]] = defaultdict(list)
+    said: defaultdict[int, list[str]] = defaultdict(list)
+    for line in (folder / "ledger").read_text().splitlines():
+        channel, number, what, key = line.split()
+        if channel == name:
+            (heard if what == "heard" else said)[int(number)].append(key)
+    return tuple(
+        ServerSide(number=number, heard=tuple(heard[number]), said=tuple(said[number]))
+        for number in sorted({*heard, *said})
+    )
+
+
+@pytest.fixture
+def show(
+    record_property: Callable[[str, object], None],
+) -> Callable[[str, Mapping[str, object]], None]:
+    """Records figures (``--junit-xml``), and prints them (``-s``)."""
+
+    def show(title: str, figures: Mapping[str, object]) -> None:
+        print(f"\n{title}")
+        for name, figure in figures.items():
+            record_property(name, figure)
+            print(f"  {name}: {figure}")
+
+    return show

@@ -113,10 +113,10 @@ def test_s8_pong_that_certifies_what_an_older_connection_wrote_is_found(monkeypa
                 self._in_flight.append(entry)
                 self.drawn += 1
 
-    def close_without_settling(self, code=None):
+    def close_without_settling(self, code=None, **more):
         stale.extend(entry for entry in self._in_flight if not entry.goes_again)
         self._in_flight = deque(entry for entry in self._in_flight if entry.goes_again)
-        taps[1](self, code)
+        taps[1](self, code, **more)
 
     monkeypatch.setattr(_tap.Tap, "__init__", open_with_stale)
     monkeypatch.setattr(_tap.Tap, "close", close_without_settling)

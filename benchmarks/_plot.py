@@ -1,4 +1,4 @@
-"""Two kinds of plots as SVG, without a library: ratios with their bars, and curves."""
+"""Plots as SVG, without a library: ratios with their bars, curves, and counts over time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 WIDTH: Final = 860
 TEXT: Final = "#24292f"
 FAINT: Final = "#d0d7de"
+SHADE: Final = "#f3f4f6"
 GOOD: Final = "#1a7f37"
 BAD: Final = "#bc4c00"
 COLOURS: Final = ("#0969da", "#bc4c00", "#8250df")
@@ -36,6 +37,12 @@ class Drawing:
         self._parts.append(
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
             f' stroke="{colour}" stroke-width="{width}"/>'
+        )
+
+    def box(self, x1: float, y1: float, x2: float, y2: float, colour: str) -> None:
+        self._parts.append(
+            f'<rect x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+            f' fill="{colour}"/>'
         )
 
     def dot(self, x: float, y: float, colour: str, radius: float = 5) -> None:
@@ -136,4 +143,53 @@ def curves(data: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_ti
             drawing.dot(x, y, colour, 3.5)
         drawing.text(placed[-1][0] + 10, placed[-1][1] + 4, name, colour=colour)
     drawing.text((left + WIDTH - 120) / 2, height - 16, x_title, "middle")
+    return drawing.done()
+
+
+def histograms(
+    data: Mapping[str, Sequence[int]],
+    width: float,
+    shaded: tuple[float, float],
+    y_title: str,
+    x_title: str,
+) -> str:
+    """Counts over time, one panel below the other, all on the same axes.
+
+    Args:
+        data: Counts in bins from time zero on, by the panel's title; each has as many.
+        width: Seconds of a bin.
+        shaded: When something was otherwise than usual.
+        y_title: What is counted.
+        x_title: What the time is.
+    """
+    left, right, top, panel, gap = 70, WIDTH - 30, 64, 150, 44
+    bins = max(len(counts) for counts in data.values())
+    most = max(max(counts) for counts in data.values())
+    colours = (BAD, GOOD)
+    drawing = Drawing(top + len(data) * (panel + gap) + 16)
+    drawing.text(16, 26, y_title)
+
+    def across(seconds: float) -> float:
+        return left + seconds / width / bins * (right - left)
+
+    bottom = top
+    for number, (title, counts) in enumerate(data.items()):
+        bottom = top + number * (panel + gap) + panel
+        colour = colours[number % len(colours)]
+        drawing.box(across(shaded[0]), bottom - panel, across(shaded[1]), bottom, SHADE)
+        for share in (0, 0.5, 1):
+            y = bottom - share * panel
+            drawing.line(left, y, right, y, FAINT, 1)
+            drawing.text(left - 8, y + 4, f"{share * most:,.0f}", "end")
+        for index, count in enumerate(counts):
+            if count:
+                x = across(index * width)
+                # Wide enough to be seen.
+                end = x + max(1.5, across((index + 1) * width) - x)
+                drawing.box(x, bottom - count / most * panel, end, bottom, colour)
+        drawing.text(right, bottom - panel - 8, title, "end", colour)
+        step = max(1, round(bins * width / 15))
+        for second in range(0, math.floor(bins * width) + 1, step):
+            drawing.text(across(second), bottom + 18, f"{second}", "middle")
+    drawing.text((left + right) / 2, bottom + 40, x_title, "middle")
     return drawing.done()

@@ -21,6 +21,7 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -209,8 +210,8 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
     peer.close()
 
 
-def listen(context: ssl.SSLContext | None) -> int:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+def listen(context: ssl.SSLContext | None, port: int = 0) -> int:
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
 
     def accept() -> None:
         while True:
@@ -224,12 +225,16 @@ def listen(context: ssl.SSLContext | None) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--certificate", type=Path, help="folder with server.pem and server.key")
+    parser.add_argument("--port", type=int, default=0, help="listen here; 0 is any")
+    parser.add_argument("--when-told", action="store_true", help="wait for a line on stdin first")
     parser.add_argument("--core", type=int, help="run on this core only")
     arguments = parser.parse_args()
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
     threading.stack_size(STACK)
-    ports = [listen(None)]
+    if arguments.when_told:
+        sys.stdin.readline()
+    ports = [listen(None, arguments.port)]
     if arguments.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(

@@ -59,6 +59,15 @@ async def test_s4_2_who_is_given_the_same_budget_shares_it():
     assert (1, 1, 3) == (first.left, second.left, other.left)
 
 
+async def test_a_budget_without_a_limit_remembers_no_attempt():
+    unlimited = RetryBudget(attempts=math.inf)
+    budget = Budget(unlimited)
+    for _ in range(1000):
+        budget.take()
+
+    assert unlimited not in _budget._spent.get({})
+
+
 async def test_a_budget_without_a_limit_never_waits():
     budget = Budget(RetryBudget(attempts=math.inf))
     for _ in range(1000):

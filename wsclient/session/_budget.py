@@ -29,6 +29,9 @@ class Budget:
 
     def take(self) -> None:
         """Charge an attempt that begins now, also where nothing is left."""
+        if math.isinf(self.settings.attempts):
+            # In a loop without waits ten minutes are a million attempts to remember.
+            return
         self._taken(trio.current_time()).append(trio.current_time())
 
     @property

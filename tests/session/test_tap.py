@@ -518,7 +518,7 @@ async def test_s1_6_the_one_that_is_in_flight_at_the_next_such_end_is_quarantine
     pull_all(tap)
     tap.close(code)
 
-    cause = "2 connections in a row ended with it in flight, the last one alone"
+    cause = "1 connection ended with it alone in flight"
     # Told before it has its outcome: then nobody has the message any more.
     assert [("a", None, cause)] == letters
     assert [Outcome.QUARANTINED, None, None] == outcomes(receipts)
@@ -530,13 +530,21 @@ async def test_s1_6_the_one_that_is_in_flight_at_the_next_such_end_is_quarantine
 
 
 @pytest.mark.parametrize("is_fenced", [True, False])
-async def test_s1_6_after_three_losses_the_fourth_alone_is_enough(outbox, is_fenced):
+async def test_s1_6_a_bad_line_convicts_no_suspect_before_it_was_lost_alone_three_times_in_a_row(
+    outbox, is_fenced
+):
     accept(outbox, "a", ACKED)
-    for _ in range(4):
+    letters = []
+    for _ in range(6):
         assert {} == outbox.outcomes
-        lose(outbox, 1006, is_fenced=is_fenced)
+        tap = Tap(
+            outbox, is_fenced=is_fenced, quarantine=lambda entry, cause: letters.append(cause)
+        )
+        pull_all(tap)
+        tap.close(1006)
 
     assert {Outcome.QUARANTINED: 1} == outbox.outcomes
+    assert ["3 connections in a row ended with it alone in flight"] == letters
 
 
 async def test_s1_6_a_trial_that_ends_with_any_loss_goes_on(poisoned):

@@ -8,7 +8,8 @@ everything that is left out of the tap, each message by what was promised for it
 sent as ``ACKED``, and would kill every one of them.  So when a connection was closed in a way that
 speaks of a message (1003, 1007, 1009), or three in a row died with the same message in flight, the
 messages in flight are suspects: they go again one at a time, each fenced, and the one that is in
-flight at the next such end is put aside (S1.6).
+flight at the next such end is put aside (S1.6).  Three in a row is the measure here, too: a line
+that is bad enough to make suspects will cut off one that is innocent, and alone, as well.
 """
 
 from __future__ import annotations
@@ -221,13 +222,11 @@ class Tap:
             entry.losses += is_lost
             if is_lost and (code in SUSPICIOUS or entry.losses >= _LOSSES):
                 if entry.is_suspect:
-                    self._put_aside(
-                        entry,
-                        f"{entry.losses} connections in a row ended with it in flight,"
-                        " the last one alone",
-                    )
+                    plural = "connection" if entry.losses == 1 else "connections in a row"
+                    self._put_aside(entry, f"{entry.losses} {plural} ended with it alone in flight")
                     continue
                 entry.is_suspect = True
+                entry.losses = 0
             again.append(entry)
         self._in_flight.clear()
         self._outbox.put_back(again)

@@ -13,9 +13,21 @@ import trio.testing
 import wsclient
 from wsclient import Gap, HeartbeatOptions, Outcome
 from wsclient.events import ConnectionLeft, ConnectionLost, ConnectionReady, GapDetected
-from wsclient.testing import NONE, REJECT_503, Fault, FaultServer
+from wsclient.session._standby import LONGEST_COVER
+from wsclient.testing import (
+    CLEAR,
+    NONE,
+    REJECT_503,
+    Conditions,
+    Fault,
+    FaultProxy,
+    FaultServer,
+    Way,
+)
 
 from .test_channel import AT_ONCE
+
+NO_PINGS = HeartbeatOptions(interval=math.inf)
 
 
 def key_of(message):
@@ -132,7 +144,14 @@ async def test_s6_3_messages_that_are_sent_move_when_the_new_connection_is_ready
 ):
     async with (
         FaultServer(network=network, handler=feed.handle) as server,
-        wsclient.open_channel(server.url, dedupe=key_of, rotate_every=5, observers=()) as channel,
+        wsclient.open_channel(
+            server.url,
+            dedupe=key_of,
+            rotate_every=5,
+            observers=(),
+            # Nobody takes what the feed says.
+            limits=wsclient.Limits(inbox_messages=10_000),
+        ) as channel,
     ):
         receipts = []
         for number in range(2_000):
@@ -188,9 +207,9 @@ async def test_s6_3_a_connection_that_dies_before_its_successor_covers_it_leaves
         assert 3 == channel.epoch
 
 
-async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
-    autojump_clock, network, nursery, make_peer, recorder
-):
+@pytest.fixture
+async def mute(network, nursery, make_peer):
+    """A server that says a number twice a second on each connection, and answers no ping."""
     listener = network.listen("mute.test", 80)
 
     async def serve(stream):
@@ -206,11 +225,16 @@ async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
             nursery.start_soon(serve, await listener.accept())
 
     nursery.start_soon(accept)
+
+
+async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
+    autojump_clock, mute, recorder
+):
     async with wsclient.open_channel(
         "ws://mute.test",
         dedupe=key_of,
         rotate_every=10,
-        heartbeat=HeartbeatOptions(interval=math.inf),
+        heartbeat=NO_PINGS,
         observers=[recorder],
     ) as channel:
         await channel.wait_ready()
@@ -218,6 +242,79 @@ async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
 
         assert 2 == channel.epoch
         assert 1 == channel.statistics().gaps
+
+
+async def test_s6_3_redundant_lines_rotate_where_no_pong_comes(autojump_clock, mute, recorder):
+    async with wsclient.open_channel(
+        "ws://mute.test", dedupe=key_of, redundancy=2, heartbeat=NO_PINGS, observers=[recorder]
+    ) as channel:
+        await channel.wait_ready()
+        await take(channel, 30)
+
+        assert channel.rotate("the server said so")
+        await recorder.wait_for(ConnectionLeft)
+        await recorder.wait_for(ConnectionReady, count=2)
+        assert 2 == channel.epoch
+
+
+async def test_s6_3_rotation_waits_for_whoever_takes_messages_slowly(autojump_clock, network, feed):
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url,
+            dedupe=key_of,
+            limits=wsclient.Limits(inbox_messages=10),
+            heartbeat=NO_PINGS,
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(1)
+        channel.rotate("the server said so")
+        await trio.sleep(10 * LONGEST_COVER)
+
+        assert 1 == channel.epoch
+        taken = await take(channel, 30)
+        assert 2 == channel.epoch
+        assert are_consecutive(taken)
+
+
+async def test_s6_3_what_the_old_connection_still_has_to_bring_comes_first(
+    autojump_clock, network, feed
+):
+    slow = Conditions(down=Way(latency=1.0))
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, [slow, CLEAR], network=network) as proxy,
+        wsclient.open_channel(proxy.url, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(3)
+        channel.rotate("the server said so")
+        taken = await take(channel, 20)
+
+        assert 2 == channel.epoch
+        assert are_consecutive(taken)
+
+
+async def test_s6_3_a_gap_stands_where_something_is_missing(autojump_clock, network, feed):
+    slow = Conditions(down=Way(latency=1.0))
+    async with (
+        FaultServer([Fault.reset(after=3), NONE], network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, [slow, CLEAR], network=network) as proxy,
+        wsclient.open_channel(proxy.url, dedupe=key_of, retry=AT_ONCE, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(2.4)
+        channel.rotate("the server said so")
+        taken = await take(channel, 10)
+        (gap,) = [item for item in taken if isinstance(item, Gap)]
+        before, after = taken[: taken.index(gap)], taken[taken.index(gap) + 1 :]
+
+        assert are_consecutive(before)
+        assert are_consecutive(after)
+        assert after[0] > before[-1] + 1
+        assert (1, 2) == (gap.after, gap.before)
 
 
 async def test_s6_3_a_hint_without_a_ready_connection_changes_nothing(

@@ -8,6 +8,10 @@ When can the first one go, and nothing is missing?  What the server says once th
 established comes over that one.  What it had said before may still be on its way over the first.
 So a ping goes out on the first: the server's pong stands behind all of that (RFC 6455 §5.5.3).
 Once it is here, the second one *covers* the first.
+
+Until then, what the second one brings waits in it: it is younger than what the first one still has
+to bring.  So the order stays that of the server, and where the first one is lost before its pong
+has come, the gap stands where something may be missing.
 """
 
 from __future__ import annotations
@@ -19,20 +23,26 @@ from typing import Final
 import trio
 
 from wsclient.connection import (
+    Ping,
+    WebSocketConnection,
+    asked_at,
     attach,
     forget_ping,
     open_background_nursery,
     start_ping,
+    wait_reading,
 )
 from wsclient.errors import ConnectionClosed, WebSocketError
 from wsclient.options import RetryPolicy
 
 from ._backoff import Backoff
 from ._inbox import Inbox
-from ._line import Line
+from ._line import Line, cancel_when_closed
 
 LONGEST_COVER: Final = 20.0
-"""Seconds after which a rotation goes on although the pong has not come: then a gap is told."""
+"""Seconds after which things go on although the pong has not come: then a gap is told.
+
+The time in which we read nothing does not count: the pong may wait behind what nobody takes."""
 
 _LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts where the retry policy would give up: the first one lives on."""
@@ -70,21 +80,25 @@ class Standby:
         self._rotate_every = rotate_every
         self.is_wanted: Final = is_wanted
         self._first: Line | None = None
-        self._reason: str | None = None
+        self._reason = ""
+        self._rotates = trio.Event()
         self._wanted = trio.Event()
+        self._ping: Ping | None = None
         self.line: Line | None = None
         """The second connection, once it is established."""
-        self.covers = False
+
+    @property
+    def covers(self) -> bool:
         """Whether nothing is missing if the first one goes now."""
+        return self.line is not None and self._ping is not None and self._ping.answered
 
     def rotate(self, reason: str) -> bool:
         """Leave the first connection as soon as there is a second; whether there is a first."""
         if self._first is None:
             return False
         self._reason = reason
+        self._rotates.set()
         self._wanted.set()
-        if self.covers:
-            self._first.leave(reason)
         return True
 
     def take(self) -> Line | None:
@@ -98,9 +112,8 @@ class Standby:
     def begin(self, first: Line) -> None:
         """Messages flow over ``first``, from now on."""
         self._first = first
-        self._reason = None
+        self._rotates = trio.Event()
         self._wanted = trio.Event()
-        self.covers = False
         if self._is_redundant:
             self._wanted.set()
 
@@ -146,27 +159,43 @@ class Standby:
                 if lost is None:
                     line.leave("it is not needed any more")
                 self.line = None
-                self.covers = False
                 self._part_from(line, lost)
 
     async def _live_beside(self, first: Line, line: Line) -> BaseException | None:
-        attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
         self.line = line
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(self._cover, first)
-            lost = await line.watch()
-        return lost  # noqa: RET504  # The nursery might, for all that mypy knows, end otherwise.
-
-    async def _cover(self, first: Line) -> None:
-        ping = start_ping(first.connection)
+        ping = self._ping = start_ping(first.connection)
         try:
-            with trio.move_on_after(LONGEST_COVER):
-                await ping.resolved.wait()
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(cancel_when_closed, line.connection, nursery.cancel_scope)
+                await _wait_answered(first.connection, ping)
+                if first.connection.closed is not None:
+                    # This is about to be cancelled, and a gap goes first.
+                    await trio.sleep_forever()
+            if line.connection.closed is not None:
+                return ConnectionClosed(line.connection.closed)
+            attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._give_way, first, ping)
+                lost = await line.watch()
+            return lost  # noqa: RET504  # The nursery might, for all that mypy knows, end otherwise.
         finally:
             forget_ping(first.connection, ping)
-        self.covers = ping.answered
-        if self._reason is not None:
-            first.leave(self._reason)
+
+    async def _give_way(self, first: Line, ping: Ping) -> None:
+        await self._rotates.wait()
+        await _wait_answered(first.connection, ping)
+        first.leave(self._reason)
+
+
+async def _wait_answered(connection: WebSocketConnection, ping: Ping) -> None:
+    """Wait for the pong, for as long as it is worth it."""
+    while not ping.resolved.is_set():
+        read_since = await wait_reading(connection)
+        asked = max(read_since, ping.sent_at, asked_at(connection, ping))
+        if trio.current_time() >= asked + LONGEST_COVER:
+            return
+        with trio.move_on_at(asked + LONGEST_COVER):
+            await ping.resolved.wait()
 
 
 class _Nothing:

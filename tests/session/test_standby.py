@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from contextlib import suppress
 
 import pytest
+import tenacity
 import trio
 import trio.testing
 
@@ -349,6 +351,91 @@ async def test_redundant_lines_survive_the_loss_of_either_without_a_gap(
         assert channel.has_standby
         assert () == channel.outages
     assert 2 == len(recorder.of(ConnectionLost))
+
+
+async def test_s3_2_redundant_lines_make_no_hot_loop_where_connections_are_accepted_and_cut(
+    autojump_clock, network, feed
+):
+    hooks = itertools.count()
+
+    async def on_connect(connection):
+        # So that the first ones do not die together, but by turns.
+        await trio.sleep(0.1 if next(hooks) else 0.5)
+
+    cut = Fault.reset(after=1)
+    async with (
+        FaultServer([cut], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, on_connect=on_connect, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 30)
+
+        # For each of two, what the default delays allow at most.
+        assert len(server.connections) <= 2 * 9
+
+
+async def test_s4_1_a_second_connection_that_was_stable_is_soon_replaced(
+    autojump_clock, network, feed
+):
+    cut = Fault.reset(after=60)
+    async with (
+        FaultServer(network=network, handler=feed.handle, port=81) as first,
+        FaultServer([cut], network=network, handler=feed.handle, port=82) as second,
+        wsclient.open_channel(
+            [first.url, second.url], redundancy=2, dedupe=key_of, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 400)
+        opened = [each.opened_at for each in second.connections]
+
+        assert len(opened) > 5
+        assert all(after - before < 61.1 for before, after in itertools.pairwise(opened))
+
+
+@pytest.mark.parametrize("stop", [None, tenacity.stop_after_attempt(1)])
+async def test_a_second_connection_is_tried_again_whatever_the_policy_says(
+    autojump_clock, network, feed, stop
+):
+    story = [NONE, REJECT_503, NONE]
+    retry = wsclient.RetryPolicy(wait=tenacity.wait_fixed(30), stop=stop)
+    async with (
+        FaultServer(story, network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, retry=retry, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 29)
+        assert not channel.has_standby
+        assert 2 == channel.statistics().attempts
+
+        await take(channel, 2)
+        assert channel.has_standby
+
+
+async def test_s3_7_an_attempt_at_a_second_connection_can_be_made_now(
+    autojump_clock, network, feed
+):
+    async with (
+        FaultServer([NONE, REJECT_503, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url,
+            redundancy=2,
+            dedupe=key_of,
+            retry=wsclient.RetryPolicy(wait=tenacity.wait_fixed(3600)),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+        assert channel.retry_now()
+        await take(channel, 1)
+
+        assert channel.has_standby
+        assert not channel.retry_now()
 
 
 async def test_redundant_lines_give_what_came_first_once(autojump_clock, network, feed):

@@ -16,6 +16,7 @@ has come, the gap stands where something may be missing.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -75,7 +76,11 @@ class Standby:
         self._open_line = open_line
         self._part_from = part_from
         self._inbox = inbox
-        self._retry = retry
+        self._stable_after = retry.stable_after
+        # It outlives the first one: a server that accepts and closes must not see a hot loop.
+        self._backoff = Backoff(retry)
+        self._not_before = -math.inf
+        self._pause: trio.CancelScope | None = None
         self._is_redundant = is_redundant
         self._rotate_every = rotate_every
         self.is_wanted: Final = is_wanted
@@ -99,6 +104,22 @@ class Standby:
         self._reason = reason
         self._rotates.set()
         self._wanted.set()
+        return True
+
+    def back_off(self, error: BaseException) -> None:
+        """A connection, or an attempt at a second one, was lost: leave time before the next."""
+        delay = self._backoff.next_delay(error)
+        self._not_before = trio.current_time() + (_LONGEST_PAUSE if delay is None else delay)
+
+    def begin_anew(self) -> None:
+        """Count anew: a connection was stable."""
+        self._backoff.reset()
+
+    def hurry(self) -> bool:
+        """Make the next attempt now, if it is being waited for; whether it was."""
+        if self._pause is None:
+            return False
+        self._pause.cancel()
         return True
 
     def take(self) -> Line | None:
@@ -133,16 +154,18 @@ class Standby:
         self.rotate(f"it was open for {trio.current_time() - first.opened_at:.0f} s")
 
     async def _stand_by(self, first: Line) -> None:
-        backoff = Backoff(self._retry)
         while True:
             await self._wanted.wait()
-            error = await self._hold(first, backoff.failures)
-            delay = backoff.next_delay(error)
-            await trio.sleep(_LONGEST_PAUSE if delay is None else delay)
+            try:
+                with trio.CancelScope() as self._pause:
+                    await trio.sleep_until(self._not_before)
+            finally:
+                self._pause = None
+            self.back_off(await self._hold(first))
 
-    async def _hold(self, first: Line, failures: int) -> BaseException:
+    async def _hold(self, first: Line) -> BaseException:
         """Open a second connection, and keep it until it is lost; return how."""
-        line = await self._open_line(failures)
+        line = await self._open_line(self._backoff.failures)
         if isinstance(line, WebSocketError):
             return line
         line.tell_opened()
@@ -163,6 +186,7 @@ class Standby:
 
     async def _live_beside(self, first: Line, line: Line) -> BaseException | None:
         self.line = line
+        established_at = trio.current_time()
         ping = self._ping = start_ping(first.connection)
         try:
             async with open_background_nursery() as nursery:
@@ -177,7 +201,9 @@ class Standby:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._give_way, first, ping)
                 lost = await line.watch()
-            return lost  # noqa: RET504  # The nursery might, for all that mypy knows, end otherwise.
+            if trio.current_time() - established_at >= self._stable_after:
+                self.begin_anew()
+            return lost
         finally:
             forget_ping(first.connection, ping)
 

@@ -246,7 +246,7 @@ class Supervisor:
     def retry_now(self, cause: str = "retry_now() was called") -> bool:
         """Make the next attempt now, if it is being waited for; whether it was."""
         if self._waiting is None:
-            return False
+            return self._standby.hurry()
         self._cut_by = cause
         self._waiting.cancel()
         return True
@@ -370,6 +370,7 @@ class Supervisor:
         name = self._settings.name
         self._observe(events.SuspendDetected(channel=name, duration=suspended))
         self._backoff.reset()
+        self._standby.begin_anew()
         self.failures = 0
         self.retry_now("the machine was suspended")
         for line in (self._line, self._standby.line):
@@ -494,6 +495,8 @@ class Supervisor:
         self._past = _Past(line.epoch, last_received, ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._begin_anew()
+        if lost is not None:
+            self._standby.back_off(lost)
         return lost
 
     def _keep_untaken(self, line: Line, lost: BaseException) -> None:
@@ -534,6 +537,7 @@ class Supervisor:
         self._was_stable = True
         self.failures = 0
         self._backoff.reset()
+        self._standby.begin_anew()
         self._streak = None
         self._by_rule.clear()
         self._endpoints.begin_round()

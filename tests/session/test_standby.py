@@ -438,6 +438,102 @@ async def test_s3_7_an_attempt_at_a_second_connection_can_be_made_now(
         assert not channel.retry_now()
 
 
+async def test_s4_3_a_second_connection_stays_away_for_as_long_as_the_server_asks(
+    autojump_clock, network, feed
+):
+    busy = Fault.reject(503, retry_after=120)
+    async with (
+        FaultServer([NONE, busy, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 119)
+        assert 2 == channel.statistics().attempts
+
+        await take(channel, 20)
+        assert channel.has_standby
+
+
+async def test_s4_4_after_a_takeover_the_endpoint_that_asked_for_it_is_left_alone(
+    autojump_clock, network, feed
+):
+    busy = Fault.close(1013, after=20)
+    async with (
+        FaultServer([busy, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 34)
+        assert (2, False) == (channel.epoch, channel.has_standby)
+
+        await take(channel, 20)
+        assert channel.has_standby
+
+
+@pytest.mark.parametrize("refusal", [Fault.reject(401), Fault.close(3000, after=5)])
+async def test_s4_4_a_second_connection_that_is_refused_asks_for_fresh_credentials(
+    autojump_clock, network, feed, refusal
+):
+    asked = []
+
+    async def credentials(*, fresh):
+        asked.append(fresh)
+
+    async with (
+        FaultServer([NONE, refusal, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, credentials=credentials, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+
+        assert channel.has_standby
+        assert [False, False, True] == asked
+
+
+async def test_s4_4_the_loss_of_a_second_connection_is_no_reason_to_give_up(
+    autojump_clock, network, feed
+):
+    async with (
+        FaultServer(
+            [NONE, Fault.close(3003, after=5), NONE], network=network, handler=feed.handle
+        ) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+
+        assert channel.has_standby
+        assert (1, 3) == (channel.epoch, len(server.connections))
+
+
+async def test_s4_4_the_users_function_is_asked_what_the_loss_of_a_second_connection_means(
+    autojump_clock, network, feed
+):
+    def classify(loss, phase):
+        return wsclient.Retry("as I say", (60, 60))
+
+    async with (
+        FaultServer(
+            [NONE, Fault.close(4000, after=5), NONE], network=network, handler=feed.handle
+        ) as server,
+        wsclient.open_channel(
+            server.url,
+            redundancy=2,
+            dedupe=key_of,
+            retry=wsclient.RetryPolicy(classify=classify),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 64)
+        assert 2 == len(server.connections)
+
+        await take(channel, 3)
+        assert channel.has_standby
+
+
 async def test_redundant_lines_give_what_came_first_once(autojump_clock, network, feed):
     async with (
         FaultServer(network=network, handler=feed.handle) as server,

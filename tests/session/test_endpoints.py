@@ -80,3 +80,21 @@ def test_a_single_endpoint_is_never_left():
     assert not endpoints.advance(0)
     assert 7 == endpoints.advance_later(3, 5, 7)
     assert "a" == at(endpoints)
+
+
+def test_a_second_connection_goes_to_each_of_the_others_in_turn(endpoints):
+    first, *others = endpoints.addresses
+
+    assert [*others, *others] == [endpoints.beside(turn, 0)[0] for turn in range(4)]
+
+
+def test_a_second_connection_goes_where_it_may_be_tried_first(endpoints):
+    a, b, c = endpoints.addresses
+    endpoints.leave_alone(20, b)
+
+    assert (c, 0) == endpoints.beside(0, 10)
+    assert (b, 0) == endpoints.beside(0, 20)
+    endpoints.leave_alone(30, c)
+    assert (a, 0) == endpoints.beside(0, 10)
+    endpoints.leave_alone(40, a)
+    assert (b, 10) == endpoints.beside(0, 10)

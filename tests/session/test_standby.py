@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from contextlib import suppress
 
 import pytest
+import tenacity
 import trio
 import trio.testing
 
 import wsclient
 from wsclient import Gap, HeartbeatOptions, Outcome
 from wsclient.events import ConnectionLeft, ConnectionLost, ConnectionReady, GapDetected
-from wsclient.testing import NONE, REJECT_503, Fault, FaultServer
+from wsclient.session._standby import LONGEST_COVER
+from wsclient.testing import (
+    CLEAR,
+    NONE,
+    REJECT_503,
+    Conditions,
+    Fault,
+    FaultProxy,
+    FaultServer,
+    Way,
+)
 
 from .test_channel import AT_ONCE
+
+NO_PINGS = HeartbeatOptions(interval=math.inf)
 
 
 def key_of(message):
@@ -132,7 +146,14 @@ async def test_s6_3_messages_that_are_sent_move_when_the_new_connection_is_ready
 ):
     async with (
         FaultServer(network=network, handler=feed.handle) as server,
-        wsclient.open_channel(server.url, dedupe=key_of, rotate_every=5, observers=()) as channel,
+        wsclient.open_channel(
+            server.url,
+            dedupe=key_of,
+            rotate_every=5,
+            observers=(),
+            # Nobody takes what the feed says.
+            limits=wsclient.Limits(inbox_messages=10_000),
+        ) as channel,
     ):
         receipts = []
         for number in range(2_000):
@@ -188,9 +209,9 @@ async def test_s6_3_a_connection_that_dies_before_its_successor_covers_it_leaves
         assert 3 == channel.epoch
 
 
-async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
-    autojump_clock, network, nursery, make_peer, recorder
-):
+@pytest.fixture
+async def mute(network, nursery, make_peer):
+    """A server that says a number twice a second on each connection, and answers no ping."""
     listener = network.listen("mute.test", 80)
 
     async def serve(stream):
@@ -206,11 +227,16 @@ async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
             nursery.start_soon(serve, await listener.accept())
 
     nursery.start_soon(accept)
+
+
+async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
+    autojump_clock, mute, recorder
+):
     async with wsclient.open_channel(
         "ws://mute.test",
         dedupe=key_of,
         rotate_every=10,
-        heartbeat=HeartbeatOptions(interval=math.inf),
+        heartbeat=NO_PINGS,
         observers=[recorder],
     ) as channel:
         await channel.wait_ready()
@@ -218,6 +244,79 @@ async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
 
         assert 2 == channel.epoch
         assert 1 == channel.statistics().gaps
+
+
+async def test_s6_3_redundant_lines_rotate_where_no_pong_comes(autojump_clock, mute, recorder):
+    async with wsclient.open_channel(
+        "ws://mute.test", dedupe=key_of, redundancy=2, heartbeat=NO_PINGS, observers=[recorder]
+    ) as channel:
+        await channel.wait_ready()
+        await take(channel, 30)
+
+        assert channel.rotate("the server said so")
+        await recorder.wait_for(ConnectionLeft)
+        await recorder.wait_for(ConnectionReady, count=2)
+        assert 2 == channel.epoch
+
+
+async def test_s6_3_rotation_waits_for_whoever_takes_messages_slowly(autojump_clock, network, feed):
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url,
+            dedupe=key_of,
+            limits=wsclient.Limits(inbox_messages=10),
+            heartbeat=NO_PINGS,
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(1)
+        channel.rotate("the server said so")
+        await trio.sleep(10 * LONGEST_COVER)
+
+        assert 1 == channel.epoch
+        taken = await take(channel, 30)
+        assert 2 == channel.epoch
+        assert are_consecutive(taken)
+
+
+async def test_s6_3_what_the_old_connection_still_has_to_bring_comes_first(
+    autojump_clock, network, feed
+):
+    slow = Conditions(down=Way(latency=1.0))
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, [slow, CLEAR], network=network) as proxy,
+        wsclient.open_channel(proxy.url, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(3)
+        channel.rotate("the server said so")
+        taken = await take(channel, 20)
+
+        assert 2 == channel.epoch
+        assert are_consecutive(taken)
+
+
+async def test_s6_3_a_gap_stands_where_something_is_missing(autojump_clock, network, feed):
+    slow = Conditions(down=Way(latency=1.0))
+    async with (
+        FaultServer([Fault.reset(after=3), NONE], network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, [slow, CLEAR], network=network) as proxy,
+        wsclient.open_channel(proxy.url, dedupe=key_of, retry=AT_ONCE, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(2.4)
+        channel.rotate("the server said so")
+        taken = await take(channel, 10)
+        (gap,) = [item for item in taken if isinstance(item, Gap)]
+        before, after = taken[: taken.index(gap)], taken[taken.index(gap) + 1 :]
+
+        assert are_consecutive(before)
+        assert are_consecutive(after)
+        assert after[0] > before[-1] + 1
+        assert (1, 2) == (gap.after, gap.before)
 
 
 async def test_s6_3_a_hint_without_a_ready_connection_changes_nothing(
@@ -252,6 +351,187 @@ async def test_redundant_lines_survive_the_loss_of_either_without_a_gap(
         assert channel.has_standby
         assert () == channel.outages
     assert 2 == len(recorder.of(ConnectionLost))
+
+
+async def test_s3_2_redundant_lines_make_no_hot_loop_where_connections_are_accepted_and_cut(
+    autojump_clock, network, feed
+):
+    hooks = itertools.count()
+
+    async def on_connect(connection):
+        # So that the first ones do not die together, but by turns.
+        await trio.sleep(0.1 if next(hooks) else 0.5)
+
+    cut = Fault.reset(after=1)
+    async with (
+        FaultServer([cut], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, on_connect=on_connect, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 30)
+
+        # For each of two, what the default delays allow at most.
+        assert len(server.connections) <= 2 * 9
+
+
+async def test_s4_1_a_second_connection_that_was_stable_is_soon_replaced(
+    autojump_clock, network, feed
+):
+    cut = Fault.reset(after=60)
+    async with (
+        FaultServer(network=network, handler=feed.handle, port=81) as first,
+        FaultServer([cut], network=network, handler=feed.handle, port=82) as second,
+        wsclient.open_channel(
+            [first.url, second.url], redundancy=2, dedupe=key_of, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 400)
+        opened = [each.opened_at for each in second.connections]
+
+        assert len(opened) > 5
+        assert all(after - before < 61.1 for before, after in itertools.pairwise(opened))
+
+
+@pytest.mark.parametrize("stop", [None, tenacity.stop_after_attempt(1)])
+async def test_a_second_connection_is_tried_again_whatever_the_policy_says(
+    autojump_clock, network, feed, stop
+):
+    story = [NONE, REJECT_503, NONE]
+    retry = wsclient.RetryPolicy(wait=tenacity.wait_fixed(30), stop=stop)
+    async with (
+        FaultServer(story, network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, retry=retry, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 29)
+        assert not channel.has_standby
+        assert 2 == channel.statistics().attempts
+
+        await take(channel, 2)
+        assert channel.has_standby
+
+
+async def test_s3_7_an_attempt_at_a_second_connection_can_be_made_now(
+    autojump_clock, network, feed
+):
+    async with (
+        FaultServer([NONE, REJECT_503, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url,
+            redundancy=2,
+            dedupe=key_of,
+            retry=wsclient.RetryPolicy(wait=tenacity.wait_fixed(3600)),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+        assert channel.retry_now()
+        await take(channel, 1)
+
+        assert channel.has_standby
+        assert not channel.retry_now()
+
+
+async def test_s4_3_a_second_connection_stays_away_for_as_long_as_the_server_asks(
+    autojump_clock, network, feed
+):
+    busy = Fault.reject(503, retry_after=120)
+    async with (
+        FaultServer([NONE, busy, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 119)
+        assert 2 == channel.statistics().attempts
+
+        await take(channel, 20)
+        assert channel.has_standby
+
+
+async def test_s4_4_after_a_takeover_the_endpoint_that_asked_for_it_is_left_alone(
+    autojump_clock, network, feed
+):
+    busy = Fault.close(1013, after=20)
+    async with (
+        FaultServer([busy, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 34)
+        assert (2, False) == (channel.epoch, channel.has_standby)
+
+        await take(channel, 20)
+        assert channel.has_standby
+
+
+@pytest.mark.parametrize("refusal", [Fault.reject(401), Fault.close(3000, after=5)])
+async def test_s4_4_a_second_connection_that_is_refused_asks_for_fresh_credentials(
+    autojump_clock, network, feed, refusal
+):
+    asked = []
+
+    async def credentials(*, fresh):
+        asked.append(fresh)
+
+    async with (
+        FaultServer([NONE, refusal, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, redundancy=2, dedupe=key_of, credentials=credentials, observers=()
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+
+        assert channel.has_standby
+        assert [False, False, True] == asked
+
+
+async def test_s4_4_the_loss_of_a_second_connection_is_no_reason_to_give_up(
+    autojump_clock, network, feed
+):
+    async with (
+        FaultServer(
+            [NONE, Fault.close(3003, after=5), NONE], network=network, handler=feed.handle
+        ) as server,
+        wsclient.open_channel(server.url, redundancy=2, dedupe=key_of, observers=()) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+
+        assert channel.has_standby
+        assert (1, 3) == (channel.epoch, len(server.connections))
+
+
+async def test_s4_4_the_users_function_is_asked_what_the_loss_of_a_second_connection_means(
+    autojump_clock, network, feed
+):
+    def classify(loss, phase):
+        return wsclient.Retry("as I say", (60, 60))
+
+    async with (
+        FaultServer(
+            [NONE, Fault.close(4000, after=5), NONE], network=network, handler=feed.handle
+        ) as server,
+        wsclient.open_channel(
+            server.url,
+            redundancy=2,
+            dedupe=key_of,
+            retry=wsclient.RetryPolicy(classify=classify),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 64)
+        assert 2 == len(server.connections)
+
+        await take(channel, 3)
+        assert channel.has_standby
 
 
 async def test_redundant_lines_give_what_came_first_once(autojump_clock, network, feed):

@@ -32,18 +32,28 @@ class Endpoints:
         """A connection to ``address`` is the one in use now."""
         self._index = self.addresses.index(address)
 
-    def beside(self, turn: int) -> Address:
-        """Where a second connection goes: to another endpoint than the first, each in its turn."""
-        others = self._others() or [self._index]
-        return self.addresses[others[turn % len(others)]]
+    def beside(self, turn: int, now: float) -> tuple[Address, float]:
+        """Where a second connection goes: to another endpoint than the first, each in its turn.
+
+        Or to the same, where the others ask to be left alone.
+
+        Returns:
+            The endpoint, and seconds until it may be tried.
+        """
+        others = self._others()
+        turn %= len(others) or 1
+        candidates = [*others[turn:], *others[:turn], self._index]
+        index = min(candidates, key=lambda index: max(now, self._not_before[index]))
+        return self.addresses[index], max(0.0, self._not_before[index] - now)
 
     def begin_round(self) -> None:
         """Nothing counts as tried."""
         self._tried.clear()
 
-    def leave_alone(self, until: float) -> None:
-        """The current endpoint asks not to be tried before ``until`` (trio's clock)."""
-        self._not_before[self._index] = until
+    def leave_alone(self, until: float, address: Address | None = None) -> None:
+        """An endpoint asks not to be tried before ``until`` (trio's clock): the current one."""
+        index = self._index if address is None else self.addresses.index(address)
+        self._not_before[index] = until
 
     def advance(self, now: float) -> bool:
         """Go to the next endpoint that may be tried at once; false if the round is over."""

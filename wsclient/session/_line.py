@@ -134,7 +134,7 @@ class Line:
         if hook is not None:
             try:
                 async with open_background_nursery() as nursery:
-                    nursery.start_soon(_cancel_when_closed, self.connection, nursery.cancel_scope)
+                    nursery.start_soon(cancel_when_closed, self.connection, nursery.cancel_scope)
                     with trio.move_on_after(timeout) as deadline:
                         await call_hook(hook, self.connection)
                 if deadline.cancelled_caught:
@@ -370,7 +370,8 @@ async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
     await result
 
 
-async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+async def cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+    """Cancel ``scope`` once the connection is closed, from whichever side."""
     await connection.wait_closed()
     scope.cancel()
 

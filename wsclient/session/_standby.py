@@ -8,10 +8,15 @@ When can the first one go, and nothing is missing?  What the server says once th
 established comes over that one.  What it had said before may still be on its way over the first.
 So a ping goes out on the first: the server's pong stands behind all of that (RFC 6455 §5.5.3).
 Once it is here, the second one *covers* the first.
+
+Until then, what the second one brings waits in it: it is younger than what the first one still has
+to bring.  So the order stays that of the server, and where the first one is lost before its pong
+has come, the gap stands where something may be missing.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -19,20 +24,26 @@ from typing import Final
 import trio
 
 from wsclient.connection import (
+    Ping,
+    WebSocketConnection,
+    asked_at,
     attach,
     forget_ping,
     open_background_nursery,
     start_ping,
+    wait_reading,
 )
 from wsclient.errors import ConnectionClosed, WebSocketError
 from wsclient.options import RetryPolicy
 
 from ._backoff import Backoff
 from ._inbox import Inbox
-from ._line import Line
+from ._line import Line, cancel_when_closed
 
 LONGEST_COVER: Final = 20.0
-"""Seconds after which a rotation goes on although the pong has not come: then a gap is told."""
+"""Seconds after which things go on although the pong has not come: then a gap is told.
+
+The time in which we read nothing does not count: the pong may wait behind what nobody takes."""
 
 _LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts where the retry policy would give up: the first one lives on."""
@@ -65,26 +76,50 @@ class Standby:
         self._open_line = open_line
         self._part_from = part_from
         self._inbox = inbox
-        self._retry = retry
+        self._stable_after = retry.stable_after
+        # It outlives the first one: a server that accepts and closes must not see a hot loop.
+        self._backoff = Backoff(retry)
+        self._not_before = -math.inf
+        self._pause: trio.CancelScope | None = None
         self._is_redundant = is_redundant
         self._rotate_every = rotate_every
         self.is_wanted: Final = is_wanted
         self._first: Line | None = None
-        self._reason: str | None = None
+        self._reason = ""
+        self._rotates = trio.Event()
         self._wanted = trio.Event()
+        self._ping: Ping | None = None
         self.line: Line | None = None
         """The second connection, once it is established."""
-        self.covers = False
+
+    @property
+    def covers(self) -> bool:
         """Whether nothing is missing if the first one goes now."""
+        return self.line is not None and self._ping is not None and self._ping.answered
 
     def rotate(self, reason: str) -> bool:
         """Leave the first connection as soon as there is a second; whether there is a first."""
         if self._first is None:
             return False
         self._reason = reason
+        self._rotates.set()
         self._wanted.set()
-        if self.covers:
-            self._first.leave(reason)
+        return True
+
+    def back_off(self, error: BaseException) -> None:
+        """A connection, or an attempt at a second one, was lost: leave time before the next."""
+        delay = self._backoff.next_delay(error)
+        self._not_before = trio.current_time() + (_LONGEST_PAUSE if delay is None else delay)
+
+    def begin_anew(self) -> None:
+        """Count anew: a connection was stable."""
+        self._backoff.reset()
+
+    def hurry(self) -> bool:
+        """Make the next attempt now, if it is being waited for; whether it was."""
+        if self._pause is None:
+            return False
+        self._pause.cancel()
         return True
 
     def take(self) -> Line | None:
@@ -98,9 +133,8 @@ class Standby:
     def begin(self, first: Line) -> None:
         """Messages flow over ``first``, from now on."""
         self._first = first
-        self._reason = None
+        self._rotates = trio.Event()
         self._wanted = trio.Event()
-        self.covers = False
         if self._is_redundant:
             self._wanted.set()
 
@@ -120,16 +154,18 @@ class Standby:
         self.rotate(f"it was open for {trio.current_time() - first.opened_at:.0f} s")
 
     async def _stand_by(self, first: Line) -> None:
-        backoff = Backoff(self._retry)
         while True:
             await self._wanted.wait()
-            error = await self._hold(first, backoff.failures)
-            delay = backoff.next_delay(error)
-            await trio.sleep(_LONGEST_PAUSE if delay is None else delay)
+            try:
+                with trio.CancelScope() as self._pause:
+                    await trio.sleep_until(self._not_before)
+            finally:
+                self._pause = None
+            self.back_off(await self._hold(first))
 
-    async def _hold(self, first: Line, failures: int) -> BaseException:
+    async def _hold(self, first: Line) -> BaseException:
         """Open a second connection, and keep it until it is lost; return how."""
-        line = await self._open_line(failures)
+        line = await self._open_line(self._backoff.failures)
         if isinstance(line, WebSocketError):
             return line
         line.tell_opened()
@@ -146,27 +182,46 @@ class Standby:
                 if lost is None:
                     line.leave("it is not needed any more")
                 self.line = None
-                self.covers = False
                 self._part_from(line, lost)
 
     async def _live_beside(self, first: Line, line: Line) -> BaseException | None:
-        attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
         self.line = line
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(self._cover, first)
-            lost = await line.watch()
-        return lost  # noqa: RET504  # The nursery might, for all that mypy knows, end otherwise.
-
-    async def _cover(self, first: Line) -> None:
-        ping = start_ping(first.connection)
+        established_at = trio.current_time()
+        ping = self._ping = start_ping(first.connection)
         try:
-            with trio.move_on_after(LONGEST_COVER):
-                await ping.resolved.wait()
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(cancel_when_closed, line.connection, nursery.cancel_scope)
+                await _wait_answered(first.connection, ping)
+                if first.connection.closed is not None:
+                    # This is about to be cancelled, and a gap goes first.
+                    await trio.sleep_forever()
+            if line.connection.closed is not None:
+                return ConnectionClosed(line.connection.closed)
+            attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._give_way, first, ping)
+                lost = await line.watch()
+            if trio.current_time() - established_at >= self._stable_after:
+                self.begin_anew()
+            return lost
         finally:
             forget_ping(first.connection, ping)
-        self.covers = ping.answered
-        if self._reason is not None:
-            first.leave(self._reason)
+
+    async def _give_way(self, first: Line, ping: Ping) -> None:
+        await self._rotates.wait()
+        await _wait_answered(first.connection, ping)
+        first.leave(self._reason)
+
+
+async def _wait_answered(connection: WebSocketConnection, ping: Ping) -> None:
+    """Wait for the pong, for as long as it is worth it."""
+    while not ping.resolved.is_set():
+        read_since = await wait_reading(connection)
+        asked = max(read_since, ping.sent_at, asked_at(connection, ping))
+        if trio.current_time() >= asked + LONGEST_COVER:
+            return
+        with trio.move_on_at(asked + LONGEST_COVER):
+            await ping.resolved.wait()
 
 
 class _Nothing:

@@ -147,7 +147,7 @@ class Supervisor:
         self._epochs = itertools.count(1)
         self._standby = Standby(
             open_line=self._open_beside,
-            part_from=self._part_from,
+            part_from=self._part_from_second,
             inbox=inbox,
             retry=settings.retry,
             is_wanted=settings.overlaps,
@@ -246,7 +246,7 @@ class Supervisor:
     def retry_now(self, cause: str = "retry_now() was called") -> bool:
         """Make the next attempt now, if it is being waited for; whether it was."""
         if self._waiting is None:
-            return False
+            return self._standby.hurry()
         self._cut_by = cause
         self._waiting.cancel()
         return True
@@ -370,6 +370,7 @@ class Supervisor:
         name = self._settings.name
         self._observe(events.SuspendDetected(channel=name, duration=suspended))
         self._backoff.reset()
+        self._standby.begin_anew()
         self.failures = 0
         self.retry_now("the machine was suspended")
         for line in (self._line, self._standby.line):
@@ -403,8 +404,9 @@ class Supervisor:
             following = self._standby.take()
             if following is None:
                 break
-            if lost is not None:
-                self._history.append(lost)
+            if loss is not None:
+                self._history.append(loss.error)
+                self._heed(loss, line.address)
             if covers:
                 self._past = None
             self._line = line = following
@@ -429,16 +431,20 @@ class Supervisor:
 
     async def _open_beside(self, failures: int) -> Line | WebSocketError:
         """Open a second connection, once the budget allows it."""
-        # Others may have been faster.
-        while (spent := self.budget.wait_at(trio.current_time())) > 0:  # noqa: ASYNC110
-            await trio.sleep(spent + random.uniform(0, 1))
+        while True:
+            now = trio.current_time()
+            address, pause = self._endpoints.beside(failures, now)
+            if spent := self.budget.wait_at(now + pause):
+                pause += spent + random.uniform(0, 1)
+            if not pause:
+                break
+            # Others may be faster.
+            await trio.sleep(pause)
         self.budget.take()
         self.attempts += 1
-        line = await self._open(self._endpoints.beside(failures), failures + 1)
+        line = await self._open(address, failures + 1)
         if isinstance(line, WebSocketError):
-            loss = loss_from(line, self._now())
-            if isinstance(classify(loss, Phase.STEADY), RetryFreshAuth):
-                self._access.must_be_fresh = True
+            self._heed(loss_from(line, self._now()), address)
         return line
 
     def _part_from(self, line: Line, lost: BaseException | None) -> Loss | None:
@@ -454,6 +460,11 @@ class Supervisor:
         loss = loss_from(lost, self._now())
         line.tell_lost(str(lost), loss.code)
         return loss
+
+    def _part_from_second(self, line: Line, lost: BaseException | None) -> None:
+        loss = self._part_from(line, lost)
+        if loss is not None:
+            self._heed(loss, line.address)
 
     async def _live(self, line: Line) -> BaseException | None:
         """Let messages flow until the connection is lost; return how, ``None`` if it was left."""
@@ -494,6 +505,8 @@ class Supervisor:
         self._past = _Past(line.epoch, last_received, ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._begin_anew()
+        if lost is not None:
+            self._standby.back_off(lost)
         return lost
 
     def _keep_untaken(self, line: Line, lost: BaseException) -> None:
@@ -534,6 +547,7 @@ class Supervisor:
         self._was_stable = True
         self.failures = 0
         self._backoff.reset()
+        self._standby.begin_anew()
         self._streak = None
         self._by_rule.clear()
         self._endpoints.begin_round()
@@ -558,22 +572,32 @@ class Supervisor:
             repeated_for=now - self._streak.since,
             since_stable=self._by_rule[rule],
         )
+        decision = self._classify(loss)
+        self.rule = decision.reason
+        return decision
+
+    def _classify(self, loss: Loss) -> Decision:
         decision: object = (self._settings.retry.classify or classify)(loss, self.phase)
         if not isinstance(decision, (Retry, Fatal)):
             raise TypeError(
                 "RetryPolicy.classify must return Retry, RetryFreshAuth, NextEndpoint or Fatal,"
                 f" not {decision!r}"
             )
-        self.rule = decision.reason
         return decision
 
-    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
-        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
-        if isinstance(decision, Fatal):
-            self._give_up(decision.reason)
-            return None
-        now = trio.current_time()
-        # How long this endpoint asks to be left alone.
+    def _heed(self, loss: Loss, address: Address) -> None:
+        """Do what the loss of one of two connections asks for; the other one lives on."""
+        decision = self._classify(loss)
+        if isinstance(decision, Retry):
+            self._prepare(loss, decision, address)
+
+    def _prepare(self, loss: Loss, decision: Retry, address: Address) -> tuple[float | None, float]:
+        """Note what the next attempts are to regard.
+
+        Returns:
+            Seconds for which ``address`` is to be left alone, by the decision (``None``: it does
+            not say) and by what the server has said.
+        """
         asked: float | None = None
         if decision.delay is not None:
             asked = random.uniform(*decision.delay)
@@ -583,9 +607,20 @@ class Supervisor:
             # Never earlier than asked, and not all clients at once.
             retry_after += random.uniform(0, 1 + retry_after / 10)
         if asked is not None or retry_after:
-            self._endpoints.leave_alone(now + max(asked or 0.0, retry_after))
+            until = trio.current_time() + max(asked or 0.0, retry_after)
+            self._endpoints.leave_alone(until, address)
         if isinstance(decision, RetryFreshAuth):
             self._access.must_be_fresh = True
+        return asked, retry_after
+
+    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
+        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
+        if isinstance(decision, Fatal):
+            self._give_up(decision.reason)
+            return None
+        now = trio.current_time()
+        asked, retry_after = self._prepare(loss, decision, self._endpoints.current)
+        if isinstance(decision, RetryFreshAuth):
             stays = True  # What was refused was not the endpoint's fault.
         elif isinstance(decision, NextEndpoint) or asked is not None:
             stays = False

@@ -23,6 +23,12 @@ TREE = {
     "HeartbeatTimeout": "WebSocketError",
     "EstablishError": "WebSocketError",
     "ChannelFailed": "WebSocketError",
+    "OutboxError": "WebSocketError",
+    "OutboxCorrupt": "OutboxError",
+    "OutboxDiskFull": "OutboxError",
+    "OutboxIncompatible": "OutboxError",
+    "OutboxIOError": "OutboxError",
+    "OutboxLocked": "OutboxError",
     "CodecError": "WebSocketError",
 }
 
@@ -41,6 +47,12 @@ EXAMPLES = [
     errors.HeartbeatTimeout("text"),
     errors.EstablishError("text"),
     errors.ChannelFailed("text", (ValueError("first"), ValueError("second"))),
+    errors.OutboxError("text"),
+    errors.OutboxCorrupt("text"),
+    errors.OutboxDiskFull("text"),
+    errors.OutboxIncompatible("text"),
+    errors.OutboxIOError("text"),
+    errors.OutboxLocked("text"),
     errors.CodecError("text"),
 ]
 

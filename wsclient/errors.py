@@ -13,6 +13,12 @@
     ├── HeartbeatTimeout           the peer sent nothing for too long
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
+    ├── OutboxError                the outbox on disk cannot be used, or cannot keep a message
+    │   ├── OutboxCorrupt          the file is damaged, or is no database at all
+    │   ├── OutboxDiskFull         there is no room for it
+    │   ├── OutboxIncompatible     it is another program's, or a later version's
+    │   ├── OutboxIOError          the disk failed, or did not answer
+    │   └── OutboxLocked           another channel or process has it
     └── CodecError                 a message cannot be encoded or decoded
 
 Where trio has the right exception it is raised as it is:
@@ -43,6 +49,12 @@ __all__ = [
     "HandshakeError",
     "HeartbeatTimeout",
     "InvalidUpgrade",
+    "OutboxCorrupt",
+    "OutboxDiskFull",
+    "OutboxError",
+    "OutboxIOError",
+    "OutboxIncompatible",
+    "OutboxLocked",
     "ProxyError",
     "WebSocketError",
 ]
@@ -158,6 +170,38 @@ class ChannelFailed(WebSocketError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class OutboxError(WebSocketError):
+    """The outbox on disk cannot be used, or cannot keep a message.
+
+    Where ``send()`` raises it, the message was not accepted.
+    The text names the file, and never what is in it.
+    """
+
+
+class OutboxCorrupt(OutboxError):
+    """The outbox's file is damaged, or is no database at all; it is left as it was found."""
+
+
+class OutboxDiskFull(OutboxError):
+    """There is no room on the disk for a change of the outbox, which did not take place."""
+
+
+class OutboxIncompatible(OutboxError):
+    """The file is a database of another program, or of a later version of wsclient."""
+
+
+class OutboxIOError(OutboxError):
+    """The disk failed, or did not answer in time; ``__cause__`` says what is known.
+
+    Whether a message whose ``send()`` raised this is on the disk is unknown until the disk works
+    again: this channel never sends it, but after a crash a later process may find it.
+    """
+
+
+class OutboxLocked(OutboxError):
+    """Another channel or another process has the outbox open."""
 
 
 class CodecError(WebSocketError):

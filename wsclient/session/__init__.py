@@ -16,6 +16,7 @@ from ._policy import (
     classify,
 )
 from ._receipt import Receipt
+from ._storage import SqliteOutbox
 from ._supervisor import ConnectHook, call_hook
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Receipt",
     "Retry",
     "RetryFreshAuth",
+    "SqliteOutbox",
     "call_hook",
     "classify",
     "connect_channel",

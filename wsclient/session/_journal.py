@@ -1,0 +1,329 @@
+"""Changes of the outbox on their way to the disk.
+
+A disk takes its time, and the loop has none.  So one task, :meth:`Journal.run`, hands what waits to
+a thread, all of it as one commit, and while that is under way the next ones gather: the slower the
+disk, the larger the commits, and each costs one ``fsync`` (group commit).
+
+Who is told what:
+
+- :meth:`Journal.add` returns when the message is on the disk, and raises when it could not be kept.
+  It is not tried again: whoever sends decides that.
+- A mark or a removal has nobody who could decide.  It is kept, in order, and tried again with
+  whatever comes next, and every ``RETRY_AFTER`` seconds.  Meanwhile a message that waits for its
+  mark is not written.  One that waits for its removal would, after a crash, be found again: a
+  QUEUED one as marked, so that it is never repeated; an ACKED one is sent again, as promised.
+- Where a commit of both fails, marks and removals go once more without the messages: what there is
+  no room for must not hold up what makes room.
+- Damage is final: :meth:`Journal.run` raises it.
+
+*Cancellation.*  Until its commit begins, a message is taken back.  After that it is too late: a
+thread has it, and ``add`` waits for the answer, ``PATIENCE`` seconds at most.  A disk that has not
+answered by then leaves the truth open, which ``OutboxIOError`` says; a message that turns out to be
+on the disk after all is removed again.
+
+*Leaving.*  :meth:`Journal.aclose` commits what waits and closes the file, in the time that it was
+given.  A thread that hangs in the disk is then left to itself, and so is the one that closes the
+file after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from wsclient.errors import OutboxDiskFull, OutboxError, OutboxIOError
+
+from ._storage import Add, Change, Mark, Remove, Storage, Stored
+
+RETRY_AFTER: Final = 1.0
+"""Seconds.  Somebody may have made room, and asking costs one write that fails."""
+
+PATIENCE: Final = 1.0
+"""Seconds that a cancelled sender waits for the disk: half of what leaving a channel may take."""
+
+CLOSING: Final = 0.1
+"""Seconds that closing the file gets at least; usually it takes a few milliseconds."""
+
+RunSync: TypeAlias = Callable[..., Awaitable[Any]]
+"""``trio.to_thread.run_sync``, or what takes its place where time is virtual."""
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class _Item:
+    """Changes that belong together."""
+
+    __slots__ = ("changes", "done", "error", "is_begun", "then")
+
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        then: Callable[[], object],
+        done: trio.Event | None = None,
+    ) -> None:
+        self.changes = changes
+        self.then = then
+        self.done = done
+        """What the sender of a message waits for; nobody waits for a mark or a removal."""
+        self.error: Exception | None = None
+        self.is_begun = False
+
+    def answer(self, error: Exception | None) -> None:
+        if self.done is not None:
+            self.error = error
+            self.done.set()
+
+
+class Journal:
+    """Brings changes to a storage, many at once, without holding up the loop.
+
+    Resource handling: whoever has called :meth:`open`, with whatever result, calls :meth:`aclose`.
+
+    Args:
+        storage: Where they go.
+        tell: Called with the error when commits begin to fail, or fail for another reason, and
+            with ``None`` when one succeeds again.
+        run_sync: Runs what may wait for the disk.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        tell: Callable[[OutboxError | None], object] = _nothing,
+        run_sync: RunSync = trio.to_thread.run_sync,
+    ) -> None:
+        self._storage = storage
+        self._tell = tell
+        self._run_sync = run_sync
+        # Of its own: a disk that hangs must not take the threads of name lookups.
+        self._limiter = trio.CapacityLimiter(1)
+        # Between threads: one may have been left to itself.
+        self._in_use = threading.Lock()
+        # Between tasks: the pump's commit and the last one.
+        self._committing = trio.Lock()
+        self._waiting: list[_Item] = []
+        self._stirred = trio.Event()
+        self._refusal: Callable[[], Exception] | None = None
+        self._is_closed = False
+        self._deadline = math.inf
+        self._commit_scope = trio.CancelScope()
+        self._trouble: OutboxError | None = None
+        self.commits = 0
+        """Commits that succeeded."""
+        self.changes = 0
+        """Changes that they held."""
+
+    @property
+    def trouble(self) -> OutboxError | None:
+        """Why the last commit failed; ``None`` if it did not."""
+        return self._trouble
+
+    async def open(self) -> list[Stored]:
+        """Open the storage, and return the messages in it, in the order of their acceptance.
+
+        Raises:
+            OutboxError: They cannot be had.
+        """
+        stored: list[Stored] = await self._in_thread(self._storage.open)
+        return stored
+
+    async def run(self) -> None:
+        """Commit what comes, until :meth:`aclose`; cancelled, it ends after the commit under way.
+
+        Raises:
+            OutboxError: No later commit can succeed.
+        """
+        try:
+            while not self._is_closed:
+                if not self._waiting:
+                    await self._stirred.wait()
+                self._stirred = trio.Event()
+                await self._commit()
+                if self._trouble is not None and self._waiting:
+                    with trio.move_on_after(RETRY_AFTER):
+                        await self._stirred.wait()
+        finally:
+            self._refuse(trio.ClosedResourceError)
+
+    # What comes.
+
+    async def add(self, stored: Stored, then: Callable[[], object] = _nothing) -> None:
+        """Return when a message is on the disk.
+
+        Args:
+            stored: The message.
+            then: Called at that moment, and for all messages in the order that they have there:
+                the tasks that wait for them wake up in any order.
+
+        Raises:
+            trio.Cancelled: It is not on the disk, and never will be.
+            OutboxIOError: Whether it is there is unknown until the disk works again, and then it is
+                not; a process that starts before may find it.
+            OutboxError: It is not on the disk.
+            trio.ClosedResourceError: Likewise: the journal was closed, or nobody runs it any more.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._refusal is not None:
+            raise self._refusal()
+        item = _Item((Add(stored),), then, done := trio.Event())
+        self._put(item)
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            if not item.is_begun:
+                # It may have been refused in the meantime.
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(item)
+                raise
+            with trio.move_on_after(PATIENCE, shield=True):
+                await done.wait()
+            if not done.is_set():
+                item.then = lambda: self.remove_soon(stored.id)
+                raise _unanswered() from None
+        if item.error is not None:
+            raise item.error
+
+    def mark_soon(self, ids: Iterable[str], then: Callable[[], object] = _nothing) -> None:
+        """Mark messages as about to be written; ``then`` is called when that is on the disk.
+
+        It is never called if the journal is closed before.
+        """
+        self._put(_Item([Mark(id) for id in ids], then))
+
+    def remove_soon(self, id: str) -> None:
+        """Remove a message that has its outcome."""
+        self._put(_Item((Remove(id),), _nothing))
+
+    def _put(self, item: _Item) -> None:
+        self._waiting.append(item)
+        self._stirred.set()
+
+    def _refuse(self, refusal: Callable[[], Exception]) -> None:
+        """Take no more messages, and give back those that wait; the first refusal stands."""
+        self._refusal = self._refusal or refusal
+        messages = [item for item in self._waiting if item.done is not None]
+        self._waiting = [item for item in self._waiting if item.done is None]
+        for item in messages:
+            item.answer(self._refusal())
+
+    # The disk.
+
+    async def _commit(self) -> None:
+        """Commit all that waits."""
+        async with self._committing:
+            batch, self._waiting = self._waiting, []
+            if not batch:
+                return
+            for item in batch:
+                item.is_begun = True
+            try:
+                await self._settle(batch)
+            finally:
+                # Whatever went wrong: nobody waits for ever.
+                for item in batch:
+                    if item.done is not None and not item.done.is_set():
+                        item.answer((self._refusal or trio.ClosedResourceError)())
+
+    async def _settle(self, batch: list[_Item]) -> None:
+        error = await self._store(batch)
+        if error is not None:
+            kept = [item for item in batch if item.done is None]
+            for item in batch:
+                item.answer(_copy(error))
+            if 0 < len(kept) < len(batch) and _may_pass(error):
+                error = await self._store(kept)
+            batch = kept
+        if error is None:
+            for item in batch:
+                item.then()
+                item.answer(None)
+        elif _may_pass(error):
+            self._waiting = batch + self._waiting
+        else:
+            final = error
+            self._refuse(lambda: _copy(final))
+            raise error
+
+    async def _store(self, items: Iterable[_Item]) -> OutboxError | None:
+        """One commit; returns why it failed."""
+        changes = [change for item in items for change in item.changes]
+        error: OutboxError | None = _unanswered()
+        # A commit that was begun is waited for, unless the time for leaving is over.
+        with trio.CancelScope(shield=True, deadline=self._deadline) as self._commit_scope:
+            try:
+                await self._in_thread(self._storage.commit, changes)
+            except OutboxError as failure:
+                error = failure
+            else:
+                error = None
+                self.commits += 1
+                self.changes += len(changes)
+        is_news = type(error) is not type(self._trouble)
+        self._trouble = error
+        if is_news:
+            self._tell(error)
+        return error
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await self._run_sync(
+            self._alone, function, *args, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+    def _alone(self, function: Callable[..., Any], *args: Any) -> Any:
+        with self._in_use:
+            return function(*args)
+
+    # The end.
+
+    async def aclose(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109  # It returns, not raises.
+        """Commit the marks and removals that wait, and close the storage.
+
+        Nothing is raised for what could not be committed: ``tell`` was told, and the next process
+        finds it as after a crash.
+
+        Args:
+            timeout: Seconds that it takes at most, and ``CLOSING`` beyond.
+        """
+        if self._is_closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._is_closed = True
+        self._refuse(trio.ClosedResourceError)
+        self._stirred.set()
+        self._deadline = self._commit_scope.deadline = trio.current_time() + timeout
+        with trio.CancelScope(shield=True):
+            with contextlib.suppress(OutboxError):
+                await self._commit()
+            with trio.move_on_at(max(self._deadline, trio.current_time() + CLOSING)):
+                # In a thread of its own, which waits for one that hangs.
+                with contextlib.suppress(OutboxError):
+                    await self._run_sync(
+                        self._alone,
+                        self._storage.close,
+                        abandon_on_cancel=True,
+                        limiter=trio.CapacityLimiter(1),
+                    )
+
+
+def _copy(error: OutboxError) -> OutboxError:
+    """Each task raises an exception of its own: a traceback grows where it is raised."""
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another
+
+
+def _may_pass(error: OutboxError) -> bool:
+    return isinstance(error, (OutboxDiskFull, OutboxIOError))
+
+
+def _unanswered() -> OutboxIOError:
+    return OutboxIOError("the outbox's disk did not answer in time")

@@ -400,6 +400,18 @@ async def test_what_comes_after_a_mark_that_failed_follows_it_at_once(
     assert 0 == sender.at
 
 
+async def test_what_failed_goes_again_before_what_came_meanwhile(journal, disk, autojump_clock):
+    disk.hang()
+    disk.failures = [errors.OutboxIOError("failed")]
+    journal.mark_soon(["a"])
+    await settled()
+    journal.remove_soon("a")
+    disk.answer()
+    await settled()
+
+    assert [(Mark("a"), Remove("a"))] == disk.commits
+
+
 async def test_what_there_is_no_room_for_does_not_hold_up_what_makes_room(
     journal, disk, send, autojump_clock
 ):

@@ -233,7 +233,9 @@ def test_a_path_that_cannot_be_is_refused_where_it_is_given(given, error):
 
 
 @ON_POSIX
-def test_s1_9_the_files_are_their_owners_alone_whatever_the_umask(opened, path):
+def test_s1_9_the_files_are_their_owners_alone_whatever_the_umask(opened, path, monkeypatch):
+    # From their first moment: nothing is put right later.
+    monkeypatch.setattr(os, "chmod", None)
     umask = os.umask(0)
     try:
         storage, _ = opened()
@@ -545,71 +547,113 @@ def test_a_full_disk_is_told_and_keeps_what_it_has(opened, path):
     assert [message("a", attempts=1), message("c")] == reopen(path)
 
 
+SMALL_DISK = """
+    import contextlib, json, sys
+    from pathlib import Path
+    from wsclient import errors
+    from wsclient.events import Delivery
+    from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored
+
+    disk = Path(sys.argv[1])
+    ballast = disk / "ballast"
+    storage = SqliteOutbox(disk / "outbox.db").storage()
+
+    def message(id, size):
+        return Stored(id=id, message="x" * size, delivery=Delivery.QUEUED)
+
+    def fill_up():
+        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
+"""
+
+
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MiB."""
+    """Runs a program on a disk of 1 MiB, which is gone with its process."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    # In a namespace of its own, where everybody may mount.
+    mount = f'mount -t tmpfs -o size=1m tmpfs "{folder}" && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     try:
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+
+    def small_disk(code):
+        code = textwrap.dedent(SMALL_DISK) + textwrap.dedent(code)
+        return python(code, folder, prefix=prefix)
+
+    return small_disk
 
 
-def fill_up(folder):
-    """Leave no byte free."""
-    with contextlib.suppress(OSError), (folder / "other").open("ab", buffering=0) as other:
-        while True:
-            other.write(b"x" * 512)
-
-
-def test_a_disk_that_fills_up_loses_nothing_and_is_used_again_when_it_has_room(small_disk, opened):
-    path = small_disk / "outbox.db"
-    storage, _ = opened(path)
-    kept = []
-    (small_disk / "other").write_bytes(bytes(300_000))
-    with pytest.raises(errors.OutboxDiskFull):
-        for number in range(1000):
-            storage.commit([Add(message(str(number), "x" * 5000))])
-            kept.append(str(number))
-    fill_up(small_disk)
-    for _ in range(2):
-        with pytest.raises(errors.OutboxDiskFull):
-            storage.commit([Remove("0"), Add(message("never", "x" * 50_000))])
-    (small_disk / "other").unlink()
-    storage.commit([Remove("0"), Add(message("new", "y" * 5000))])
-    storage.close()
+def test_a_disk_that_fills_up_loses_nothing_and_is_used_again_when_it_has_room(small_disk):
+    kept, full, found = small_disk(
+        """
+        storage.open()
+        kept, full = [], 0
+        ballast.write_bytes(bytes(300_000))
+        try:
+            for number in range(1000):
+                storage.commit([Add(message(str(number), 5000))])
+                kept.append(str(number))
+        except errors.OutboxDiskFull:
+            fill_up()
+        for _ in range(2):
+            try:
+                storage.commit([Remove("0"), Add(message("never", 50_000))])
+            except errors.OutboxDiskFull:
+                full += 1
+        ballast.unlink()
+        storage.commit([Remove("0"), Add(message("new", 5000))])
+        storage.close()
+        found = [stored.id for stored in storage.open()]
+        print(json.dumps([kept, full, found]))
+        """
+    )
 
     assert len(kept) > 10
-    assert [*kept[1:], "new"] == ids(path)
+    assert 2 == full
+    assert [*kept[1:], "new"] == found
 
 
-def test_on_a_full_disk_the_room_that_the_outbox_has_is_used_on(small_disk, opened):
-    path = small_disk / "outbox.db"
-    storage, _ = opened(path)
-    storage.commit([Add(message("old", "x" * 50_000)), Add(message("waiting"))])
-    storage.commit([Remove("old")])
-    storage.close()
-    storage, _ = opened(path)
-    for number in range(100):
-        if number == 5:
-            # From here on, many times what the log holds.
-            fill_up(small_disk)
-        storage.commit([Add(message(str(number), "x" * 5000))])
-        storage.commit([Mark(str(number))])
-        storage.commit([Remove(str(number))])
-    storage.close()
+def test_on_a_full_disk_the_room_that_the_outbox_has_is_used_on(small_disk):
+    found = small_disk(
+        """
+        storage.open()
+        storage.commit([Add(message("old", 50_000)), Add(message("waiting", 5))])
+        storage.commit([Remove("old")])
+        storage.close()
+        storage.open()
+        for number in range(100):
+            if number == 5:
+                # From here on, many times what the log holds.
+                fill_up()
+            storage.commit([Add(message(str(number), 5000))])
+            storage.commit([Mark(str(number))])
+            storage.commit([Remove(str(number))])
+        storage.close()
+        ballast.unlink()
+        print(json.dumps([stored.id for stored in storage.open()]))
+        """
+    )
 
-    assert ["waiting"] == ids(path)
+    assert ["waiting"] == found
 
 
 def test_a_disk_that_is_full_at_opening_is_told(small_disk):
-    fill_up(small_disk)
-    with pytest.raises(errors.OutboxDiskFull):
-        reopen(small_disk / "outbox.db")
+    told = small_disk(
+        """
+        fill_up()
+        try:
+            storage.open()
+        except errors.OutboxError as error:
+            print(json.dumps(type(error).__name__))
+        """
+    )
+
+    assert "OutboxDiskFull" == told
 
 
 def test_no_inode_for_the_file_is_a_full_disk(path, monkeypatch):

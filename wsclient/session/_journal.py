@@ -148,7 +148,7 @@ class Journal:
                     await self._stirred.wait()
                 self._stirred = trio.Event()
                 await self._commit()
-                if self._trouble is not None and self._waiting:
+                if self._trouble is not None:
                     with trio.move_on_after(RETRY_AFTER):
                         await self._stirred.wait()
         finally:
@@ -239,7 +239,7 @@ class Journal:
             kept = [item for item in batch if item.done is None]
             for item in batch:
                 item.answer(_copy(error))
-            if 0 < len(kept) < len(batch) and _may_pass(error):
+            if 0 < len(kept) < len(batch):
                 error = await self._store(kept)
             batch = kept
         if error is None:

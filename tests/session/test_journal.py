@@ -11,7 +11,7 @@ import trio.testing
 
 from wsclient import errors
 from wsclient.events import Delivery
-from wsclient.session._journal import CLOSING, PATIENCE, RETRY_AFTER, Journal
+from wsclient.session._journal import CLOSING, LINGER, PATIENCE, RETRY_AFTER, Journal
 from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored
 
 
@@ -157,7 +157,7 @@ async def test_what_comes_during_a_commit_shares_the_next_one(journal, disk, sen
 
 async def test_changes_are_committed_in_the_order_in_which_they_came(journal, disk, autojump_clock):
     disk.hang()
-    journal.remove_soon("x")
+    journal.mark_soon(["x"])
     await settled()
     journal.mark_soon(["b", "a"])
     journal.remove_soon("b")
@@ -165,13 +165,13 @@ async def test_changes_are_committed_in_the_order_in_which_they_came(journal, di
     disk.answer()
     await settled()
 
-    assert [(Remove("x"),), (Mark("b"), Mark("a"), Remove("b"), Mark("a"))] == disk.commits
+    assert [(Mark("x"),), (Mark("b"), Mark("a"), Remove("b"), Mark("a"))] == disk.commits
 
 
 async def test_who_waits_is_called_in_the_order_of_the_disk(journal, disk, nursery, autojump_clock):
     called = []
     disk.hang()
-    journal.remove_soon("x")
+    journal.mark_soon(["x"])
     await settled()
     for number in range(20):
         id = str(number)
@@ -192,6 +192,20 @@ async def test_s1_9_a_mark_is_told_once_when_it_is_on_the_disk(journal, disk, au
     await settled()
 
     assert [[(Mark("a"),)]] == told
+
+
+async def test_a_removal_goes_with_the_next_commit_or_soon_alone(journal, disk, autojump_clock):
+    journal.remove_soon("a")
+    await trio.sleep(LINGER / 2)
+    journal.remove_soon("b")
+    await settled()
+
+    assert [] == disk.commits
+    await journal.add(message("c"))
+    journal.remove_soon("d")
+    await trio.sleep(1.5 * LINGER)
+
+    assert [(Remove("a"), Remove("b"), Add(message("c"))), (Remove("d"),)] == disk.commits
 
 
 # --- cancellation -------------------------------------------------------------------------------
@@ -271,7 +285,7 @@ async def test_a_disk_that_hangs_holds_a_cancelled_sender_for_a_second_at_most(
     assert isinstance(sender.outcome, errors.OutboxIOError)
     # What was not accepted does not stay.
     disk.answer()
-    await settled()
+    await trio.sleep(2 * LINGER)
 
     assert [(Add(message("a")),), (Remove("a"),)] == disk.commits
 
@@ -405,11 +419,11 @@ async def test_what_failed_goes_again_before_what_came_meanwhile(journal, disk, 
     disk.failures = [errors.OutboxIOError("failed")]
     journal.mark_soon(["a"])
     await settled()
-    journal.remove_soon("a")
+    journal.mark_soon(["b"])
     disk.answer()
     await settled()
 
-    assert [(Mark("a"), Remove("a"))] == disk.commits
+    assert [(Mark("a"), Mark("b"))] == disk.commits
 
 
 async def test_what_there_is_no_room_for_does_not_hold_up_what_makes_room(
@@ -433,7 +447,7 @@ async def test_what_there_is_no_room_for_does_not_hold_up_what_makes_room(
 async def test_trouble_is_told_when_it_begins_changes_and_ends(journal, disk, told, autojump_clock):
     full, failed = errors.OutboxDiskFull("full"), errors.OutboxIOError("failed")
     disk.failures = [full, full, failed, full]
-    journal.remove_soon("a")
+    journal.mark_soon(["a"])
     await trio.sleep(2.5 * RETRY_AFTER)
 
     assert failed is journal.trouble
@@ -509,6 +523,33 @@ async def test_closing_commits_marks_and_removals_and_gives_messages_back(
         await journal.add(message("third"))
 
 
+async def test_what_a_mark_leads_to_is_committed_before_closing(journal, disk, autojump_clock):
+    disk.hang()
+    journal.mark_soon(["x"])
+    await settled()
+    journal.mark_soon(["a"], lambda: journal.mark_soon(["a"], lambda: journal.remove_soon("a")))
+    disk.answer()
+    await journal.aclose()
+
+    assert [(Mark("x"),), (Mark("a"),), (Mark("a"),), (Remove("a"),)] == disk.commits
+
+
+async def test_nothing_is_committed_once_closing_has_begun_to_close(journal, disk, autojump_clock):
+    commits = []
+    disk.close = lambda: commits.extend(disk.commits)
+    disk.hang()
+    journal.mark_soon(["a"])
+    await settled()
+    # The pump has more to do, and waits for its turn behind the one who closes.
+    journal.mark_soon(["b"], lambda: journal.remove_soon("b"))
+    disk.answer()
+    await journal.aclose()
+    journal.mark_soon(["c"])
+    await settled()
+
+    assert commits == disk.commits
+
+
 async def test_a_sender_that_is_cancelled_as_it_is_refused_is_cancelled(
     journal, disk, send, autojump_clock
 ):
@@ -555,13 +596,26 @@ async def test_closing_tries_once_more_what_failed_and_raises_nothing(
     journal, disk, told, autojump_clock
 ):
     disk.broken = errors.OutboxDiskFull("full")
-    journal.remove_soon("a")
+    journal.mark_soon(["a"])
     await settled()
     await journal.aclose()
+    await settled()
 
     assert 2 == disk.tries
     assert disk.is_closed
     assert [disk.broken] == told
+
+
+async def test_closing_ends_the_journals_task_at_once(disk, autojump_clock):
+    journal = Journal(disk, run_sync=disk.run_sync)
+    disk.failures = [errors.OutboxDiskFull("full")]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        journal.mark_soon(["a"])
+        await settled()
+        await journal.aclose()
+
+    assert 0 == trio.current_time()
 
 
 async def test_closing_raises_nothing_where_closing_the_file_fails(journal, disk, autojump_clock):

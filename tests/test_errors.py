@@ -29,6 +29,7 @@ TREE = {
     "OutboxIncompatible": "OutboxError",
     "OutboxIOError": "OutboxError",
     "OutboxLocked": "OutboxError",
+    "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
 }
 
@@ -53,6 +54,7 @@ EXAMPLES = [
     errors.OutboxIncompatible("text"),
     errors.OutboxIOError("text"),
     errors.OutboxLocked("text"),
+    errors.InboxFull(3, 12),
     errors.CodecError("text"),
 ]
 

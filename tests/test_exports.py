@@ -30,6 +30,7 @@ CONNECTION = {
     "wrap_client_stream",
 }
 WORDS = {
+    "ApplicationPing",
     "ChannelFailed",
     "CloseCode",
     "CodecError",
@@ -39,6 +40,7 @@ WORDS = {
     "Headers",
     "HeartbeatOptions",
     "HeartbeatTimeout",
+    "InboxFull",
     "InvalidUpgrade",
     "Limits",
     "OutboxCorrupt",
@@ -47,6 +49,7 @@ WORDS = {
     "OutboxIOError",
     "OutboxIncompatible",
     "OutboxLocked",
+    "OverflowPolicy",
     "ProxyError",
     "RetryPolicy",
     "WebSocketError",
@@ -63,6 +66,7 @@ SESSION = {
     "LossKind",
     "NextEndpoint",
     "Outcome",
+    "Overflow",
     "Phase",
     "Receipt",
     "Retry",
@@ -84,12 +88,16 @@ EVENTS = {
     "Event",
     "GapDetected",
     "HandlerFailed",
+    "InboxOverflowed",
+    "LocalStallDetected",
     "LoggingObserver",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
 }
 APP = {"Bot", "Codec", "Context", "JsonCodec"}

@@ -18,10 +18,12 @@ import pytest
 
 from wsclient.options import (
     SINGLE_CONNECTION,
+    ApplicationPing,
     ConnectionOptions,
     HeartbeatOptions,
     Limits,
     OpeningOptions,
+    OverflowPolicy,
     RetryPolicy,
     StreamOptions,
     connection_options,
@@ -190,11 +192,13 @@ NUMBERS = [
     (ConnectionOptions, "happy_eyeballs_delay", 0, False),
     (HeartbeatOptions, "interval", 0.01, False),
     (HeartbeatOptions, "timeout", 0.01, False),
+    (HeartbeatOptions, "max_silence", 0.01, False),
     (RetryPolicy, "stable_after", 0, False),
     (Limits, "outbox_messages", 1, True),
     (Limits, "outbox_size", 1, True),
     (Limits, "inbox_messages", 0, True),
     (Limits, "inbox_size", 0, True),
+    (Limits, "inbox_overrun", 0, True),
 ]
 NAMES = [name for _, name, _, _ in NUMBERS]
 
@@ -544,3 +548,61 @@ def test_settings_are_frozen_values_with_defaults_that_hold(kind):
 
 def test_leaving_a_channel_stays_within_two_seconds_by_default():
     assert 1.0 == ConnectionOptions().disconnect_timeout
+
+
+# --- what happens to what an inbox has no room for ----------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["block", None, 1])
+def test_a_policy_of_another_type_is_refused(policy):
+    with pytest.raises(TypeError, match="inbox_overflow must be OverflowPolicy, not"):
+        Limits(inbox_overflow=policy)
+
+
+def test_an_inbox_has_nobody_to_tell_an_error():
+    with pytest.raises(ValueError, match=r"inbox_overflow cannot be OverflowPolicy\.ERROR"):
+        Limits(inbox_overflow=OverflowPolicy.ERROR)
+
+
+@pytest.mark.parametrize(
+    "given", [{"inbox_overflow": OverflowPolicy.CONFLATE}, {"inbox_key": len}], ids=repr
+)
+def test_conflating_needs_a_key_and_a_key_needs_conflating(given):
+    with pytest.raises(ValueError, match="need each other"):
+        Limits(**given)
+    both = Limits(inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=len)
+
+    assert len is both.inbox_key
+    assert (OverflowPolicy.BLOCK, None) == (Limits().inbox_overflow, Limits().inbox_key)
+
+
+def test_a_key_that_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="inbox_key must be"):
+        Limits(inbox_overflow=OverflowPolicy.CONFLATE, inbox_key="symbol")
+
+
+# --- a ping of the application's -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given", [{"build": "ping"}, {"build": None}, {"build": str, "match": "pong"}], ids=repr
+)
+def test_what_makes_and_knows_an_application_ping_are_functions(given):
+    with pytest.raises(TypeError, match=r"must be|callable"):
+        ApplicationPing(**given)
+
+
+@pytest.mark.parametrize("name", ["interval", "timeout"])
+def test_the_times_of_an_application_ping_are_seconds(name):
+    with pytest.raises(ValueError, match=name):
+        ApplicationPing(build=str, **{name: 0})
+
+    assert 20.0 == getattr(ApplicationPing(build=str), name)
+
+
+def test_an_application_ping_is_an_application_ping():
+    ping = ApplicationPing(build=str)
+
+    assert ping is HeartbeatOptions(application=ping).application
+    with pytest.raises(TypeError, match="application must be ApplicationPing, not str"):
+        HeartbeatOptions(application="ping")

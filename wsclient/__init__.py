@@ -25,6 +25,7 @@ from .errors import (
     EstablishError,
     HandshakeError,
     HeartbeatTimeout,
+    InboxFull,
     InvalidUpgrade,
     OutboxCorrupt,
     OutboxDiskFull,
@@ -49,16 +50,30 @@ from .events import (
     Gap,
     GapDetected,
     HandlerFailed,
+    InboxOverflowed,
+    LocalStallDetected,
     MessageUndecoded,
     Observer,
     ObserverFailed,
     Outcome,
+    Overflow,
+    PeerStoppedReading,
     RetryScheduled,
     StateChanged,
+    SuspendDetected,
     Truth,
 )
 from .observers import LoggingObserver
-from .options import Compression, ConnectionOptions, Headers, HeartbeatOptions, Limits, RetryPolicy
+from .options import (
+    ApplicationPing,
+    Compression,
+    ConnectionOptions,
+    Headers,
+    HeartbeatOptions,
+    Limits,
+    OverflowPolicy,
+    RetryPolicy,
+)
 from .protocol import COMPILED, TracedFrame
 from .session import (
     ChannelStatistics,
@@ -82,6 +97,7 @@ __compiled__: bool = COMPILED
 """Whether the frame codec runs compiled, or as plain Python (several times slower)."""
 
 __all__ = [
+    "ApplicationPing",
     "Bot",
     "ChannelClosed",
     "ChannelFailed",
@@ -118,9 +134,12 @@ __all__ = [
     "Headers",
     "HeartbeatOptions",
     "HeartbeatTimeout",
+    "InboxFull",
+    "InboxOverflowed",
     "InvalidUpgrade",
     "JsonCodec",
     "Limits",
+    "LocalStallDetected",
     "LoggingObserver",
     "Loss",
     "LossKind",
@@ -135,6 +154,9 @@ __all__ = [
     "OutboxIncompatible",
     "OutboxLocked",
     "Outcome",
+    "Overflow",
+    "OverflowPolicy",
+    "PeerStoppedReading",
     "Phase",
     "ProxyError",
     "Receipt",
@@ -144,6 +166,7 @@ __all__ = [
     "RetryScheduled",
     "SqliteOutbox",
     "StateChanged",
+    "SuspendDetected",
     "TracedFrame",
     "Truth",
     "WebSocketConnection",

@@ -19,6 +19,7 @@
     │   ├── OutboxIncompatible     it is another program's, or a later version's
     │   ├── OutboxIOError          the disk failed, or did not answer
     │   └── OutboxLocked           another channel or process has it
+    ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
 
 Where trio has the right exception it is raised as it is:
@@ -48,6 +49,7 @@ __all__ = [
     "EstablishError",
     "HandshakeError",
     "HeartbeatTimeout",
+    "InboxFull",
     "InvalidUpgrade",
     "OutboxCorrupt",
     "OutboxDiskFull",
@@ -202,6 +204,26 @@ class OutboxIOError(OutboxError):
 
 class OutboxLocked(OutboxError):
     """Another channel or another process has the outbox open."""
+
+
+class InboxFull(WebSocketError):
+    """An answer was waited for, and nothing more can be read: nobody takes what came before it.
+
+    Args:
+        messages: Messages that wait to be taken.
+        size: Bytes of them.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages = messages
+        self.size = size
+
+    def __str__(self) -> str:
+        return (
+            f"nothing more is read: {self.messages} messages, {self.size} bytes"
+            " wait to be taken from the channel"
+        )
 
 
 class CodecError(WebSocketError):

@@ -27,12 +27,17 @@ __all__ = [
     "Gap",
     "GapDetected",
     "HandlerFailed",
+    "InboxOverflowed",
+    "LocalStallDetected",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
     "Outcome",
+    "Overflow",
+    "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SuspendDetected",
     "Truth",
 ]
 
@@ -118,6 +123,17 @@ class Gap:
     """How the connection before it ended."""
 
 
+@attrs.frozen
+class Overflow:
+    """Messages that came and were dropped, because nobody took them in time.
+
+    It stands where they are missing.
+    """
+
+    messages: int
+    """How many."""
+
+
 @attrs.frozen(kw_only=True)
 class Event:
     """Something happened to the channel called ``channel``."""
@@ -198,6 +214,22 @@ class ConnectionLost(ConnectionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class PeerStoppedReading(ConnectionEvent):
+    """The connection is about to be lost because the peer reads nothing, though it may live."""
+
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class LocalStallDetected(ConnectionEvent):
+    """The peer's time was over, and we were late ourselves: it gets that time once more."""
+
+    epoch: int
+    late: float
+    """Seconds by which we were late; 0 where only its bytes had not been read yet."""
+
+
+@attrs.frozen(kw_only=True)
 class RetryScheduled(ConnectionEvent):
     """The next attempt will come after ``delay``."""
 
@@ -212,6 +244,25 @@ class GapDetected(Event):
     """Messages may have been missed."""
 
     gap: Gap
+
+
+@attrs.frozen(kw_only=True)
+class InboxOverflowed(Event):
+    """Messages were dropped because nobody took them.
+
+    Told when an overflow begins, and when it is over.
+    """
+
+    dropped: int
+    """Messages that it has cost so far."""
+
+
+@attrs.frozen(kw_only=True)
+class SuspendDetected(Event):
+    """The machine has slept: the peer is asked at once, and waits begin anew."""
+
+    duration: float
+    """Seconds."""
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,8 @@ import importlib.util
 import ipaddress
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, cast
 from urllib.parse import unquote, urlsplit
 
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = [
+    "ApplicationPing",
     "Compression",
     "ConnectionOptions",
     "Headers",
     "HeartbeatOptions",
     "Limits",
+    "OverflowPolicy",
     "RetryPolicy",
 ]
 
@@ -669,6 +672,38 @@ def connection_options(
     return ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
 
 
+def _application_ping(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, ApplicationPing):
+        raise TypeError(f"{attribute.name} must be ApplicationPing, not {type(value).__name__}")
+
+
+@attrs.frozen(kw_only=True)
+class ApplicationPing:
+    """A ping that the service's own protocol has, and that the application answers.
+
+    A protocol ping is answered by the peer's WebSocket endpoint, which may be a proxy, or a server
+    that hangs; this one proves that somebody is at work behind it.
+    It goes ahead of all messages that wait.
+    """
+
+    build: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+    """Makes the message, ``str`` or ``bytes``: a new one each time, where it carries an id."""
+
+    match: Callable[[Any], bool] | None = attrs.field(default=None, validator=_callable_or_none)
+    """Says whether a message is the answer, which then is not received from the channel.
+
+    ``None``: nothing is expected, for a service that only wants to be pinged.
+    Called for each message, in the task that reads; it must not block.
+    """
+
+    interval: float = attrs.field(default=20.0, validator=_at_least(0.01))
+    """Seconds between them, varied by the heartbeat's jitter; ``math.inf`` sends one only where
+    ``max_silence`` is over."""
+
+    timeout: float = attrs.field(default=20.0, validator=_at_least(0.01))
+    """Seconds within which the answer must come; other messages are none."""
+
+
 @attrs.frozen(kw_only=True)
 class HeartbeatOptions:
     """How a channel notices that its peer is gone: pings, and any byte counts as an answer."""
@@ -684,6 +719,19 @@ class HeartbeatOptions:
 
     jitter: float = attrs.field(default=0.1, validator=_between(0, 1))
     """Share of the interval by which it varies both ways, so that clients fall out of step."""
+
+    application: ApplicationPing | None = attrs.field(default=None, validator=_application_ping)
+    """A ping of the service's own protocol, beside the protocol's; off by default."""
+
+    max_silence: float = attrs.field(default=math.inf, validator=_at_least(0.01))
+    """Seconds without a message after which the peer is asked, from the moment on which the
+    channel is ready; off by default.
+
+    Only for a stream that always says something: an answer to the ``application`` ping saves a
+    connection, and so does any message.
+    Without such a ping a protocol ping is sent, and when its pong comes first, nothing was on its
+    way: the connection is left, although the peer lives.
+    """
 
 
 @attrs.frozen(kw_only=True)
@@ -719,6 +767,28 @@ class RetryPolicy:
     """Decides what a loss means; ``None`` is :func:`wsclient.classify`."""
 
 
+class OverflowPolicy(Enum):
+    """What happens to a message for which a full outbox, or inbox, has no room."""
+
+    BLOCK = "block"
+    """Its sender waits."""
+    ERROR = "error"
+    """Its sender gets :class:`~wsclient.OutboxFull`; an inbox has no such policy."""
+    DROP_OLDEST = "drop oldest"
+    """The oldest message (of which nothing was written) makes room."""
+    DROP_NEWEST = "drop newest"
+    """It is dropped itself."""
+    CONFLATE = "conflate"
+    """It replaces what waits with the same key; where that makes no room, its sender waits."""
+
+
+def _inbox_policy(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, OverflowPolicy):
+        raise TypeError(f"{attribute.name} must be OverflowPolicy, not {type(value).__name__}")
+    if value is OverflowPolicy.ERROR:
+        raise ValueError(f"{attribute.name} cannot be OverflowPolicy.ERROR: whom should it tell?")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """What a channel holds at most; when it is full, senders and the peer wait."""
@@ -734,3 +804,34 @@ class Limits:
 
     inbox_size: float = attrs.field(default=16 * 2**20, validator=_at_least(0, whole=True))
     """Bytes of them (16 MiB)."""
+
+    inbox_overflow: OverflowPolicy = attrs.field(
+        default=OverflowPolicy.BLOCK, validator=_inbox_policy
+    )
+    """What happens when more comes.
+
+    ``BLOCK`` stops reading: nothing is lost, the peer feels it, and its pings go unanswered.
+    The others never stop, and what they drop is told by :class:`~wsclient.Overflow`;
+    only ``CONFLATE`` blocks where too many different keys wait.
+    """
+
+    inbox_key: Callable[[Any], Hashable] | None = attrs.field(
+        default=None, validator=_callable_or_none
+    )
+    """For ``CONFLATE``: the key of a message, whose newest message is all that matters.
+
+    ``None`` as a key is no key: nothing replaces that message.
+    Called in the task that reads; it must not block.
+    """
+
+    inbox_overrun: int = attrs.field(default=4 * 2**20, validator=_at_least(0, whole=True))
+    """Bytes (4 MiB, with 64 more for each message) that are read beyond the bound while a task
+    waits for an answer: for a receipt, inside of the loop that takes the messages, say.
+
+    When they are used up, that task gets :class:`~wsclient.InboxFull`: it would wait for ever.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if (self.inbox_overflow is OverflowPolicy.CONFLATE) != (self.inbox_key is not None):
+            raise ValueError("OverflowPolicy.CONFLATE and inbox_key need each other")

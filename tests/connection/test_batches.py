@@ -80,13 +80,64 @@ def test_the_oldest_and_the_newest_can_be_seen(batches):
     assert 4 == batches.count
 
 
-def test_the_newest_can_be_replaced(batches):
+def test_the_newest_can_be_taken_back(batches):
     batches.append(["a", "b"], 2)
-    batches.replace_last("B")
-    batches.append(["c"], 1)
-    batches.replace_last("C")
+    batches.append(["c", "d"], 2)
 
-    assert list("aBC") == batches.pop_all()
+    assert ["d", "c"] == [batches.pop_last(), batches.pop_last()]
+    assert (2, 2, 0) == state(batches)
+
+    batches.append(["e"], 1)
+
+    assert ["e", "b"] == [batches.pop_last(), batches.pop_last()]
+    assert "a" == batches.first() == batches.pop_last()
+    assert (0, 0, 0) == state(batches)
+
+    batches.append(["f"], 1)
+
+    assert "f" == batches.pop()
+    assert (0, 0, 1) == state(batches)
+
+
+def test_of_a_batch_that_is_half_taken_the_newest_can_be_taken_back(batches):
+    batches.append(["a", "b"], 2)
+    batches.pop()
+
+    assert "b" == batches.pop_last()
+    assert (0, 0, 1) == state(batches)
+
+
+def test_an_item_can_be_put_before_all_that_waits(batches):
+    batches.push_first("only")
+
+    assert (1, 0, 0) == state(batches)
+
+    batches.append(["a", "b"], 2)
+    batches.push_first("before")
+
+    assert ["before", "only", "a"] == [batches.pop() for _ in range(3)]
+
+    batches.push_first("between")
+    batches.push_first("first")
+
+    assert ["first", "between", "b"] == [batches.pop() for _ in range(3)]
+    assert (0, 0, 6) == state(batches)
+
+
+def test_what_is_put_before_a_batch_leaves_its_size(batches):
+    batches.append(["a"], 5)
+    batches.push_first("x")
+    batches.push_first("y")
+
+    assert ["y", "x"] == [batches.pop(), batches.pop()]
+    assert (1, 5, 2) == state(batches)
+
+
+def test_what_is_dropped_by_itself_was_not_taken(batches):
+    batches.append(["a", "b"], 2)
+
+    assert "a" == batches.drop_first()
+    assert (1, 2, 0) == state(batches)
 
 
 def test_all_can_be_taken_at_once(batches):

@@ -25,7 +25,7 @@ async def test_a_pong_that_nobody_asked_for_is_ignored():
     pings.received(b"2")
 
     assert not ping.resolved.is_set()
-    assert pings.latency is None
+    assert pings.round_trips is None
 
 
 async def test_two_pings_in_flight_cannot_have_the_same_payload():
@@ -80,7 +80,21 @@ async def test_the_latency_is_that_of_the_last_pong(autojump_clock):
     await trio.sleep(0.5)
     pings.received(b"2")
 
-    assert pytest.approx(0.5) == pings.latency
+    assert pytest.approx(0.5) == pings.round_trips.last
+
+
+async def test_a_round_trip_begins_when_its_ping_is_written(autojump_clock):
+    pings = Pings()
+    ping = pings.register(b"1")
+    await trio.sleep(5)
+    ping.written()
+    await trio.sleep(0.5)
+    pings.received(b"1")
+    pings.register(b"2")
+    await trio.sleep(1)
+    pings.received(b"2")
+
+    assert (0.5, 1) == (pings.round_trips.minimum, pings.round_trips.last)
 
 
 @pytest.mark.parametrize(

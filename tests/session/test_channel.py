@@ -1546,9 +1546,14 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 outcomes={Outcome.CANCELLED: 1, Outcome.WRITTEN: 1},
                 outbox_messages=0,
                 outbox_size=0,
+                messages_dropped=0,
+                messages_stale=0,
                 inbox_messages=6,
                 inbox_size=15,
                 latency=None,
+                latency_smoothed=None,
+                latency_minimum=None,
+                latency_p95=None,
             )
             == statistics
         )

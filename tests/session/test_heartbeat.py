@@ -7,10 +7,17 @@ import math
 
 import pytest
 import trio
+import trio.lowlevel
 
 import wsclient
-from wsclient.events import ConnectionLost, ConnectionReady
+from wsclient.events import (
+    ConnectionLost,
+    ConnectionReady,
+    LocalStallDetected,
+    PeerStoppedReading,
+)
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits
+from wsclient.session._heartbeat import Heartbeat, Judge
 from wsclient.testing import (
     HALF_FRAME_THEN_SILENCE,
     NEVER_READS,
@@ -368,3 +375,234 @@ async def test_the_heartbeat_begins_when_the_hook_is_done(autojump_clock, networ
 
         assert [34.0] == [ping.at for ping in server.connections[0].pings]
         assert 54 == server.connections[0].ended_at
+
+
+async def test_s5_1_round_trips_are_last_smoothed_minimum_and_p95(
+    autojump_clock, network, recorder
+):
+    # A ping is a frame of 14 bytes; the later ones are read twice as slowly.
+    async with (
+        FaultServer([Fault.slow_reads(7)], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        statistics = channel.statistics()
+
+        assert (None, None, None) == (
+            statistics.latency_smoothed,
+            statistics.latency_minimum,
+            statistics.latency_p95,
+        )
+        await trio.sleep(100)
+        statistics = channel.statistics()
+
+        assert [2, 2, 2, 2] == pytest.approx(
+            [
+                statistics.latency,
+                statistics.latency_smoothed,
+                statistics.latency_minimum,
+                statistics.latency_p95,
+            ]
+        )
+
+
+async def test_s5_1_a_ping_is_registered_before_it_is_written(autojump_clock, network, connected):
+    async with connected() as (connection, _):
+        registered = []
+        original = connection._writer.post_ping
+
+        def post_ping(ping):
+            registered.append(len(connection._pings))
+            original(ping)
+
+        connection._writer.post_ping = post_ping
+        heartbeat = Heartbeat(connection, EXACT, Judge(connection, pytest.fail))
+        with trio.move_on_after(25):
+            await heartbeat.run()
+
+    assert [1] == registered
+
+
+# --- our own fault ------------------------------------------------------------------------------
+
+
+async def test_s5_4_where_we_were_late_the_peer_gets_its_time_once_more(
+    autojump_clock, network, recorder
+):
+    async with (
+        FaultServer([SILENCE, NONE], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(35)
+        autojump_clock.jump(12.5)  # The loop was kept: until 47.5, and 40 was the deadline.
+        await trio.lowlevel.checkpoint()
+        lost = await recorder.wait_for(ConnectionLost)
+
+        assert 67.5 == trio.current_time()
+    assert [(7.5, 1)] == [(event.late, event.epoch) for event in recorder.of(LocalStallDetected)]
+    assert "nothing came from the peer for 20 s after a ping" == lost.cause
+
+
+async def test_s5_4_there_is_one_cycle_of_grace_and_no_second(autojump_clock, network, recorder):
+    async with (
+        FaultServer([SILENCE, NONE], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(35)
+        for _ in range(10):
+            autojump_clock.jump(12)
+            await trio.sleep(0.01)
+        await recorder.wait_for(ConnectionLost)
+    assert 1 == len(recorder.of(LocalStallDetected))
+
+
+async def test_s5_4_a_peer_that_answers_after_our_stall_is_kept(autojump_clock, network, recorder):
+    # It reads at last when we have been away: its pong comes in the time of grace.
+    async with (
+        FaultServer([Fault.slow_reads(0.5)], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(35)
+        autojump_clock.jump(10)
+        await trio.sleep(30)
+
+        assert 1 == len(recorder.of(LocalStallDetected))
+    assert [] == recorder.of(ConnectionLost)
+
+
+async def test_s5_4_a_timer_that_is_a_little_late_is_no_stall(autojump_clock, network, recorder):
+    async with (
+        FaultServer([SILENCE, NONE], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(39.9)
+        autojump_clock.jump(0.5)
+        await recorder.wait_for(ConnectionLost)
+
+        assert pytest.approx(40.4) == trio.current_time()
+    assert [] == recorder.of(LocalStallDetected)
+
+
+class Unread:
+    """A connection of which nothing was read, though something may be there."""
+
+    def __init__(self, *, waits):
+        self._transport = self
+        self._reads = trio.Event()
+        self._reads.set()
+        self._reading_since = trio.current_time()
+        self.waits = waits
+
+    def has_unread(self):
+        return self.waits
+
+
+@pytest.mark.parametrize(("waits", "expected", "told"), [(True, 40, [0]), (False, 20, [])])
+async def test_s5_4_bytes_that_wait_to_be_read_are_a_reason_for_grace(
+    autojump_clock, waits, expected, told
+):
+    stalls = []
+    judge = Judge(Unread(waits=waits), stalls.append)
+    heard = await judge.hears(lambda: False, asked_at=lambda: 0, timeout=20, look_at=math.inf)
+
+    assert (False, expected, told) == (heard, trio.current_time(), stalls)
+
+
+async def test_s5_4_an_answer_that_is_being_read_in_the_same_step_counts(autojump_clock):
+    answered = []
+
+    async def read():
+        await trio.sleep(20)
+        answered.append(True)
+
+    judge = Judge(Unread(waits=False), pytest.fail)
+    for _ in range(50):  # trio runs what is due in any order.
+        answered.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+
+            assert await judge.hears(
+                lambda: bool(answered), asked_at=lambda: 0, timeout=20, look_at=math.inf
+            )
+
+
+async def test_s5_4_the_wait_can_be_cut_short_by_the_answer(autojump_clock):
+    came = trio.Event()
+    answered = []
+
+    async def answer():
+        await trio.sleep(3)
+        answered.append(True)
+        came.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        judge = Judge(Unread(waits=False), pytest.fail)
+        heard = await judge.hears(
+            lambda: bool(answered), asked_at=lambda: 0, timeout=20, look_at=math.inf, wait=came.wait
+        )
+
+        assert (True, 3) == (heard, trio.current_time())
+
+
+# --- a peer that reads nothing ------------------------------------------------------------------
+
+
+async def test_s5_3_a_peer_that_reads_nothing_is_told_from_one_that_is_gone(
+    autojump_clock, network, recorder
+):
+    async with (
+        FaultServer([NEVER_READS, SILENCE, NONE], network=network) as server,
+        wsclient.open_channel(server.url, heartbeat=EXACT, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        for _ in range(40):  # 2.5 MiB: far more than the buffers on the way.
+            await channel.send(bytes(64 * 1024))
+        await recorder.wait_for(ConnectionLost)
+
+        assert [1] == [event.epoch for event in recorder.of(PeerStoppedReading)]
+        await recorder.wait_for(ConnectionLost, count=2)
+    kinds = [type(event) for event in recorder.events]
+
+    assert kinds.index(PeerStoppedReading) + 1 == kinds.index(ConnectionLost)
+    assert 1 == len(recorder.of(PeerStoppedReading))
+
+
+# --- asking at once -----------------------------------------------------------------------------
+
+
+async def test_s5_5_a_probe_asks_at_once_and_with_less_patience(autojump_clock, connected):
+    async with connected() as (connection, _), trio.open_nursery() as nursery:
+        heartbeat = Heartbeat(connection, EXACT, Judge(connection, pytest.fail))
+        found = []
+
+        async def run():
+            found.append(await heartbeat.run())
+
+        nursery.start_soon(run)
+        await trio.sleep(3)
+        heartbeat.probe()
+        await trio.sleep(4.9)
+
+        assert [] == found
+        await trio.sleep(0.2)
+
+        assert ["nothing came from the peer for 5 s after a ping"] == [*map(str, found)]
+
+
+async def test_s5_5_a_probe_in_the_middle_of_a_wait_begins_it_anew(autojump_clock, connected):
+    async with connected() as (connection, _), trio.open_nursery() as nursery:
+        heartbeat = Heartbeat(connection, EXACT, Judge(connection, pytest.fail))
+        nursery.start_soon(heartbeat.run)
+        await trio.sleep(39)
+        heartbeat.probe()
+        await trio.sleep(4.9)
+
+        assert 1 == len(connection._pings)
+        await trio.sleep(0.2)
+
+        assert 0 == len(connection._pings)

@@ -79,7 +79,7 @@ async def one_channel() -> None:
         assert_type(await channel.receive(), str | bytes)
         assert_type(await channel.receive_many(), list[str | bytes])
         async for item in channel.items():
-            assert_type(item, str | bytes | wsclient.Gap)
+            assert_type(item, str | bytes | wsclient.Gap | wsclient.Overflow)
         receiving: trio.abc.ReceiveChannel[str | bytes] = channel.receive_channel.clone()
         sending: trio.abc.SendChannel[str | bytes] = channel.send_channel
         await sending.send(await receiving.receive())

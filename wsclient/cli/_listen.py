@@ -40,9 +40,9 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
                 for message in arguments.messages:
                     channel.send_nowait(message)
                 async for item in channel.items():
-                    if not isinstance(item, wsclient.Gap):
+                    if isinstance(item, (str, bytes)):
                         voice.show(item)
-                    elif not arguments.quiet:
+                    elif isinstance(item, wsclient.Gap) and not arguments.quiet:
                         voice.show_gap(channel.name, item)
                     await printer.wait_room()
         except wsclient.ChannelFailed as failure:

@@ -124,11 +124,11 @@ class Progress:
         """The server does what the passage says."""
         passage.struck_at = self.now
 
-    def receive(self, item: str | bytes | wsclient.Gap) -> None:
+    def receive(self, item: str | bytes | wsclient.Gap | wsclient.Overflow) -> None:
         """The channel received this."""
         if isinstance(item, wsclient.Gap):
             self.feed.gap()
-        else:
+        elif isinstance(item, (str, bytes)):
             self.feed.receive(int(item))
             self.arrivals[int(self.now / self.seconds * SLOTS)] += 1
 

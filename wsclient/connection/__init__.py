@@ -6,7 +6,12 @@ from ._connection import (
     WebSocketConnection,
     asked_at,
     attach,
+    detach,
     forget_ping,
+    has_unread,
+    is_deaf,
+    progressed_at,
+    round_trips,
     start_ping,
     take_untaken,
     wait_reading,
@@ -21,7 +26,9 @@ from ._open import (
     open_websocket_url,
     wrap_client_stream,
 )
+from ._pings import Ping
 from ._proxy import find_proxy
+from ._round_trips import RoundTrips
 from ._socket import stream_opener
 from ._url import Target, parse_url
 from ._writer import Outgoing, Source
@@ -32,6 +39,8 @@ __all__ = [
     "Mailbox",
     "MessageIterator",
     "Outgoing",
+    "Ping",
+    "RoundTrips",
     "Source",
     "Target",
     "WebSocketConnection",
@@ -39,12 +48,17 @@ __all__ = [
     "attach",
     "connect_websocket",
     "connect_websocket_url",
+    "detach",
     "find_proxy",
     "forget_ping",
+    "has_unread",
+    "is_deaf",
     "open_background_nursery",
     "open_websocket",
     "open_websocket_url",
     "parse_url",
+    "progressed_at",
+    "round_trips",
     "start_ping",
     "stream_opener",
     "take_untaken",

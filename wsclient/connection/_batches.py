@@ -61,10 +61,40 @@ class Batches:
         """The newest item, of at least one."""
         return self._following[-1][0][-1] if self._following else self._current[-1]
 
-    def replace_last(self, item: Any) -> None:
-        """Put ``item`` in the place of the newest one."""
-        batch = self._following[-1][0] if self._following else self._current
-        batch[-1] = item
+    def pop_last(self) -> Any:
+        """Take back the newest item, of at least one; it does not count as taken."""
+        self.count -= 1
+        if not self._following:
+            item = self._current.pop()
+            if self._position == len(self._current):
+                self._end_batch()
+            return item
+        batch, size = self._following[-1]
+        item = batch.pop()
+        if not batch:
+            self._following.pop()
+            self.size -= size
+        return item
+
+    def push_first(self, item: Any) -> None:
+        """Put an item of no bytes before all that waits."""
+        if self._position:
+            self._position -= 1
+            self._current[self._position] = item
+        else:
+            if self.count:
+                if self._following is None:
+                    self._following = deque()
+                self._following.appendleft((self._current, self._current_size))
+            self._current = [item]
+            self._current_size = 0
+        self.count += 1
+
+    def drop_first(self) -> Any:
+        """Take the oldest item, of at least one; it does not count as taken."""
+        item = self.pop()
+        self.taken -= 1
+        return item
 
     def first(self) -> Any:
         """The oldest item, of at least one; it stays."""

@@ -49,6 +49,7 @@ from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
 from ._pings import Ping, Pings, check_control_payload
+from ._round_trips import RoundTrips
 from ._signal import Signal
 from ._transport import Transport
 from ._writer import Source, Writer
@@ -205,7 +206,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
     @property
     def latency(self) -> float | None:
         """Seconds of the last ping's round trip; ``None`` before the first pong."""
-        return self._pings.latency
+        trips = self._pings.round_trips
+        return None if trips is None else trips.last
 
     @property
     def last_received(self) -> float:
@@ -744,6 +746,11 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     return connection._writer.flush
 
 
+def detach(connection: WebSocketConnection, inbox: Inbox) -> None:
+    """Let ``connection``, which is being left, feed ``inbox`` instead."""
+    connection._inbox = inbox
+
+
 def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     """Take the messages that nobody took; and their size in bytes."""
     messages, size = connection._mailbox.take_all()
@@ -760,6 +767,11 @@ def start_ping(connection: WebSocketConnection) -> Ping:
     return ping
 
 
+def round_trips(connection: WebSocketConnection) -> RoundTrips | None:
+    """How long its pings took; ``None`` before the first pong."""
+    return connection._pings.round_trips
+
+
 def forget_ping(connection: WebSocketConnection, ping: Ping) -> None:
     """Stop to listen for the pong."""
     connection._pings.forget(ping)
@@ -770,7 +782,22 @@ def asked_at(connection: WebSocketConnection, ping: Ping) -> float:
 
     While it waits behind a large message: since the peer last made room for more of that.
     """
-    return connection._writer.progressed_at if ping.written_at is None else ping.written_at
+    return progressed_at(connection) if ping.written_at is None else ping.written_at
+
+
+def progressed_at(connection: WebSocketConnection) -> float:
+    """When the peer last made room for something that we wrote (trio's clock, seconds)."""
+    return connection._writer.progressed_at
+
+
+def is_deaf(connection: WebSocketConnection) -> bool:
+    """Whether the peer's system answered and took nothing, until ours gave it up."""
+    return connection._transport.is_peer_deaf
+
+
+def has_unread(connection: WebSocketConnection) -> bool:
+    """Whether bytes wait to be read, as far as that can be told without waiting."""
+    return connection._transport.has_unread()
 
 
 async def wait_reading(connection: WebSocketConnection) -> float:

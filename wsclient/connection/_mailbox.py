@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Final, Generic, TypeVar, cast
 
 import trio
@@ -90,19 +89,15 @@ class Mailbox(Generic[T]):
         if self._ended or not items:
             return
         self.batches.append(items, size)
-        self.peak = max(self.peak, len(self))
-        if self._takers:
-            self._takers.unpark(count=len(items))
+        self._note_added(len(items))
 
-    def amend(self, amend: Callable[[T], T | None]) -> bool:
-        """Let ``amend`` replace the newest item that waits, if it gives another; whether it did."""
-        if self._ended or not len(self):
-            return False
-        amended = amend(self.batches.last())
-        if amended is None:
-            return False
-        self.batches.replace_last(amended)
-        return True
+    def _note_added(self, items: int) -> None:
+        """Wake as many takers as there are new items."""
+        count = self.batches.count
+        if count > self.peak:
+            self.peak = count
+        if self._takers:
+            self._takers.unpark(count=items)
 
     async def wait_for_room(self) -> None:
         """Wait until the takers have made room; return at once if there is some."""

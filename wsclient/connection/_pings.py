@@ -6,6 +6,8 @@ import secrets
 
 import trio
 
+from ._round_trips import RoundTrips
+
 
 class Ping:
     """One ping that waits for its pong."""
@@ -30,8 +32,8 @@ class Pings:
 
     def __init__(self) -> None:
         self._in_flight: dict[bytes, Ping] = {}
-        self.latency: float | None = None
-        """Seconds of the last round trip."""
+        self.round_trips: RoundTrips | None = None
+        """How long they took; ``None`` before the first pong."""
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -63,7 +65,14 @@ class Pings:
         """Take a pong; one that nobody asked for is no error (RFC 6455 §5.5.3)."""
         if payload not in self._in_flight:
             return
-        self.latency = trio.current_time() - self._in_flight[payload].sent_at
+        asked = self._in_flight[payload]
+        # It may have waited behind a large message: that is not on the way.
+        began = asked.sent_at if asked.written_at is None else asked.written_at
+        took = trio.current_time() - began
+        if self.round_trips is None:
+            self.round_trips = RoundTrips(took)
+        else:
+            self.round_trips.add(took)
         # A pong also answers every ping sent before it (RFC 6455 §5.5.3).
         for earlier in list(self._in_flight):
             ping = self._in_flight.pop(earlier)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeAlias
 
@@ -81,6 +83,29 @@ def socket_options(options: ConnectionOptions) -> Iterator[tuple[int, int, int]]
     if options.tcp_user_timeout is not None:
         milliseconds = max(1, round(options.tcp_user_timeout * 1000))
         yield from ((tcp, number, milliseconds) for number in _first_of(_USER_TIMEOUT))
+
+
+_TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
+
+_LAST_ACK_AT: Final = 8 + 4 * 12
+"""Where Linux' ``struct tcp_info`` says how many milliseconds ago the last acknowledgement came."""
+
+
+def has_answered(sock: socket.socket) -> bool:
+    """Whether the peer's system has answered within nine tenths of our ``TCP_USER_TIMEOUT``.
+
+    Where the connection was given up after that time, a path that is dead has not.
+    False where the platform does not tell.
+    """
+    if _TCP_INFO is None or not (numbers := _first_of(_USER_TIMEOUT)):
+        return False
+    try:
+        milliseconds = sock.getsockopt(socket.IPPROTO_TCP, numbers[0])
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_ACK_AT + 4)
+    except OSError:
+        return False
+    last_ack: int = struct.unpack_from("=I", info, _LAST_ACK_AT)[0]
+    return last_ack < 0.9 * milliseconds
 
 
 def _first_of(names: tuple[str, ...]) -> list[int]:

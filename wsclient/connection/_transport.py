@@ -10,11 +10,14 @@ stream's interface.
 
 from __future__ import annotations
 
+import errno
 import socket
 from abc import ABC, abstractmethod
 from typing import Final, TypeAlias
 
 import trio
+
+from ._socket import has_answered
 
 READ_SIZE: Final = 256 * 1024
 """Bytes per read at most: more no longer fits a processor's cache."""
@@ -54,6 +57,14 @@ class Transport(ABC):
 
     is_torn = False
     """Whether a write was cut short, so that nobody knows where: nothing may follow it."""
+
+    is_peer_deaf = False
+    """Whether the system has given the peer up, although the peer's system still answered: it
+    lives, and its program reads nothing."""
+
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end, wait to be received; false where nobody can tell."""
+        return False
 
     @abstractmethod
     async def receive(self) -> tuple[bytes | bytearray, int]:
@@ -142,6 +153,15 @@ class SocketTransport(Transport):
         self._has_waited = True
         self._is_full = False
 
+    def has_unread(self) -> bool:
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # What has happened waits to be learned.
+        return True
+
     async def receive(self) -> tuple[bytes | bytearray, int]:
         return self._buffer, await self._receive_into(self._buffer)
 
@@ -156,7 +176,8 @@ class SocketTransport(Transport):
                 return self._socket.recv_into(buffer, self._read_size)
             except BlockingIOError:
                 pass
-            except OSError:
+            except OSError as error:
+                self._note(error)
                 return 0
             try:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -175,9 +196,15 @@ class SocketTransport(Transport):
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            self._note(error)
             raise trio.BrokenResourceError from error
         self._is_full = sent < len(data)
         return sent
+
+    def _note(self, error: OSError) -> None:
+        # Now: whoever reads or writes first gets it, and nobody gets it twice.
+        if error.errno == errno.ETIMEDOUT and has_answered(self._socket):
+            self.is_peer_deaf = True
 
     async def send(self, data: bytearray, start: int) -> int:
         if not self._is_full:

@@ -2,6 +2,7 @@
 
 from ._channel import ChannelStatistics, DurableChannel
 from ._ends import DurableReceiveChannel, DurableSendChannel
+from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import connect_channel, open_channel
 from ._policy import (
@@ -17,7 +18,6 @@ from ._policy import (
 )
 from ._receipt import Receipt
 from ._storage import SqliteOutbox
-from ._supervisor import ConnectHook, call_hook
 
 __all__ = [
     "ChannelStatistics",

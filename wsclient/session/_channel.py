@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 
 import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import Mailbox, MessageIterator
+from wsclient.connection import MessageIterator, round_trips
 from wsclient.errors import ChannelFailed
-from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome
+from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow
 from wsclient.options import Limits
 
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._inbox import Inbox, Mark, Message
+from ._line import Settings
 from ._observing import Observers
 from ._outbox import Outbox
 from ._receipt import Receipt
 from ._states import States, Step
-from ._supervisor import Settings, Supervisor
+from ._supervisor import Supervisor
 
 T = TypeVar("T")
 
@@ -56,19 +58,29 @@ class ChannelStatistics:
     """Messages accepted and without an outcome."""
     outbox_size: int
     """Bytes of them."""
+    messages_dropped: int
+    """Messages that came and were dropped, as ``Limits.inbox_overflow`` says."""
+    messages_stale: int
+    """Messages that came on a connection that had been left."""
     inbox_messages: int
-    """Messages received and not taken, gaps included."""
+    """Messages received and not taken, gaps and overflows included."""
     inbox_size: int
     """Bytes of them."""
     latency: float | None
     """Seconds of the last ping's round trip on the present connection."""
+    latency_smoothed: float | None
+    """Likewise, smoothed: each new one counts an eighth."""
+    latency_minimum: float | None
+    """Likewise, of the shortest."""
+    latency_p95: float | None
+    """Likewise: 95 in a hundred of the last hundred took no longer."""
 
 
 class DurableChannel:
     """One channel across many connections; ``open_channel`` and ``connect_channel`` make it.
 
     Receiving: ``async for message in channel``, :meth:`receive`, :meth:`receive_many`;
-    :meth:`items` shows the gaps, too.
+    :meth:`items` shows the gaps between them, too.
     In order within a connection; between connections stands a gap, because messages may have been
     missed.
 
@@ -85,7 +97,9 @@ class DurableChannel:
         self._limits = limits
         self._observe = Observers(observers)
         self._states = States(self._state_changed)
-        self._inbox: Mailbox[str | bytes | Gap] = Mailbox(limits.inbox_messages, limits.inbox_size)
+        self._inbox = Inbox(
+            limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
+        )
         self._outbox = Outbox(limits)
         self._supervisor = Supervisor(
             settings,
@@ -95,7 +109,6 @@ class DurableChannel:
             observe=self._observe,
         )
         self._accepted = 0
-        self._gaps_taken = 0
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
             self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
@@ -129,19 +142,25 @@ class DurableChannel:
     def statistics(self) -> ChannelStatistics:
         """Counts, at this moment."""
         connection = self._supervisor.connection
+        trips = None if connection is None else round_trips(connection)
         return ChannelStatistics(
             state=self.state,
             epoch=self.epoch,
             attempts=self._supervisor.attempts,
             gaps=self._supervisor.gaps,
             messages_accepted=self._accepted,
-            messages_received=self._inbox.taken - self._gaps_taken,
+            messages_received=self._inbox.messages_taken,
             outcomes=MappingProxyType(dict(self._outbox.outcomes)),
             outbox_messages=self._outbox.messages,
             outbox_size=self._outbox.size,
+            messages_dropped=self._inbox.dropped,
+            messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
-            latency=None if connection is None else connection.latency,
+            latency=None if trips is None else trips.last,
+            latency_smoothed=None if trips is None else trips.smoothed,
+            latency_minimum=None if trips is None else trips.minimum,
+            latency_p95=None if trips is None else trips.p95,
         )
 
     def __repr__(self) -> str:
@@ -184,7 +203,7 @@ class DurableChannel:
         Raises:
             ChannelFailed: By the iterator, as :meth:`receive`.
         """
-        return MessageIterator(self._inbox.batches, self._next_message, self._after_gap)
+        return MessageIterator(self._inbox.batches, self._next_message, self._after_mark)
 
     async def __anext__(self) -> str | bytes:
         """The next message; a loop takes the faster way of the iterator."""
@@ -196,8 +215,8 @@ class DurableChannel:
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
-    async def _after_gap(self, _: Gap) -> str | bytes:
-        self._gaps_taken += 1
+    async def _after_mark(self, mark: Mark) -> Message:
+        self._inbox.is_mark(mark)
         return await self._next_message()
 
     async def receive(self) -> str | bytes:
@@ -209,9 +228,8 @@ class DurableChannel:
         """
         while True:
             item = await self._take(self._inbox.take)
-            if not isinstance(item, Gap):
-                return item
-            self._gaps_taken += 1
+            if not self._inbox.is_mark(item):
+                return cast("Message", item)
 
     def receive_nowait(self) -> str | bytes:
         """Take the next message if there is one.
@@ -225,9 +243,8 @@ class DurableChannel:
                 item = self._inbox.take_nowait()
             except trio.EndOfChannel:
                 self._raise_end()
-            if not isinstance(item, Gap):
-                return item
-            self._gaps_taken += 1
+            if not self._inbox.is_mark(item):
+                return cast("Message", item)
 
     async def receive_many(self) -> list[str | bytes]:
         """Wait for messages and take all that are there: at least one.
@@ -236,22 +253,22 @@ class DurableChannel:
             trio.EndOfChannel, ChannelFailed: As :meth:`receive`.
         """
         while True:
-            items = await self._take(self._inbox.take_many)
-            messages = [item for item in items if not isinstance(item, Gap)]
-            self._gaps_taken += len(items) - len(messages)
+            messages = self._inbox.sort(await self._take(self._inbox.take_many))
             if messages:
                 return messages
 
     def items(self) -> Items:
-        """Messages and, in order between them, the gaps: ``async for item in channel.items()``.
+        """Messages and, in order between them, what is missing: ``async for … in channel.items()``.
 
-        Whoever mixes this with the other ways of receiving sees the gaps that it takes itself.
+        A :class:`Gap` stands for what may have been missed between two connections, an
+        :class:`Overflow` for what came and was dropped.
+        Whoever mixes this with the other ways of receiving sees what it takes itself.
         """
         return Items(self._next_item)
 
-    async def _next_item(self) -> str | bytes | Gap:
+    async def _next_item(self) -> Message | Mark:
         item = await self._take(self._inbox.take)
-        self._gaps_taken += isinstance(item, Gap)
+        self._inbox.is_mark(item)
         return item
 
     async def _take(self, take: Callable[[], Awaitable[T]]) -> T:
@@ -398,18 +415,32 @@ class DurableChannel:
             events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
         )
 
+    def _inbox_overflowed(self, dropped: int) -> None:
+        self._observe(events.InboxOverflowed(channel=self.name, dropped=dropped))
+
+    def _inbox_key_failed(self, error: Exception) -> None:
+        key = self._limits.inbox_key
+        self._observe(
+            events.HandlerFailed(
+                channel=self.name,
+                handler=getattr(key, "__qualname__", type(key).__qualname__),
+                subject="a message's key",
+                error=error,
+            )
+        )
+
 
 class Items:
-    """An iterator over a channel's messages and gaps."""
+    """An iterator over a channel's messages, and what is missing between them."""
 
-    def __init__(self, take: Callable[[], Awaitable[str | bytes | Gap]]) -> None:
+    def __init__(self, take: Callable[[], Awaitable[str | bytes | Gap | Overflow]]) -> None:
         self._take = take
 
     def __aiter__(self) -> Items:
         return self
 
-    async def __anext__(self) -> str | bytes | Gap:
-        """The next message or gap.
+    async def __anext__(self) -> str | bytes | Gap | Overflow:
+        """The next message, gap or overflow.
 
         Raises:
             ChannelFailed: The channel has given up, and everything received was taken.

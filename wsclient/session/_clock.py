@@ -1,4 +1,8 @@
-"""The wall clock: for what the world dates, and for nothing else (trio's clock times the rest)."""
+"""The clocks beside trio's, which times everything else.
+
+The wall clock is for what the world dates.  The other one tells how long the machine has slept,
+which trio's clock, as most systems have it, does not notice.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,19 @@ WallClock: TypeAlias = Callable[[], float]
 """Gives Unix time, in seconds."""
 
 wall_clock: Final[WallClock] = time.time
+
+SuspendClock: TypeAlias = Callable[[], float]
+"""Gives the seconds for which the machine has been suspended so far."""
+
+
+def suspend_clock() -> SuspendClock | None:
+    """The system's; ``None`` where it has none."""
+    boot: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    if boot is None:
+        return None
+    # In this order: interrupted in between, it may tell too little once, and never too much.
+    return lambda: time.clock_gettime(boot) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
 
 _UNIX_TIME: Final = 10**9
 """Seconds.  Nobody asks for a wait of thirty years; some services send the time itself."""

@@ -15,7 +15,7 @@ from wsclient.events import Observer
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
 
 from ._channel import DurableChannel
-from ._supervisor import ConnectHook, Settings
+from ._line import ConnectHook, Settings
 
 
 def open_channel(

@@ -7,12 +7,10 @@ closing: that happens in the nursery, while the next one is being opened.
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import random
-import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -20,61 +18,29 @@ import trio
 
 from wsclient import events
 from wsclient.connection import (
-    Mailbox,
     WebSocketConnection,
     attach,
-    connect_websocket_url,
+    detach,
     open_background_nursery,
     take_untaken,
 )
-from wsclient.errors import (
-    ChannelFailed,
-    ConnectionClosed,
-    ConnectionTimeout,
-    DisconnectionTimeout,
-    EstablishError,
-    HandshakeError,
-    HeartbeatTimeout,
-)
+from wsclient.errors import ChannelFailed, HandshakeError
 from wsclient.events import Event, Gap, Outcome
-from wsclient.options import (
-    ConnectionOptions,
-    HeartbeatOptions,
-    RetryPolicy,
-    opening_options,
-)
 
-from . import _heartbeat
 from ._backoff import Backoff
-from ._clock import WallClock, wall_clock
+from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
+from ._inbox import Inbox
+from ._line import Line, Settings, open_line
 from ._outbox import Outbox, Tap
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
 from ._states import States, Step
-
-ConnectHook = Callable[[WebSocketConnection], Awaitable[object]]
+from ._suspend import watch_for_suspend
 
 HISTORY_SIZE: Final = 10
 """Endings that a failure tells of."""
 
-LAST_WORD: Final = 1.0
-"""Seconds that closing may wait for the peer, so that leaving takes two at most."""
-
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What a supervisor works by."""
-
-    name: str
-    url: str = attrs.field(repr=False)
-    endpoint: str
-    ssl_context: ssl.SSLContext | None
-    on_connect: ConnectHook | None
-    connection: ConnectionOptions
-    heartbeat: HeartbeatOptions
-    retry: RetryPolicy
 
 
 @attrs.define
@@ -105,17 +71,19 @@ class Supervisor:
         states: The channel's state.
         observe: Told what happens.
         now: The wall clock.
+        suspended: Tells how long the machine has slept; ``None`` asks the system.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        inbox: Mailbox[str | bytes | Gap],
+        inbox: Inbox,
         outbox: Outbox,
         states: States,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
+        suspended: SuspendClock | None = None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -123,6 +91,8 @@ class Supervisor:
         self._states = states
         self._observe = observe
         self._now = now
+        self._suspend_clock = suspended or suspend_clock()
+        self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
         self._backoff = Backoff(settings.retry)
         self._streak: _Streak | None = None
@@ -130,8 +100,8 @@ class Supervisor:
         self._phase = Phase.STARTUP
         self._past: _Past | None = None
         self._tap = Tap(outbox)
-        self.connection: WebSocketConnection | None = None
-        """The connection that lives now."""
+        self._line: Line | None = None
+        self._epochs = itertools.count(1)
         self.epoch = 0
         """How many connections there were, the present one included."""
         self.attempts = 0
@@ -157,6 +127,11 @@ class Supervisor:
         return self.failure.with_traceback(None)
 
     @property
+    def connection(self) -> WebSocketConnection | None:
+        """The connection that lives now."""
+        return None if self._line is None else self._line.connection
+
+    @property
     def last_error(self) -> BaseException | None:
         """How the last connection, or attempt at one, ended."""
         return self._history[-1] if self._history else None
@@ -173,6 +148,8 @@ class Supervisor:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
+                if self._suspend_clock is not None:
+                    self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
                 with self._scope:
                     try:
                         await self._keep_connected()
@@ -180,8 +157,8 @@ class Supervisor:
                         # A function of the user's (a wait, a classify), or a bug of ours.
                         self._crash(error)
                         raise
-                if self.connection is not None:
-                    await self._close(self.connection)
+                if self._line is not None:
+                    await self._line.close()
         finally:
             try:
                 self._settle()
@@ -199,149 +176,80 @@ class Supervisor:
                 return
             self._states.advance(Step.LOST, str(loss.error))
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
-            await trio.sleep(delay)
+            with trio.move_on_after(delay) as self._wait:
+                await trio.sleep_forever()
             self._states.advance(Step.WAITED)
+
+    def _resumed(self, suspended: float) -> None:
+        """The machine has slept: what was known of the path to the peer is old."""
+        name = self._settings.name
+        self._observe(events.SuspendDetected(channel=name, duration=suspended))
+        self._backoff.reset()
+        self._wait.cancel()
+        if self._line is not None and self._line.liveness is not None:
+            self._line.liveness.probe()
 
     # One connection's life.
 
     async def _connect_and_live(self) -> Loss:
         """Connect, establish, live; return how it ended."""
-        place = self._place()
         self.attempts += 1
-        began = trio.current_time()
-        self._observe(events.ConnectionAttempted(**place))
-        connection = await self._connect()
-        if isinstance(connection, HandshakeError):
-            duration = trio.current_time() - began
-            cause = str(connection)
-            self._observe(events.ConnectionFailed(**place, cause=cause, duration=duration))
-            return loss_from(connection, self._now())
-        self.connection = connection
-        self.epoch += 1
+        line = await open_line(
+            self._nursery,
+            self._settings,
+            self._place(),
+            epochs=self._epochs,
+            queue_size=self._inbox.max_items,
+            observe=self._observe,
+        )
+        if isinstance(line, HandshakeError):
+            return loss_from(line, self._now())
+        self._line = line
+        self.epoch = line.epoch
         self._states.advance(Step.OPENED)
-        opened_at = trio.current_time()
-        self._observe(
-            events.ConnectionOpened(
-                **place,
-                epoch=self.epoch,
-                duration=opened_at - began,
-                subprotocol=connection.subprotocol,
-            )
-        )
-        ready = False
-        lost = await self._establish(connection)
+        line.tell_opened()
+        lost = await line.establish()
+        ready = lost is None
         if lost is None:
-            ready = True
-            lost = await self._live(connection)
+            lost = await self._live(line)
         else:
-            self._keep_untaken(connection, lost)
-        self.connection = None
-        self._nursery.start_soon(self._close, connection)
+            self._keep_untaken(line, lost)
+        self._line = None
+        detach(line.connection, self._inbox.stale)
+        self._inbox.wake_readers()
+        self._nursery.start_soon(line.close)
         loss = loss_from(lost, self._now())
-        self._observe(
-            events.ConnectionLost(
-                **place,
-                epoch=self.epoch,
-                cause=str(lost),
-                code=loss.code,
-                duration=trio.current_time() - opened_at,
-                ready=ready,
-            )
-        )
+        line.tell_lost(str(lost), loss.code, ready=ready)
         return loss
 
-    async def _connect(self) -> WebSocketConnection | HandshakeError:
-        """Connect, or return why not."""
-        settings = self._settings
-        options = settings.connection
-        with trio.move_on_after(options.connect_timeout):
-            try:
-                return await connect_websocket_url(
-                    self._nursery,
-                    settings.url,
-                    settings.ssl_context,
-                    subprotocols=options.subprotocols,
-                    extra_headers=options.extra_headers,
-                    # A server may say much before the hook is done.
-                    message_queue_size=self._inbox.max_items,
-                    max_message_size=options.max_message_size,
-                    receive_buffer_size=options.receive_buffer_size,
-                    **opening_options(options),
-                )
-            except HandshakeError as error:
-                _forget_frames(error)
-                return error
-        return ConnectionTimeout(
-            f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
-        )
-
-    async def _establish(self, connection: WebSocketConnection) -> BaseException | None:
-        """Run the hook; return what went wrong."""
-        hook = self._settings.on_connect
-        timeout = self._settings.connection.establish_timeout
-        failed: EstablishError | None = None
-        if hook is not None:
-            try:
-                async with open_background_nursery() as nursery:
-                    nursery.start_soon(_cancel_when_closed, connection, nursery.cancel_scope)
-                    with trio.move_on_after(timeout) as deadline:
-                        await call_hook(hook, connection)
-                if deadline.cancelled_caught:
-                    failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
-            except Exception as error:  # A user's hook may raise anything.
-                failed = EstablishError(
-                    f"the on_connect hook raised {type(error).__name__}: {error}"
-                )
-                failed.__cause__ = error
-        if connection.closed is not None:
-            # Whatever the hook made of it, this is what happened.
-            return ConnectionClosed(connection.closed)
-        return failed
-
-    async def _live(self, connection: WebSocketConnection) -> BaseException:
+    async def _live(self, line: Line) -> BaseException:
         """Let messages flow until the connection is lost; return how."""
         ready_at = trio.current_time()
         outage = self._announce_gap()
         self._phase = Phase.STEADY
         self._tap = Tap(self._outbox)
-        self.wake_writer = attach(connection, self._inbox, self._tap)
+        inbox = line.watch_over().way_into(self._inbox)
+        self.wake_writer = attach(line.connection, inbox, self._tap)
         self._states.advance(Step.ESTABLISHED)
-        self._observe(events.ConnectionReady(**self._place(), epoch=self.epoch, outage=outage))
-        silence: list[HeartbeatTimeout] = []
-
-        async def watch() -> None:
-            silence.append(await _heartbeat.watch(connection, self._settings.heartbeat))
-            # A dead path is not worth a close frame.
-            connection.abort()
-
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(watch)
-            reason = await connection.wait_closed()
-        lost = silence[0] if silence else ConnectionClosed(reason)
+        line.tell_ready(outage)
+        lost = await line.watch()
         self._tap.close()
-        self._past = _Past(self.epoch, connection.last_received, str(lost))
+        self._past = _Past(line.epoch, line.connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._backoff.reset()
             self._streak = None
         return lost
 
-    def _keep_untaken(self, connection: WebSocketConnection, lost: BaseException) -> None:
+    def _keep_untaken(self, line: Line, lost: BaseException) -> None:
         """Keep what came while the hook was at work: it was received, and a gap follows it.
 
         Where nobody reads and the inbox is full, it is covered by the gap instead.
         """
-        messages, size = take_untaken(connection)
+        messages, size = take_untaken(line.connection)
         if messages and self._inbox.has_room:
             self._announce_gap()
             self._inbox.put(messages, size)
-            self._past = _Past(self.epoch, connection.last_received, str(lost))
-
-    async def _close(self, connection: WebSocketConnection) -> None:
-        # Shielded, since it is bounded: the peer is told even when we are cancelled.
-        seconds = min(LAST_WORD, self._settings.connection.disconnect_timeout)
-        with trio.move_on_after(seconds, shield=True):
-            with suppress(DisconnectionTimeout):
-                await connection.aclose()
+            self._past = _Past(line.epoch, line.connection.last_received, str(lost))
 
     def _announce_gap(self) -> float | None:
         """Put a gap between the last connection's messages and this one's; return its length."""
@@ -358,9 +266,7 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
-        # Adjacent gaps are one: a channel that nobody reads from does not fill with them.
-        if not self._inbox.amend(lambda item: _joined(item, gap)):
-            self._inbox.put([gap], 0)
+        self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
@@ -449,42 +355,6 @@ class Supervisor:
             "endpoint": self._settings.endpoint,
             "attempt": self._backoff.failures + 1,
         }
-
-
-async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
-    """Call an ``on_connect`` hook.
-
-    Raises:
-        TypeError: It is not asynchronous.
-        BaseException: What it raises.
-    """
-    result: object = hook(connection)
-    if not inspect.isawaitable(result):
-        raise TypeError("on_connect must be an async function: its call gave nothing to await")
-    await result
-
-
-async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
-    await connection.wait_closed()
-    scope.cancel()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Take the tracebacks from ``error`` and from what caused it.
-
-    The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
-    and structlog's do) would print them wherever a failure is logged.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _joined(item: str | bytes | Gap, gap: Gap) -> Gap | None:
-    """One gap from the beginning of ``item`` to the end of ``gap``, if ``item`` is one."""
-    if not isinstance(item, Gap):
-        return None
-    return attrs.evolve(gap, after=item.after, since=item.since, reason=item.reason)
 
 
 def _nobody() -> None:

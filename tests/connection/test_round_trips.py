@@ -1,0 +1,40 @@
+"""How long pings and pongs take."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsclient.connection._round_trips import WINDOW, RoundTrips
+
+
+def test_s5_1_one_round_trip_is_all_there_is():
+    trips = RoundTrips(0.5)
+
+    assert (0.5, 0.5, 0.5, 0.5) == (trips.last, trips.smoothed, trips.minimum, trips.p95)
+
+
+def test_s5_1_the_last_the_smoothed_and_the_shortest_are_known():
+    trips = RoundTrips(0.8)
+    trips.add(0.4)
+    trips.add(1.6)
+
+    assert 1.6 == trips.last
+    assert 0.4 == trips.minimum
+    # RFC 6298: an eighth of the new one, seven of what was.
+    assert pytest.approx(0.75 + (1.6 - 0.75) / 8) == trips.smoothed
+
+
+def test_s5_1_of_a_hundred_95_took_no_longer_than_the_percentile():
+    trips = RoundTrips(1)
+    for seconds in range(2, 101):
+        trips.add(seconds)
+
+    assert (95, 1) == (trips.p95, trips.minimum)
+
+
+def test_s5_1_the_percentile_is_of_the_last_hundred():
+    trips = RoundTrips(1000)
+    for _ in range(WINDOW):
+        trips.add(1)
+
+    assert (1, 1) == (trips.p95, trips.minimum)

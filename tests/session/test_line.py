@@ -1,0 +1,202 @@
+"""One connection's life, by itself: opened, established, watched, closed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+
+from wsclient.codes import CloseReason
+from wsclient.errors import (
+    ConnectionClosed,
+    ConnectionRejected,
+    ConnectionTimeout,
+    EstablishError,
+    HeartbeatTimeout,
+)
+from wsclient.events import (
+    ConnectionAttempted,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectionOpened,
+    ConnectionReady,
+)
+from wsclient.options import ConnectionOptions, HeartbeatOptions, RetryPolicy
+from wsclient.session._line import Settings, call_hook, open_line
+from wsclient.testing import (
+    MUTE_CLOSE,
+    NONE,
+    REJECT_503,
+    SILENCE,
+    SILENT_HANDSHAKE,
+    Fault,
+    FaultServer,
+    echo,
+)
+
+PLACE = {"channel": "feed", "endpoint": "ws://server.test", "attempt": 3}
+
+
+@pytest.fixture
+def open_a_line(nursery, recorder):
+    """Opens a line to a server; the lines of one test share their epochs and their recorder."""
+    epochs = itertools.count(1)
+
+    async def open_a_line(server, *, on_connect=None, connection=None, place=PLACE):
+        settings = Settings(
+            name="feed",
+            url=server.url,
+            endpoint=server.url,
+            ssl_context=None,
+            on_connect=on_connect,
+            connection=connection or ConnectionOptions(),
+            heartbeat=HeartbeatOptions(),
+            retry=RetryPolicy(),
+        )
+        return await open_line(
+            nursery, settings, place, epochs=epochs, queue_size=10, observe=recorder
+        )
+
+    return open_a_line
+
+
+async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recorder, open_a_line):
+    async with FaultServer([Fault.close(1001, after=7)], network=network) as server:
+        line = await open_a_line(server)
+        line.tell_opened()
+
+        assert None is await line.establish()
+        line.tell_ready(2.5)
+        lost = await line.watch()
+        line.tell_lost(str(lost), 1001, ready=True)
+        await line.close()
+
+    assert (ConnectionClosed, CloseReason(1001)) == (type(lost), lost.reason)
+    assert [
+        ConnectionAttempted(**PLACE),
+        ConnectionOpened(**PLACE, epoch=1, duration=0.0, subprotocol=None),
+        ConnectionReady(**PLACE, epoch=1, outage=2.5),
+        ConnectionLost(**PLACE, epoch=1, cause=str(lost), code=1001, duration=7.0, ready=True),
+    ] == recorder.events
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "duration"),
+    [(REJECT_503, ConnectionRejected, 0.0), (SILENT_HANDSHAKE, ConnectionTimeout, 10.0)],
+)
+async def test_an_attempt_that_fails_is_told_and_returned_and_numbers_nothing(
+    autojump_clock, network, recorder, open_a_line, fault, kind, duration
+):
+    async with FaultServer([fault, NONE], network=network) as server:
+        failed = await open_a_line(server)
+
+        assert kind is type(failed)
+        # Frames hold the URL and the headers.
+        assert None is failed.__traceback__
+        line = await open_a_line(server)
+        await line.close()
+
+    assert 1 == line.epoch
+    assert [
+        ConnectionAttempted(**PLACE),
+        ConnectionFailed(**PLACE, cause=str(failed), duration=duration),
+        ConnectionAttempted(**PLACE),
+    ] == recorder.events
+
+
+async def test_two_lines_live_at_once_and_either_can_end_alone(
+    autojump_clock, network, open_a_line
+):
+    async with FaultServer(network=network, handler=echo) as server:
+        first = await open_a_line(server)
+        second = await open_a_line(server)
+        ends = {}
+
+        async def watch(line):
+            ends[line.epoch] = str(await line.watch())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, first)
+            nursery.start_soon(watch, second)
+            # Longer than a heartbeat's interval and timeout: both are asked for signs of life.
+            await trio.sleep(100)
+            await first.close()
+            await trio.sleep(100)
+
+            assert [1] == list(ends)
+            await second.connection.send_message("still here")
+
+            assert "still here" == await second.connection.get_message()
+            await second.close()
+
+    assert [1, 2] == list(ends)
+    assert [1000, 1000] == [visit.close.code for visit in server.connections]
+
+
+async def test_a_line_that_falls_silent_is_given_up_without_a_farewell(
+    autojump_clock, network, open_a_line
+):
+    async with FaultServer([SILENCE], network=network) as server:
+        line = await open_a_line(server)
+        lost = await line.watch()
+
+        assert HeartbeatTimeout is type(lost)
+        assert 38 <= trio.current_time() <= 42
+        await line.close()
+
+    assert None is server.connections[0].close
+
+
+async def test_a_close_takes_a_second_at_most(autojump_clock, network, open_a_line):
+    options = ConnectionOptions(disconnect_timeout=30)
+    async with FaultServer([MUTE_CLOSE], network=network) as server:
+        line = await open_a_line(server, connection=options)
+        await line.close()
+
+        assert 1 == trio.current_time()
+        await server.wait_over(1)
+
+
+async def test_a_hook_that_is_late_or_raises_is_told_apart(autojump_clock, network, open_a_line):
+    mine = LookupError("mine")
+
+    async def late(connection):
+        await trio.sleep_forever()
+
+    async def wrong(connection):
+        raise mine
+
+    async with FaultServer(network=network) as server:
+        first = await open_a_line(server, on_connect=late)
+        lost = await first.establish()
+
+        assert (EstablishError, "the on_connect hook took longer than 15 s") == (
+            type(lost),
+            str(lost),
+        )
+        second = await open_a_line(server, on_connect=wrong)
+        lost = await second.establish()
+
+        assert (EstablishError, mine) == (type(lost), lost.__cause__)
+        await first.close()
+        await second.close()
+
+
+async def test_a_connection_that_dies_under_its_hook_is_lost_as_itself(
+    autojump_clock, network, open_a_line
+):
+    async def hook(connection):
+        await trio.sleep_forever()
+
+    async with FaultServer([Fault.close(1011, after=1)], network=network) as server:
+        line = await open_a_line(server, on_connect=hook)
+        lost = await line.establish()
+
+        assert (ConnectionClosed, 1011) == (type(lost), lost.reason.code)
+        assert 1 == trio.current_time()
+
+
+async def test_a_hook_that_is_no_async_function_is_a_type_error():
+    with pytest.raises(TypeError, match="on_connect must be an async function"):
+        await call_hook(lambda connection: None, None)

@@ -1,0 +1,272 @@
+"""One connection's life: opened, established, watched until it is lost, and closed.
+
+A line knows its own connection, endpoint, attempt and epoch, and nothing of the channel's state or
+of its other lines.  So two can live at once: whoever holds them opens the second one in a task
+beside the first, decides which of them feeds the inbox and draws from the outbox, and closes either
+when it likes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import attrs
+import trio
+
+from wsclient import events
+from wsclient.connection import (
+    Ping,
+    WebSocketConnection,
+    connect_websocket_url,
+    is_deaf,
+    open_background_nursery,
+)
+from wsclient.errors import (
+    ConnectionClosed,
+    ConnectionTimeout,
+    DisconnectionTimeout,
+    EstablishError,
+    HandshakeError,
+    HeartbeatTimeout,
+)
+from wsclient.events import Event
+from wsclient.options import (
+    ConnectionOptions,
+    HeartbeatOptions,
+    RetryPolicy,
+    opening_options,
+)
+
+from ._liveness import Liveness
+
+ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
+
+LAST_WORD: Final = 1.0
+"""Seconds that closing may wait for the peer, so that leaving takes two at most."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a channel's lines, and its supervisor, work by."""
+
+    name: str
+    url: str = attrs.field(repr=False)
+    endpoint: str
+    ssl_context: ssl.SSLContext | None
+    on_connect: ConnectHook | None
+    connection: ConnectionOptions
+    heartbeat: HeartbeatOptions
+    retry: RetryPolicy
+
+
+class Line:
+    """A connection that is open; :func:`open_line` makes it.
+
+    Attributes:
+        connection: The connection.
+        epoch: Its number among the channel's connections.
+        liveness: What watches over it, once it is ready.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: WebSocketConnection,
+        place: dict[str, Any],
+        epoch: int,
+        observe: Callable[[Event], None],
+        duration: float,
+    ) -> None:
+        self._settings = settings
+        self._place = place
+        self._observe = observe
+        self._duration = duration
+        self._opened_at = trio.current_time()
+        self.connection: Final = connection
+        self.epoch: Final = epoch
+        self.liveness: Liveness | None = None
+
+    def tell_opened(self) -> None:
+        """Tell the observers that the opening handshake succeeded."""
+        self._observe(
+            events.ConnectionOpened(
+                **self._place,
+                epoch=self.epoch,
+                duration=self._duration,
+                subprotocol=self.connection.subprotocol,
+            )
+        )
+
+    async def establish(self) -> BaseException | None:
+        """Run the hook; return what went wrong."""
+        hook = self._settings.on_connect
+        timeout = self._settings.connection.establish_timeout
+        failed: EstablishError | None = None
+        if hook is not None:
+            try:
+                async with open_background_nursery() as nursery:
+                    nursery.start_soon(_cancel_when_closed, self.connection, nursery.cancel_scope)
+                    with trio.move_on_after(timeout) as deadline:
+                        await call_hook(hook, self.connection)
+                if deadline.cancelled_caught:
+                    failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
+            except Exception as error:  # A user's hook may raise anything.
+                failed = EstablishError(
+                    f"the on_connect hook raised {type(error).__name__}: {error}"
+                )
+                failed.__cause__ = error
+        if self.connection.closed is not None:
+            # Whatever the hook made of it, this is what happened.
+            return ConnectionClosed(self.connection.closed)
+        return failed
+
+    def tell_ready(self, outage: float | None) -> None:
+        """Tell the observers that messages flow, after an outage of so many seconds."""
+        self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
+
+    def watch_over(self, send_ping: Callable[[], Ping] | None = None) -> Liveness:
+        """Begin to watch over the connection, which is ready; :meth:`watch` goes on.
+
+        Args:
+            send_ping: Sends a protocol ping; ``None`` sends a plain one.
+        """
+        self.liveness = Liveness(
+            self.connection,
+            self._settings.heartbeat,
+            place={**self._place, "epoch": self.epoch},
+            observe=self._observe,
+            send_ping=send_ping,
+        )
+        return self.liveness
+
+    async def watch(self) -> BaseException:
+        """Wait until the connection is lost, asking for signs of life; return how."""
+        silence: list[HeartbeatTimeout] = []
+        liveness = self.liveness or self.watch_over()
+
+        async def watch() -> None:
+            silence.append(await liveness.run())
+            # A dead path is not worth a close frame.
+            self.connection.abort()
+
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(watch)
+            reason = await self.connection.wait_closed()
+        if silence:
+            return silence[0]
+        if is_deaf(self.connection):
+            liveness.tell_deaf()
+        return ConnectionClosed(reason)
+
+    def tell_lost(self, cause: str, code: int | None, *, ready: bool) -> None:
+        """Tell the observers that the connection was lost, and whether messages had flowed."""
+        self._observe(
+            events.ConnectionLost(
+                **self._place,
+                epoch=self.epoch,
+                cause=cause,
+                code=code,
+                duration=trio.current_time() - self._opened_at,
+                ready=ready,
+            )
+        )
+
+    async def close(self) -> None:
+        """Close the connection, whether it is lost or not: within a second."""
+        # Shielded, since it is bounded: the peer is told even when we are cancelled.
+        seconds = min(LAST_WORD, self._settings.connection.disconnect_timeout)
+        with trio.move_on_after(seconds, shield=True):
+            with suppress(DisconnectionTimeout):
+                await self.connection.aclose()
+
+
+async def open_line(
+    nursery: trio.Nursery,
+    settings: Settings,
+    place: dict[str, Any],
+    *,
+    epochs: Iterator[int],
+    queue_size: float,
+    observe: Callable[[Event], None],
+) -> Line | HandshakeError:
+    """Attempt a connection; tell the observers that it is attempted, and if it fails.
+
+    Args:
+        nursery: Where the connection's task runs.
+        settings: To what, and how.
+        place: What every event about the connection tells.
+        epochs: Gives the connection its number.
+        queue_size: Messages that may wait in it until it is attached.
+        observe: Told what happens.
+
+    Returns:
+        The line, or why there is none.
+    """
+    began = trio.current_time()
+    observe(events.ConnectionAttempted(**place))
+    connection = await _connect(nursery, settings, queue_size)
+    duration = trio.current_time() - began
+    if isinstance(connection, HandshakeError):
+        observe(events.ConnectionFailed(**place, cause=str(connection), duration=duration))
+        return connection
+    return Line(settings, connection, place, next(epochs), observe, duration)
+
+
+async def _connect(
+    nursery: trio.Nursery, settings: Settings, queue_size: float
+) -> WebSocketConnection | HandshakeError:
+    """Connect, or return why not."""
+    options = settings.connection
+    with trio.move_on_after(options.connect_timeout):
+        try:
+            return await connect_websocket_url(
+                nursery,
+                settings.url,
+                settings.ssl_context,
+                subprotocols=options.subprotocols,
+                extra_headers=options.extra_headers,
+                # A server may say much before the hook is done.
+                message_queue_size=queue_size,
+                max_message_size=options.max_message_size,
+                receive_buffer_size=options.receive_buffer_size,
+                **opening_options(options),
+            )
+        except HandshakeError as error:
+            _forget_frames(error)
+            return error
+    return ConnectionTimeout(
+        f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
+    )
+
+
+async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
+    """Call an ``on_connect`` hook.
+
+    Raises:
+        TypeError: It is not asynchronous.
+        BaseException: What it raises.
+    """
+    result: object = hook(connection)
+    if not inspect.isawaitable(result):
+        raise TypeError("on_connect must be an async function: its call gave nothing to await")
+    await result
+
+
+async def _cancel_when_closed(connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+    await connection.wait_closed()
+    scope.cancel()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from ``error`` and from what caused it.
+
+    The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
+    and structlog's do) would print them wherever a failure is logged.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, assert_type
 
 import tenacity
@@ -85,6 +86,8 @@ async def one_channel() -> None:
         await sending.send(await receiving.receive())
         assert_type(channel.state, wsclient.ChannelState)
 
+
+assert_type(wsclient.SqliteOutbox(Path("outbox.db")).path, str)
 
 bot = wsclient.Bot("wss://example.com/bot", key="op")
 

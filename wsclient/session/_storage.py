@@ -1,7 +1,9 @@
 """The outbox on disk: SQLite, in a way that a crash cannot undo.
 
 What is promised is small: when :meth:`Storage.commit` has returned, its changes survive the end of
-the process and of the machine; when it has raised, none of them is there.  How:
+the process and of the machine; when it has raised, none of them took place.  (A commit whose
+``fsync`` failed may be on the disk all the same.  The next one writes over it; a crash before that
+brings it back.)  How:
 
 - **A write-ahead log, ``synchronous=FULL``**: one commit is one ``fsync``, however many changes it
   holds (sqlite.org/wal.html).  A log that ends inside a commit ends before it.
@@ -105,7 +107,8 @@ class Storage(Protocol):
         """Make changes, all or none, so that they survive a crash.
 
         Raises:
-            OutboxError: None of them took place.
+            OutboxError: None of them took place; after ``OutboxIOError`` a crash before the next
+                commit may bring them back.
         """
         ...
 

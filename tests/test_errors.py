@@ -10,6 +10,7 @@ import pytest
 
 from wsclient import errors
 from wsclient.codes import CloseReason
+from wsclient.events import Outcome, Truth
 
 TREE = {
     "WebSocketError": "Exception",
@@ -29,6 +30,10 @@ TREE = {
     "OutboxIncompatible": "OutboxError",
     "OutboxIOError": "OutboxError",
     "OutboxLocked": "OutboxError",
+    "DeliveryError": "WebSocketError",
+    "NotConnected": "DeliveryError",
+    "SendUnknown": "DeliveryError",
+    "OutboxFull": "WebSocketError",
     "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
 }
@@ -54,6 +59,10 @@ EXAMPLES = [
     errors.OutboxIncompatible("text"),
     errors.OutboxIOError("text"),
     errors.OutboxLocked("text"),
+    errors.DeliveryError(Outcome.EXPIRED, Truth.UNKNOWN),
+    errors.NotConnected(None, Truth.CERTAINLY_NOT),
+    errors.SendUnknown(Outcome.LOST_UNKNOWN, Truth.UNKNOWN),
+    errors.OutboxFull(3, 12),
     errors.InboxFull(3, 12),
     errors.CodecError("text"),
 ]

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from wsclient import events
-from wsclient.events import ChannelState, Event, Gap, Outcome, Truth
+from wsclient.events import ChannelState, Event, Gap
 
 FACTS = [
     kind
@@ -44,12 +44,6 @@ def test_closed_and_failed_are_final_and_nothing_else_is():
     assert {ChannelState.CLOSED, ChannelState.FAILED} == {
         state for state in ChannelState if state.is_final
     }
-
-
-def test_only_what_was_never_written_is_certainly_not_received():
-    assert Truth.CERTAINLY_NOT is Outcome.CANCELLED.truth
-    assert Truth.UNKNOWN is Outcome.WRITTEN.truth
-    assert Truth.UNKNOWN is Outcome.LOST_UNKNOWN.truth
 
 
 def test_all_public_names_exist():

@@ -100,7 +100,26 @@ EVENTS = {
     "SuspendDetected",
     "TracedFrame",
 }
-APP = {"Bot", "Codec", "Context", "JsonCodec"}
+APP = {
+    "Ack",
+    "Acknowledgement",
+    "Bot",
+    "Codec",
+    "Context",
+    "DeadLetter",
+    "DeliveryError",
+    "DeliveryOptions",
+    "FencesLifted",
+    "FunctionAcknowledgement",
+    "JsonAcknowledgement",
+    "JsonCodec",
+    "MessageQuarantined",
+    "NotConnected",
+    "OutboxFull",
+    "OutboxOverflowed",
+    "SendRate",
+    "SendUnknown",
+}
 
 
 def test_the_public_names_are_these() -> None:

@@ -19,6 +19,10 @@
     │   ├── OutboxIncompatible     it is another program's, or a later version's
     │   ├── OutboxIOError          the disk failed, or did not answer
     │   └── OutboxLocked           another channel or process has it
+    ├── DeliveryError              a message did not get as far as was waited for
+    │   ├── NotConnected           … it needed a connection, and there was none
+    │   └── SendUnknown            … its connection died while it was being written
+    ├── OutboxFull                 there is no room for a message, and waiting was not asked for
     ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
 
@@ -38,6 +42,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsclient.codes import CloseReason
+    from wsclient.events import Outcome, Truth
 
 __all__ = [
     "ChannelFailed",
@@ -45,19 +50,23 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionRejected",
     "ConnectionTimeout",
+    "DeliveryError",
     "DisconnectionTimeout",
     "EstablishError",
     "HandshakeError",
     "HeartbeatTimeout",
     "InboxFull",
     "InvalidUpgrade",
+    "NotConnected",
     "OutboxCorrupt",
     "OutboxDiskFull",
     "OutboxError",
+    "OutboxFull",
     "OutboxIOError",
     "OutboxIncompatible",
     "OutboxLocked",
     "ProxyError",
+    "SendUnknown",
     "WebSocketError",
 ]
 
@@ -172,6 +181,50 @@ class ChannelFailed(WebSocketError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class DeliveryError(WebSocketError):
+    """A message did not get as far as was waited for.
+
+    Args:
+        outcome: What became of it; ``None`` if that is open.
+        truth: What is known of it: whether the peer can have it.
+    """
+
+    def __init__(self, outcome: Outcome | None, truth: Truth) -> None:
+        super().__init__(outcome, truth)
+        self.outcome = outcome
+        self.truth = truth
+
+    def __str__(self) -> str:
+        became = "its outcome is open" if self.outcome is None else f"it is {self.outcome.value}"
+        known = {"certain": "does", "certainly not": "does certainly not"}.get(self.truth.value)
+        return f"{became}; the peer {f'{known} have it' if known else 'may or may not have it'}"
+
+
+class NotConnected(DeliveryError):
+    """A message sent as ``Delivery.DIRECT`` had no connection: it was certainly not sent."""
+
+
+class SendUnknown(DeliveryError):
+    """The connection died while a message sent as ``Delivery.DIRECT`` was being written."""
+
+
+class OutboxFull(WebSocketError):
+    """The outbox has no room, and its policy is ``OverflowPolicy.ERROR``.
+
+    Args:
+        messages: Messages that it holds.
+        size: Bytes of them.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages = messages
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"the outbox is full: {self.messages} messages, {self.size} bytes"
 
 
 class OutboxError(WebSocketError):

@@ -22,16 +22,20 @@ __all__ = [
     "ConnectionLost",
     "ConnectionOpened",
     "ConnectionReady",
+    "DeadLetter",
     "Delivery",
     "Event",
+    "FencesLifted",
     "Gap",
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
     "LocalStallDetected",
+    "MessageQuarantined",
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
+    "OutboxOverflowed",
     "Outcome",
     "Overflow",
     "PeerStoppedReading",
@@ -69,11 +73,20 @@ class ChannelState(Enum):
 class Delivery(Enum):
     """What is promised for a message that is sent."""
 
+    DIRECT = "direct"
+    """Written to the present connection, or an error; never buffered, never repeated."""
     QUEUED = "queued"
     """At most once.
 
     Held in a bounded outbox while there is no connection, then written to *one* connection; once a
     byte of it was handed to the transport it is never written again.
+    """
+    ACKED = "acked"
+    """At least once, until acknowledged, expired, cancelled or out of attempts.
+
+    Carries an id that stays the same; after a reconnect the unacknowledged ones go again, in their
+    order, before any newer one.
+    Effectively once if the peer drops repeated ids.
     """
 
 
@@ -91,17 +104,32 @@ class Truth(Enum):
 class Outcome(Enum):
     """What became of a message: each that was accepted gets exactly one, once."""
 
+    RECEIVED = "received"
+    """The peer's WebSocket endpoint has read it whole: a pong for a later ping proves that
+    (RFC 6455 §5.5.3).
+
+    That says nothing about the application behind it; a proxy that ends WebSocket is an endpoint.
+    """
+    ACKED = "acknowledged"
+    """The peer has acknowledged it."""
     WRITTEN = "written"
-    """Its last byte was handed to the transport; whether the peer read it is not known."""
+    """Its last byte was handed to the transport; whether the peer read it is not known: fences are
+    off, or the peer does not answer them."""
     LOST_UNKNOWN = "lost: unknown"
-    """The connection died while it was being written; it is not written again."""
+    """Its connection died before the peer's reading was proven; it is not written again."""
+    EXPIRED = "expired"
+    """Its ``ttl`` was over."""
+    DROPPED = "dropped"
+    """The outbox was full, or a newer message with the same key replaced it, before a byte of it
+    was written."""
     CANCELLED = "cancelled"
     """Taken back, or the channel ended, before a byte of it was written."""
-
-    @property
-    def truth(self) -> Truth:
-        """What this outcome proves."""
-        return Truth.CERTAINLY_NOT if self is Outcome.CANCELLED else Truth.UNKNOWN
+    REJECTED = "rejected"
+    """The peer has said that it does not take it."""
+    QUARANTINED = "quarantined"
+    """It was the only message in flight when a connection that may have died of it died again."""
+    STORED = "stored"
+    """Left in an outbox on disk when the channel ended: a later process sends it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -244,6 +272,49 @@ class GapDetected(Event):
     """Messages may have been missed."""
 
     gap: Gap
+
+
+@attrs.frozen(kw_only=True)
+class FencesLifted(Event):
+    """The peer answers no ping, though it says other things.
+
+    What it has read cannot be proven on this connection, and receipts end as ``WRITTEN``.
+    """
+
+    epoch: int
+    messages: int
+    """Messages that were waiting for their proof."""
+
+
+@attrs.frozen(kw_only=True)
+class OutboxOverflowed(Event):
+    """Messages were dropped because the outbox was full: told at the first one, and at the end."""
+
+    dropped: int
+    """Messages dropped so far, since there was last room."""
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetter:
+    """A message that was given up."""
+
+    message: str | bytes
+    """As it was sent."""
+    id: str | None
+    """The id that it carried."""
+    attempts: int
+    """Connections to which it was written."""
+    cause: str
+    """Why it was given up, as a sentence."""
+
+
+@attrs.frozen(kw_only=True)
+class MessageQuarantined(Event):
+    """A message was given up, because connections died of it."""
+
+    id: str | None
+    attempts: int
+    cause: str
 
 
 @attrs.frozen(kw_only=True)

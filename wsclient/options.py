@@ -27,11 +27,13 @@ __all__ = [
     "ApplicationPing",
     "Compression",
     "ConnectionOptions",
+    "DeliveryOptions",
     "Headers",
     "HeartbeatOptions",
     "Limits",
     "OverflowPolicy",
     "RetryPolicy",
+    "SendRate",
 ]
 
 Headers: TypeAlias = (
@@ -773,7 +775,7 @@ class OverflowPolicy(Enum):
     BLOCK = "block"
     """Its sender waits."""
     ERROR = "error"
-    """Its sender gets :class:`~wsclient.OutboxFull`; an inbox has no such policy."""
+    """Its sender is told; an inbox, whose sender is the peer, has no such policy."""
     DROP_OLDEST = "drop oldest"
     """The oldest message (of which nothing was written) makes room."""
     DROP_NEWEST = "drop newest"
@@ -835,3 +837,84 @@ class Limits:
         """Refuse what contradicts itself."""
         if (self.inbox_overflow is OverflowPolicy.CONFLATE) != (self.inbox_key is not None):
             raise ValueError("OverflowPolicy.CONFLATE and inbox_key need each other")
+
+
+@attrs.frozen(kw_only=True)
+class SendRate:
+    """How fast a channel may send: a limit that many services have."""
+
+    messages: int = attrs.field(validator=_at_least(1, whole=True))
+    """Messages that may go out in ``seconds``; as many may go at once after a pause."""
+
+    seconds: float = attrs.field(default=1.0, validator=_at_least(0.001))
+    """The length of the period."""
+
+    reserve: float = attrs.field(default=0.1, validator=_between(0, 0.9))
+    """The share of it that messages leave to pings, which count towards the limit of many
+    services: a burst of messages must not silence the heartbeat."""
+
+
+def _methods(*names: str) -> Any:
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is not None and not all(callable(getattr(value, name, None)) for name in names):
+            raise TypeError(
+                f"{attribute.name} must have the methods {' and '.join(names)},"
+                f" as JsonAcknowledgement() has, not be {type(value).__name__}"
+            )
+
+    return validate
+
+
+@attrs.frozen(kw_only=True)
+class DeliveryOptions:
+    """What is promised for the messages that a channel sends, and how it is kept."""
+
+    fence: bool = attrs.field(default=True, validator=_flag)
+    """Prove by pings what the peer has read; off, no receipt says more than ``WRITTEN``.
+
+    On, since a reconnecting client that cannot tell what arrived tells little.
+    Off is for a server that counts pings, or that is slow to answer them.
+    """
+
+    fence_every: int = attrs.field(default=256, validator=_at_least(1, whole=True))
+    """Messages after which such a ping goes out: a pong for so many costs next to nothing."""
+
+    fence_interval: float = attrs.field(default=1.0, validator=_at_least(0))
+    """Seconds after a message within which one goes out: about how long a person waits."""
+
+    fence_timeout: float = attrs.field(default=60.0, validator=_at_least(0.01))
+    """Seconds for which a peer may say other things and answer no ping: then nothing can be proven
+    on this connection, and no more is asked."""
+
+    acknowledgement: Any = attrs.field(default=None, validator=_methods("mark", "recognise"))
+    """How messages carry an id and how the peer acknowledges them, for ``Delivery.ACKED``:
+    a :class:`JsonAcknowledgement`, a :class:`FunctionAcknowledgement`, or what has their
+    methods."""
+
+    max_attempts: float = attrs.field(default=math.inf, validator=_at_least(1, whole=True))
+    """Connections to which one ``ACKED`` message is written at most; then it is lost, unknown."""
+
+    resend_unknown: bool = attrs.field(default=False, validator=_flag)
+    """Write a ``QUEUED`` message again whose connection died before its reading was proven.
+
+    Off: it could arrive twice, and only the user knows whether that does harm.
+    """
+
+    overflow: OverflowPolicy = attrs.field(
+        default=OverflowPolicy.BLOCK, validator=attrs.validators.instance_of(OverflowPolicy)
+    )
+    """What happens to a message for which the outbox has no room; by default its sender waits."""
+
+    rate: SendRate | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(SendRate)),
+    )
+    """How fast messages may go out; ``None`` is as fast as the peer reads."""
+
+    dead_letter: Callable[[Any], object] | None = attrs.field(
+        default=None, validator=_callable_or_none
+    )
+    """Called with a :class:`DeadLetter` for each message that is quarantined.
+
+    It must not block; what it raises is reported, and goes no further.
+    """

@@ -150,7 +150,7 @@ async def test_the_context_has_the_bot_the_channel_and_the_message(autojump_cloc
         contexts.append(context)
         receipt = await context.send({"type": "reply"})
 
-        assert Outcome.WRITTEN is await receipt.wait()
+        assert Outcome.RECEIVED is await receipt.wait()
 
     server = await serving(bot, '{"type": "x"}', b'{"type": "x"}')
     await server.wait_messages(2)
@@ -519,7 +519,7 @@ async def test_stop_writes_what_was_sent_during_an_outage(autojump_clock, bot, n
 
         assert 2 == trio.current_time()
     assert ['"owed"'] == server.messages
-    assert Outcome.WRITTEN is receipt.outcome
+    assert Outcome.RECEIVED is receipt.outcome
 
 
 async def test_a_bot_can_serve_again(autojump_clock, bot, network):

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import socket
+import ssl
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import attrs
@@ -400,6 +401,9 @@ def test_a_send_to_a_slow_reader_can_be_cancelled_at_every_step(make_peer):
 
 MIB = 2**20
 MARKER = "marker"
+BUFFERS = 2**17
+"""Bytes of each of the system's buffers on a slow way: a long message does not fit into them, but a
+segment of loopback's, 64 KiB, does: else a timer of the kernel's has to open the window again."""
 LIMIT = 5
 """Seconds for a story and all that follows: hundredths, a last word, and a slow machine."""
 
@@ -412,7 +416,10 @@ class Way:
     """Over loopback sockets and in real time."""
     is_secure: bool = False
     is_slow: bool = False
-    """The server takes 16 KiB at a time, and what it did not take, the client's end keeps."""
+    """The server takes 16 KiB at a time, and what it did not take, the client's end keeps.
+
+    Over sockets, beyond what fits into the system's buffers.
+    """
 
 
 WAYS = {
@@ -434,6 +441,7 @@ class Ear:
         fragments: Those of a message that is not whole.
         close: The payload of the close frame that came.
         is_cut: Whether the stream ended inside a frame.
+        violation: What was wrong with the cipher text.
     """
 
     def __init__(self, way, says):
@@ -441,8 +449,10 @@ class Ear:
         self.fragments = []
         self.close = None
         self.is_cut = False
+        self.violation = None
         self.is_met = False
         self.marked = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
         self.may_speak = trio.Event()
         self.ended = trio.Event()
         self._says = says
@@ -463,6 +473,11 @@ class Ear:
             self.is_cut = bool(peer.received)
             await trio.aclose_forcefully(peer.stream)
             self.ended.set()
+
+    async def wait_heard(self, messages):
+        """Wait until so many messages have come whole."""
+        while len(self.messages) < messages:
+            await self._waiting.park()
 
     async def _accept(self, peer):
         request = bytearray()
@@ -486,11 +501,16 @@ class Ear:
             await peer.send(data)
 
     async def _listen(self, peer):
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        try:
             while data := await peer.stream.receive_some(self._read_size):
                 peer.received += data
                 while (found := take_fragment(peer.received)) is not None:
                     await self._hear(peer, *found)
+        except trio.ClosedResourceError:
+            pass
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                self.violation = error.__cause__
 
     async def _hear(self, peer, is_last, opcode, payload):
         if opcode in (CLOSE, PING):
@@ -505,6 +525,7 @@ class Ear:
             if is_last:
                 self.messages.append(b"".join(self.fragments).decode())
                 self.fragments = []
+                self._waiting.unpark_all()
                 if self.messages[-1] == MARKER:
                     self.marked.set()
 
@@ -561,15 +582,23 @@ def every_way(make_peer, tls):
             if way.is_real:
                 (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 if way.is_slow:
-                    # What is not read must not fit into the system's buffers.
-                    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+                    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFERS)
                 port = listener.socket.getsockname()[1]
                 nursery.start_soon(accept, listener)
             else:
                 stream_opener.set(open_stream)
-            yield functools.partial(
-                open_websocket, "127.0.0.1", port, "/", use_ssl=way.is_secure and tls.client
-            )
+
+            @asynccontextmanager
+            async def connect():
+                use_ssl = way.is_secure and tls.client
+                async with open_websocket("127.0.0.1", port, "/", use_ssl=use_ssl) as connection:
+                    if way.is_real and way.is_slow:
+                        connection._stream.socket.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFERS
+                        )
+                    yield connection
+
+            yield connect
             nursery.cancel_scope.cancel()
 
     return every_way
@@ -731,6 +760,7 @@ def test_a_call_can_be_cancelled_at_every_step(every_way, frame, way, name):
                 assert 1011 == connection.closed.code
             if not scope.cancelled_caught:
                 assert sorted(call.sends) == sorted(heard)
+            assert ear.violation is None
             await closed(connection._stream)
             assert trio.current_time() - began_at < LIMIT
 
@@ -748,12 +778,15 @@ def test_a_connection_can_be_cancelled_at_every_step_of_a_call(every_way, frame,
         ear = Ear(way, says)
         began_at = trio.current_time()
         async with every_way(way, ear) as connect:
+            has_closed = call.ends
             with trio.CancelScope() as scope:
                 async with connect() as connection:
                     ear.may_speak.set()
                     instrument.act = scope.cancel
                     await call.do(connection, [], call.sends)
-                    # What was left to the writer goes out now.
+                    # The writer may still be at it.
+                    await ear.wait_heard(len(call.sends))
+                    has_closed = True
                     await connection.aclose()
             instrument.act = None
             with trio.fail_after(LIMIT):
@@ -765,9 +798,14 @@ def test_a_connection_can_be_cancelled_at_every_step_of_a_call(every_way, frame,
             assert len(ear.messages) == len(set(ear.messages))
             if "same time" not in name:
                 assert call.sends[: len(ear.messages)] == ear.messages
+            if way.is_real and not has_closed:
+                # What had begun to be written has gone out, and a close frame behind it.
+                assert not ear.is_cut
+                assert ear.close is not None
             if not scope.cancelled_caught:
                 assert sorted(call.sends) == sorted(ear.messages)
                 assert not ear.is_cut
+            assert ear.violation is None
             await closed(connection._stream)
             assert trio.current_time() - began_at < LIMIT
 

@@ -9,9 +9,16 @@ import trio.testing
 from wsclient.connection._pings import Pings, check_control_payload
 
 
+def begin(pings, payload):
+    """Register a ping that goes out at once."""
+    ping = pings.register(payload)
+    ping.begun()
+    return ping
+
+
 async def test_a_pong_answers_its_ping_and_every_earlier_one():
     pings = Pings()
-    sent = [pings.register(payload) for payload in (b"1", b"2", b"3")]
+    sent = [begin(pings, payload) for payload in (b"1", b"2", b"3")]
     pings.received(b"2")
 
     assert [True, True, False] == [ping.answered for ping in sent]
@@ -19,9 +26,48 @@ async def test_a_pong_answers_its_ping_and_every_earlier_one():
     assert 1 == len(pings)
 
 
-async def test_a_pong_that_nobody_asked_for_is_ignored():
+async def test_a_pong_answers_no_ping_that_was_written_after_its_own():
+    pings = Pings()
+    first, second = pings.register(b"1"), pings.register(b"2")
+    second.begun()
+    pings.received(b"2")
+
+    assert (False, True) == (first.answered, second.answered)
+
+    third = begin(pings, b"3")
+    first.begun()
+    pings.received(b"3")
+
+    assert (False, True) == (first.answered, third.answered)
+    pings.received(b"1")
+
+    assert first.answered
+
+
+async def test_a_pong_for_a_ping_that_is_not_on_its_way_is_ignored():
     pings = Pings()
     ping = pings.register(b"1")
+    pings.received(b"1")
+
+    assert not ping.answered
+    assert pings.round_trips is None
+
+
+async def test_who_began_a_ping_is_told_when_it_goes_and_when_it_is_answered():
+    pings, heard = Pings(), []
+    ping = pings.register(b"1")
+    ping.on_begin = lambda: heard.append("begun")
+    ping.on_answer = lambda: heard.append("answered")
+    ping.begun()
+    begin(pings, b"2")
+    pings.received(b"2")
+
+    assert ["begun", "answered"] == heard
+
+
+async def test_a_pong_that_nobody_asked_for_is_ignored():
+    pings = Pings()
+    ping = begin(pings, b"1")
     pings.received(b"2")
 
     assert not ping.resolved.is_set()
@@ -30,18 +76,18 @@ async def test_a_pong_that_nobody_asked_for_is_ignored():
 
 async def test_two_pings_in_flight_cannot_have_the_same_payload():
     pings = Pings()
-    pings.register(b"1")
+    begin(pings, b"1")
     with pytest.raises(ValueError, match=r"^Payload value b'1' is already in flight\.$"):
-        pings.register(b"1")
+        begin(pings, b"1")
 
     pings.received(b"1")
-    pings.register(b"1")
+    begin(pings, b"1")
 
 
 async def test_a_payload_may_be_empty_and_is_else_picked():
     pings = Pings()
 
-    assert b"" == pings.register(b"").payload
+    assert b"" == begin(pings, b"").payload
     assert 100 == len({pings.register(None).payload for _ in range(100)})
 
 
@@ -52,9 +98,9 @@ async def test_a_forgotten_ping_leaves_nothing_behind():
 
     assert 0 == len(pings)
 
-    first = pings.register(b"1")
+    first = begin(pings, b"1")
     pings.forget(first)
-    second = pings.register(b"1")
+    second = begin(pings, b"1")
     pings.forget(first)
 
     assert 1 == len(pings)
@@ -74,9 +120,9 @@ async def test_giving_up_wakes_everyone_without_an_answer():
 
 async def test_the_latency_is_that_of_the_last_pong(autojump_clock):
     pings = Pings()
-    pings.register(b"1")
+    begin(pings, b"1")
     await trio.sleep(1)
-    pings.register(b"2")
+    begin(pings, b"2")
     await trio.sleep(0.5)
     pings.received(b"2")
 
@@ -85,12 +131,12 @@ async def test_the_latency_is_that_of_the_last_pong(autojump_clock):
 
 async def test_a_round_trip_begins_when_its_ping_is_written(autojump_clock):
     pings = Pings()
-    ping = pings.register(b"1")
+    ping = begin(pings, b"1")
     await trio.sleep(5)
     ping.written()
     await trio.sleep(0.5)
     pings.received(b"1")
-    pings.register(b"2")
+    begin(pings, b"2")
     await trio.sleep(1)
     pings.received(b"2")
 
@@ -111,7 +157,7 @@ async def test_a_payload_that_no_control_frame_can_carry_is_refused(payload, err
     with pytest.raises(error, match=text):
         check_control_payload(payload)
     with pytest.raises(error, match=text):
-        pings.register(payload)
+        begin(pings, payload)
 
     assert 0 == len(pings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import tempfile
 from errno import ECONNREFUSED, ENETUNREACH
 from pathlib import Path
@@ -12,8 +13,14 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection import open_websocket_url
-from wsclient.connection._socket import open_tcp, open_unix, reason, socket_options
+from wsclient.connection import _socket, open_websocket_url
+from wsclient.connection._socket import (
+    has_answered,
+    open_tcp,
+    open_unix,
+    reason,
+    socket_options,
+)
 from wsclient.errors import HandshakeError
 from wsclient.options import SINGLE_CONNECTION, ConnectionOptions
 
@@ -235,3 +242,35 @@ async def test_a_platform_without_unix_sockets_says_so(monkeypatch):
     monkeypatch.setattr(trio, "open_unix_socket", fail)
     with pytest.raises(OSError, match="not supported on this platform"):
         await open_unix("/tmp/socket")
+
+
+# --- a peer that answers and takes nothing ------------------------------------------------------
+
+
+class Told:
+    """A socket of which the system tells when data was last sent, and last acknowledged."""
+
+    def __init__(self, sent, acknowledged):
+        self.info = struct.pack("=8x9I4I", *range(9), sent, 0, 0, acknowledged)
+
+    def getsockopt(self, level, name, size):
+        return self.info[:size]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this platform has no TCP_INFO")
+@pytest.mark.parametrize(
+    ("sent", "acknowledged", "expected"), [(3000, 1700, True), (700, 2600, False), (5, 5, False)]
+)
+def test_s5_3_a_peer_that_has_answered_since_is_no_dead_path(sent, acknowledged, expected):
+    assert expected is has_answered(Told(sent, acknowledged))
+
+
+def test_s5_3_of_what_is_no_tcp_socket_nobody_tells():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        assert not has_answered(other)
+
+
+def test_s5_3_where_the_platform_does_not_tell_no_peer_has_answered(monkeypatch):
+    monkeypatch.setattr(_socket, "_TCP_INFO", None)
+
+    assert not has_answered(Told(3000, 1700))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -132,6 +133,9 @@ async def test_a_farewell_is_the_end_and_is_answered(secured, nursery):
     assert (b"", 0) == await ours.receive()
     with trio.fail_after(5):
         await unwrapped.wait()
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        ours.send_nowait(bytearray(b"too late"), 0)
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
 
 
 async def test_an_answer_that_cannot_be_sent_makes_nothing_unsaid(secured):
@@ -194,6 +198,49 @@ async def test_a_peer_that_does_not_read_makes_us_wait_and_loses_nothing(secured
         piece = await theirs.receive_some()
         assert set(piece) == {ord("x")}
         received += len(piece)
+
+
+async def test_what_is_on_its_way_is_not_sent_again_when_the_rest_went_out_with_an_answer(
+    secured, nursery
+):
+    """The peer's TLS may want an answer at any time, new keys say, and that pushes what waits."""
+    ours, theirs, _ = await secured()
+    data = bytearray(os.urandom(2**24))
+    sent = 0
+    while taken := ours.send_nowait(data, sent):
+        sent += taken
+
+    assert ours._unsent
+
+    received = bytearray()
+
+    @nursery.start_soon
+    async def receive():
+        while len(received) < len(data):
+            received.extend(await theirs.receive_some())
+
+    while ours._unsent:
+        await trio.lowlevel.wait_writable(ours._socket)
+        ours._send_waiting()
+    while sent < len(data):
+        sent += await ours.send(data, sent)
+    while len(received) < len(data):
+        await trio.lowlevel.checkpoint()
+
+    assert data == received
+
+
+async def test_a_handshake_goes_out_in_whatever_pieces_the_socket_takes(pair, tls, monkeypatch):
+    ours, plain = await pair()
+    send_nowait = ours._send_nowait
+    monkeypatch.setattr(ours, "_send_nowait", lambda data: send_nowait(data[:100]))
+    theirs = trio.SSLStream(plain, tls.server, server_side=True, https_compatible=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.do_handshake)
+        nursery.start_soon(theirs.do_handshake)
+    await theirs.send_all(b"hello")
+
+    assert b"hello" == await receive_exactly(ours, 5)
 
 
 async def test_a_certificate_that_is_not_trusted_is_an_error_and_the_peer_is_told(pair, tls):

@@ -167,6 +167,62 @@ async def test_a_socket_is_read_as_it_comes_to_its_end(sockets):
     assert b"" == received(await transport.receive())
 
 
+async def test_what_waits_to_be_read_can_be_known_without_reading_it(sockets):
+    transport, peer = await sockets()
+
+    assert not transport.has_unread()
+    await peer.send_all(b"x")
+    await trio.lowlevel.wait_readable(transport.stream.socket)
+
+    assert (True, True) == (transport.has_unread(), transport.has_unread())
+    assert b"x" == received(await transport.receive())
+    assert not transport.has_unread()
+
+
+@pytest.mark.parametrize("end", [reset, None])
+async def test_an_end_waits_to_be_read_too(sockets, end):
+    transport, peer = await sockets()
+    if end is not None:
+        end(peer)
+    await peer.aclose()
+    await trio.lowlevel.wait_readable(transport.stream.socket)
+
+    assert transport.has_unread()
+    assert b"" == received(await transport.receive())
+
+
+def test_of_a_stream_nobody_can_tell_whether_something_waits():
+    ours, _ = trio.testing.memory_stream_pair()
+    assert not StreamTransport(ours, None).has_unread()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="no TCP_USER_TIMEOUT here")
+@pytest.mark.parametrize("who", ["reader", "writer"])
+async def test_s5_3_a_peer_that_takes_nothing_until_the_system_gives_it_up_is_deaf(sockets, who):
+    transport, _ = await sockets(receive_buffer=BUFFER)
+    transport.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
+    await fill(transport)
+
+    assert not transport.is_peer_deaf
+    with trio.fail_after(20):
+        if who == "reader":
+            assert b"" == received(await transport.receive())
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await transport.send(bytearray(b"x" * 2**20), 0)
+    assert transport.is_peer_deaf
+
+
+async def test_s5_3_a_peer_that_resets_is_not_deaf(sockets):
+    transport, peer = await sockets(receive_buffer=BUFFER)
+    await fill(transport)
+    reset(peer)
+    await transport.receive()
+
+    assert not transport.is_peer_deaf
+
+
 async def test_reading_waits_until_something_comes(sockets, nursery):
     transport, theirs = await sockets()
     reads = []

@@ -788,6 +788,17 @@ async def test_a_writer_that_was_cancelled_has_its_begun_frames_finished(rig, fr
     assert [(TEXT, b"begun"), (CLOSE, b"\x03\xe8")] == frames_of(*rig.wire.writes)
 
 
+async def test_a_close_frame_follows_a_long_message_that_has_begun(rig, frames_of):
+    rig.wire.hold_up(room=WRITE_SIZE)
+    rig.writer.source = Source(Message("x" * 3 * WRITE_SIZE))
+    with trio.move_on_after(0):
+        await rig.writer.run()
+    rig.wire.go_on()
+    await rig.writer.write_close(1000, None)
+
+    assert [(TEXT, b"x" * 3 * WRITE_SIZE), (CLOSE, b"\x03\xe8")] == frames_of(*rig.wire.writes)
+
+
 async def test_a_close_frame_that_was_asked_for_is_the_one_that_is_written(rig, frames_of):
     rig.writer.post_close(4000, "bye")
     await rig.writer.write_close(1000, None)

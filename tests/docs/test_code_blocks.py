@@ -81,6 +81,7 @@ def test_block_names_what_there_is(block: Block) -> None:
 # --- programs -----------------------------------------------------------------------------------
 
 ECHOED = {
+    "application_ping.py": ["hello"],
     "classify.py": ["hello"],
     "hello.py": ["hello", "<Receipt written>"],
     "logging_stdlib.py": ["hello"],

@@ -443,6 +443,16 @@ def test_a_length_with_its_highest_bit_set_is_a_violation(frame, opcode, length)
     assert (1002, True) == (violation.code, "MSB" in violation.reason)
 
 
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63 - 5, 2**63 - 100])
+@pytest.mark.parametrize("rsv", [0, RSV1])
+def test_the_longest_length_that_there_is_is_one(frame, length, rsv):
+    decoder = make_decoder(math.inf, compressed=True, in_parts=True)
+    block = b"\x00\x05\x00\xfa\xff" if rsv else b""  # of five bytes, as they are
+    data = frame(BINARY, block + b"begun", length=length, rsv=rsv)
+
+    assert [MessagePart(b"begun", False)] == receive(decoder, data)
+
+
 def test_a_long_message_takes_no_memory_before_it_comes(frame):
     decoder = make_decoder(math.inf)
     header = frame(BINARY, length=2**62)

@@ -455,6 +455,7 @@ SEEDS: Final = [
     + make_frame(CONT, deflated(b"Hello")[3:]),
     make_frame(TEXT, b"\0", fin=False, rsv=4) + make_frame(TEXT, b"\x80\x02" * 9, fin=False),
     make_frame(BINARY, deflated(bytes(LIMIT + 1)), rsv=4),
+    make_frame(TEXT, length=2**63 - 1, rsv=4),
     make_frame(BINARY, b"\xff\xff\xff", rsv=4),
 ]
 """Where both kinds of fuzzing begin."""

@@ -185,6 +185,17 @@ def test_s2_3_drop_oldest_joins_the_gaps_that_come_to_stand_together():
     assert [Overflow(37), joined, "18b", gap(18), "19a", "19b", gap(19)] == take_all(inbox)
 
 
+def test_s2_3_drop_oldest_joins_the_gap_behind_what_it_drops():
+    inbox = make(OverflowPolicy.DROP_OLDEST)
+    inbox.mark(gap(1))
+    put(inbox, "a")
+    inbox.mark(gap(2))
+    put(inbox, *"bcd")
+    joined = Gap(after=1, before=3, since=1.0, until=2.5, reason="the end of 1")
+
+    assert [joined, Overflow(1), "b", "c", "d"] == take_all(inbox)
+
+
 def test_s2_3_drop_oldest_after_a_part_was_taken():
     inbox = make(OverflowPolicy.DROP_OLDEST)
     put(inbox, *"abcd")
@@ -214,6 +225,7 @@ def test_s2_3_one_message_waits_also_where_it_is_larger_than_the_bound(policy, b
     inbox = make(policy, **bounds)
     put(inbox, "large")
 
+    assert inbox.has_room
     assert ["large"] == take_all(inbox)
     assert 0 == inbox.dropped
 

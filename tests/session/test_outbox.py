@@ -10,7 +10,16 @@ import trio.testing
 
 from wsclient.events import Outcome, Truth
 from wsclient.options import Limits
-from wsclient.session._outbox import Outbox, Tap
+from wsclient.session._outbox import Offer, Outbox
+from wsclient.session._tap import Tap
+
+
+async def accept(outbox, message):
+    return (await outbox.accept(Offer(message=message))).receipt
+
+
+def accept_nowait(outbox, message):
+    return outbox.accept_nowait(Offer(message=message)).receipt
 
 
 @pytest.fixture
@@ -38,14 +47,14 @@ def drain(outbox):
 
 async def test_messages_are_drawn_in_the_order_in_which_they_were_accepted(outbox):
     for number in range(100):
-        await outbox.accept(str(number))
+        await accept(outbox, str(number))
 
     assert [str(number) for number in range(100)] == drain(outbox)
 
 
 async def test_accepting_counts_messages_and_bytes(outbox):
-    await outbox.accept("größe")
-    await outbox.accept(b"\x00" * 10)
+    await accept(outbox, "größe")
+    await accept(outbox, b"\x00" * 10)
 
     assert (2, 17) == (outbox.messages, outbox.size)
     drain(outbox)
@@ -55,7 +64,7 @@ async def test_accepting_counts_messages_and_bytes(outbox):
 
 
 async def test_what_is_being_written_counts_until_it_has_its_outcome(small):
-    await small.accept("a")
+    await accept(small, "a")
     tap = Tap(small)
     entry = tap.pull()
 
@@ -83,27 +92,27 @@ async def test_what_is_being_written_counts_until_it_has_its_outcome(small):
 async def test_s1_4_accepting_ends_at_the_bounds(limits, sizes, accepted):
     outbox = Outbox(limits)
     for size in sizes[:accepted]:
-        outbox.accept_nowait("x" * size)
+        accept_nowait(outbox, "x" * size)
     for size in sizes[accepted:]:
         with pytest.raises(trio.WouldBlock):
-            outbox.accept_nowait("x" * size)
+            accept_nowait(outbox, "x" * size)
 
     assert accepted == outbox.messages
 
 
 async def test_s1_4_size_is_counted_in_bytes_not_in_characters():
     outbox = Outbox(Limits(outbox_size=10))
-    outbox.accept_nowait("ö" * 5)
+    accept_nowait(outbox, "ö" * 5)
     with pytest.raises(trio.WouldBlock):
-        outbox.accept_nowait("x")
+        accept_nowait(outbox, "x")
 
 
 async def test_s1_4_a_sender_waits_for_room_and_gets_it(small, autojump_clock, nursery):
-    first, _ = small.accept_nowait("a"), small.accept_nowait("b")
+    first, _ = accept_nowait(small, "a"), accept_nowait(small, "b")
     accepted_at = []
 
     async def send():
-        await small.accept("c")
+        await accept(small, "c")
         accepted_at.append(trio.current_time())
 
     nursery.start_soon(send)
@@ -120,11 +129,14 @@ async def test_s1_4_a_sender_waits_for_room_and_gets_it(small, autojump_clock, n
 
 async def test_s1_4_an_oversized_message_waits_until_nothing_else_does(nursery):
     outbox = Outbox(Limits(outbox_size=10))
-    receipts = [outbox.accept_nowait("aaa"), outbox.accept_nowait("bbb")]
+    receipts = [
+        accept_nowait(outbox, "aaa"),
+        accept_nowait(outbox, "bbb"),
+    ]
     accepted = []
 
     async def send(message):
-        await outbox.accept(message)
+        await accept(outbox, message)
         accepted.append(message)
 
     nursery.start_soon(send, "x" * 1000)
@@ -143,13 +155,13 @@ async def test_s1_4_an_oversized_message_waits_until_nothing_else_does(nursery):
 
 
 async def test_senders_that_wait_are_served_in_the_order_in_which_they_came(small, nursery):
-    small.accept_nowait("0")
-    small.accept_nowait("1")
+    accept_nowait(small, "0")
+    accept_nowait(small, "1")
     for number in range(2, 30):
-        nursery.start_soon(small.accept, str(number))
+        nursery.start_soon(accept, small, str(number))
         await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(trio.WouldBlock):
-        small.accept_nowait("whoever comes now waits behind them")
+        accept_nowait(small, "whoever comes now waits behind them")
     drawn = []
     tap = Tap(small)
     while (entry := tap.pull()) is not None:
@@ -161,27 +173,27 @@ async def test_senders_that_wait_are_served_in_the_order_in_which_they_came(smal
 
 async def test_nobody_overtakes_senders_that_wait_even_where_there_is_room():
     outbox = Outbox(Limits(outbox_size=10))
-    outbox.accept_nowait("x" * 6)
+    accept_nowait(outbox, "x" * 6)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outbox.accept, "y" * 6)
+        nursery.start_soon(accept, outbox, "y" * 6)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.WouldBlock):
-            outbox.accept_nowait("z")
+            accept_nowait(outbox, "z")
         nursery.cancel_scope.cancel()
 
-    outbox.accept_nowait("z")
+    accept_nowait(outbox, "z")
 
     assert ["x" * 6, "z"] == drain(outbox)
 
 
 async def test_a_sender_that_gave_up_does_not_hold_up_the_next(small, nursery):
-    first = small.accept_nowait("a")
-    small.accept_nowait("b")
+    first = accept_nowait(small, "a")
+    accept_nowait(small, "b")
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as senders:
-            senders.start_soon(small.accept, "given up")
+            senders.start_soon(accept, small, "given up")
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(small.accept, "next")
+            nursery.start_soon(accept, small, "next")
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
     first.cancel()
@@ -194,14 +206,14 @@ async def test_a_sender_that_gave_up_does_not_hold_up_the_next(small, nursery):
 
 
 async def test_s2_7_refusing_wakes_whoever_waits_for_room(small, nursery):
-    small.accept_nowait("a")
-    small.accept_nowait("b")
+    accept_nowait(small, "a")
+    accept_nowait(small, "b")
     error = trio.ClosedResourceError("closed")
     raised = []
 
     async def send():
         try:
-            await small.accept("c")
+            await accept(small, "c")
         except trio.ClosedResourceError as caught:
             raised.append(caught)
 
@@ -220,22 +232,22 @@ async def test_the_last_refusal_counts_and_each_sender_gets_an_exception_of_its_
     outbox.refuse(lambda: trio.ClosedResourceError("first"))
     outbox.refuse(lambda: trio.ClosedResourceError("second"))
     with pytest.raises(trio.ClosedResourceError, match="second") as one:
-        await outbox.accept("a")
+        await accept(outbox, "a")
     with pytest.raises(trio.ClosedResourceError, match="second") as other:
-        outbox.accept_nowait("a")
+        accept_nowait(outbox, "a")
 
     assert one.value is not other.value
 
 
 async def test_a_sender_that_goes_lets_a_smaller_message_behind_it_in(autojump_clock):
     outbox = Outbox(Limits(outbox_size=100))
-    outbox.accept_nowait("x" * 60)
+    accept_nowait(outbox, "x" * 60)
     async with trio.open_nursery() as nursery:
         accepted = []
 
         async def send(size, scope):
             with scope:
-                await outbox.accept("x" * size)
+                await accept(outbox, "x" * size)
                 accepted.append(size)
 
         large = trio.CancelScope()
@@ -251,7 +263,7 @@ async def test_a_sender_that_goes_lets_a_smaller_message_behind_it_in(autojump_c
 
 
 async def test_what_was_accepted_before_a_refusal_still_flows_out(outbox):
-    outbox.accept_nowait("a")
+    accept_nowait(outbox, "a")
     outbox.refuse(trio.ClosedResourceError)
 
     assert ["a"] == drain(outbox)
@@ -263,7 +275,7 @@ async def test_what_was_accepted_before_a_refusal_still_flows_out(outbox):
 async def test_s1_3_a_cancelled_caller_does_not_send(outbox):
     with trio.CancelScope() as scope:
         scope.cancel()
-        await outbox.accept("a")
+        await accept(outbox, "a")
 
     assert scope.cancelled_caught
     assert 0 == outbox.messages
@@ -276,7 +288,7 @@ async def test_s1_3_no_step_of_the_scheduler_lies_between_accepting_and_returnin
         ran.append(True)
 
     nursery.start_soon(another)
-    await outbox.accept("a")
+    await accept(outbox, "a")
 
     assert [] == ran
 
@@ -291,7 +303,7 @@ def test_s1_3_cancelled_at_any_step_a_message_is_in_the_outbox_or_never_will_be(
         async def send():
             with cancellation.scope:
                 for number in range(4):
-                    await outbox.accept(number_text(number))
+                    await accept(outbox, number_text(number))
                     sent.append(number_text(number))
 
         async def hand_over():
@@ -322,7 +334,7 @@ def test_s1_3_a_cancelled_wait_for_an_outcome_unsends_nothing(cancel_at_every_st
 
         async def wait():
             with cancellation.scope:
-                receipt = await outbox.accept("a")
+                receipt = await accept(outbox, "a")
                 await receipt.wait()
 
         async with trio.open_nursery() as nursery:
@@ -339,7 +351,7 @@ def test_s1_3_a_cancelled_wait_for_an_outcome_unsends_nothing(cancel_at_every_st
 
 
 async def test_s1_7_what_a_closed_tap_had_drawn_and_not_written_is_lost_unknown(outbox):
-    receipts = [outbox.accept_nowait(text) for text in "abcd"]
+    receipts = [accept_nowait(outbox, text) for text in "abcd"]
     tap = Tap(outbox)
     first, _second = tap.pull(), tap.pull()
     first.written()
@@ -356,7 +368,7 @@ async def test_s1_7_what_a_closed_tap_had_drawn_and_not_written_is_lost_unknown(
 
 
 async def test_a_closed_tap_gives_nothing(outbox):
-    outbox.accept_nowait("a")
+    accept_nowait(outbox, "a")
     tap = Tap(outbox)
     tap.close()
 
@@ -365,7 +377,7 @@ async def test_a_closed_tap_gives_nothing(outbox):
 
 
 async def test_a_report_that_comes_after_the_tap_was_closed_changes_nothing(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     tap = Tap(outbox)
     entry = tap.pull()
     tap.close()
@@ -377,7 +389,7 @@ async def test_a_report_that_comes_after_the_tap_was_closed_changes_nothing(outb
 
 
 async def test_closing_a_tap_twice_changes_nothing(outbox):
-    outbox.accept_nowait("a")
+    accept_nowait(outbox, "a")
     tap = Tap(outbox)
     tap.pull()
     tap.close()
@@ -387,9 +399,9 @@ async def test_closing_a_tap_twice_changes_nothing(outbox):
 
 
 async def test_closing_a_tap_lets_senders_that_wait_in(small, nursery):
-    small.accept_nowait("a")
-    small.accept_nowait("b")
-    nursery.start_soon(small.accept, "c")
+    accept_nowait(small, "a")
+    accept_nowait(small, "b")
+    nursery.start_soon(accept, small, "c")
     await trio.testing.wait_all_tasks_blocked()
     tap = Tap(small)
     tap.pull()
@@ -399,12 +411,12 @@ async def test_closing_a_tap_lets_senders_that_wait_in(small, nursery):
 
 
 async def test_s3_3_what_is_left_at_the_end_is_cancelled(outbox):
-    receipts = [outbox.accept_nowait(text) for text in "abc"]
+    receipts = [accept_nowait(outbox, text) for text in "abc"]
     tap = Tap(outbox)
     tap.pull()
     outbox.refuse(trio.ClosedResourceError)
     tap.close()
-    outbox.cancel_all()
+    outbox.settle()
 
     assert [Outcome.LOST_UNKNOWN, Outcome.CANCELLED, Outcome.CANCELLED] == [
         receipt.outcome for receipt in receipts
@@ -415,7 +427,7 @@ async def test_s3_3_what_is_left_at_the_end_is_cancelled(outbox):
 async def test_waiting_until_it_is_empty_ends_with_the_last_outcome(
     outbox, autojump_clock, nursery
 ):
-    receipts = [outbox.accept_nowait(text) for text in "ab"]
+    receipts = [accept_nowait(outbox, text) for text in "ab"]
     empty_at = []
 
     async def wait():
@@ -451,7 +463,7 @@ async def test_i1_whatever_happens_each_message_gets_one_outcome_and_is_drawn_on
     async with trio.open_nursery() as nursery:
 
         async def send(number):
-            receipts[number] = await outbox.accept(str(number))
+            receipts[number] = await accept(outbox, str(number))
 
         for number in range(60):
             match chance.randrange(7):
@@ -470,7 +482,7 @@ async def test_i1_whatever_happens_each_message_gets_one_outcome_and_is_drawn_on
                     chance.choice(list(receipts.values())).cancel()
             look()
         await trio.testing.wait_all_tasks_blocked()
-        outbox.cancel_all()
+        outbox.settle()
         nursery.cancel_scope.cancel()
     tap.close()
     look()

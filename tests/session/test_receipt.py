@@ -8,7 +8,16 @@ import trio.testing
 
 from wsclient.events import Outcome, Truth
 from wsclient.options import Limits
-from wsclient.session._outbox import Outbox, Tap
+from wsclient.session._outbox import Offer, Outbox
+from wsclient.session._tap import Tap
+
+
+async def accept(outbox, message):
+    return (await outbox.accept(Offer(message=message))).receipt
+
+
+def accept_nowait(outbox, message):
+    return outbox.accept_nowait(Offer(message=message)).receipt
 
 
 @pytest.fixture
@@ -17,7 +26,7 @@ def outbox():
 
 
 async def test_a_receipt_is_open_until_the_message_has_an_outcome(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
 
     assert None is receipt.outcome
     assert Truth.CERTAINLY_NOT is receipt.truth
@@ -32,7 +41,7 @@ async def test_a_receipt_is_open_until_the_message_has_an_outcome(outbox):
 
 
 async def test_waiting_gives_the_outcome_to_everyone_who_waits(outbox, autojump_clock, nursery):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     seen = []
 
     async def wait():
@@ -49,7 +58,10 @@ async def test_waiting_gives_the_outcome_to_everyone_who_waits(outbox, autojump_
 
 
 async def test_cancelling_before_it_is_drawn_means_never_written(outbox):
-    kept, taken_back = outbox.accept_nowait("kept"), outbox.accept_nowait("taken back")
+    kept, taken_back = (
+        accept_nowait(outbox, "kept"),
+        accept_nowait(outbox, "taken back"),
+    )
 
     assert taken_back.cancel()
     assert Outcome.CANCELLED is taken_back.outcome
@@ -62,14 +74,14 @@ async def test_cancelling_before_it_is_drawn_means_never_written(outbox):
 
 
 async def test_cancelling_twice_is_as_true_as_once(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
 
     assert [True, True] == [receipt.cancel(), receipt.cancel()]
     assert {Outcome.CANCELLED: 1} == outbox.outcomes
 
 
 async def test_cancelling_what_is_being_written_says_no_and_changes_nothing(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     entry = Tap(outbox).pull()
 
     assert not receipt.cancel()
@@ -81,7 +93,7 @@ async def test_cancelling_what_is_being_written_says_no_and_changes_nothing(outb
 
 
 async def test_cancelling_what_was_lost_says_no(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     tap = Tap(outbox)
     tap.pull()
     tap.close()
@@ -91,14 +103,14 @@ async def test_cancelling_what_was_lost_says_no(outbox):
 
 
 async def test_cancelling_what_the_channels_end_cancelled_says_yes(outbox):
-    receipt = outbox.accept_nowait("a")
-    outbox.cancel_all()
+    receipt = accept_nowait(outbox, "a")
+    outbox.settle()
 
     assert receipt.cancel()
 
 
 async def test_cancelling_wakes_whoever_waits_for_the_outcome(outbox, nursery):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     seen = []
 
     async def wait():
@@ -113,7 +125,7 @@ async def test_cancelling_wakes_whoever_waits_for_the_outcome(outbox, nursery):
 
 
 async def test_waiting_can_be_cancelled(outbox, autojump_clock):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     with trio.move_on_after(1) as scope:
         await receipt.wait()
 
@@ -122,19 +134,19 @@ async def test_waiting_can_be_cancelled(outbox, autojump_clock):
 
 
 async def test_a_receipt_prints_what_is_known(outbox):
-    receipt = outbox.accept_nowait("a secret")
+    receipt = accept_nowait(outbox, "a secret")
 
-    assert "<Receipt waiting>" == repr(receipt)
+    assert "<Receipt accepted>" == repr(receipt)
     entry = Tap(outbox).pull()
 
-    assert "<Receipt being written>" == repr(receipt)
+    assert "<Receipt begun>" == repr(receipt)
     entry.written()
 
     assert "<Receipt written>" == repr(receipt)
 
 
 async def test_a_receipt_that_has_its_outcome_keeps_no_message_alive(outbox):
-    receipt = outbox.accept_nowait("a")
+    receipt = accept_nowait(outbox, "a")
     Tap(outbox).pull().written()
 
     assert None is receipt._withdraw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from wsclient.events import (
     GapDetected,
     HandlerFailed,
     InboxOverflowed,
+    Outcome,
     Overflow,
 )
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, OverflowPolicy
@@ -238,6 +240,60 @@ async def test_s2_6_without_an_overrun_the_same_would_hang(autojump_clock, netwo
         assert scope.cancelled_caught
 
 
+async def talk_then_listen(listener, make_peer, count):
+    """A peer that reads nothing before it has said everything."""
+    peer = make_peer(await listener.accept())
+    await peer.accept()
+    for number in range(count):
+        await peer.send_frame(0x1, f"{number:050}".encode())
+    while (frame := await peer.receive_frame()) is not None:
+        opcode, payload = frame
+        if opcode == 0x9:
+            await peer.send_frame(0xA, payload)
+
+
+async def test_s2_6_an_outcome_can_be_waited_for_inside_of_the_loop_that_takes(
+    autojump_clock, network, nursery, make_peer
+):
+    nursery.start_soon(talk_then_listen, network.listen("talker.test", 80), make_peer, 10_000)
+    async with wsclient.open_channel(
+        "ws://talker.test",
+        limits=Limits(inbox_messages=1),
+        connection=SMALL_READS,
+        heartbeat=HeartbeatOptions(interval=math.inf),
+        observers=(),
+    ) as channel:
+        async for _ in channel:
+            receipt = await channel.send("x" * 900_000)
+
+            assert Outcome.RECEIVED is await receipt.wait()
+            break
+
+        assert list(range(1, 10_000)) == await take(channel, 9_999)
+
+
+async def test_s2_6_an_outcome_that_cannot_come_is_no_reason_to_wait(
+    autojump_clock, network, nursery, make_peer
+):
+    nursery.start_soon(talk_then_listen, network.listen("talker.test", 80), make_peer, 10_000)
+    async with wsclient.open_channel(
+        "ws://talker.test",
+        limits=Limits(inbox_messages=1, inbox_overrun=10_000),
+        connection=SMALL_READS,
+        heartbeat=HeartbeatOptions(interval=math.inf),
+        observers=(),
+    ) as channel:
+        await channel.receive()
+        receipt = await channel.send("x" * 900_000)
+        with pytest.raises(InboxFull):
+            await receipt.wait()
+
+        assert None is receipt.outcome
+        # Where the messages are taken, it comes.
+        assert list(range(1, 10_000)) == await take(channel, 9_999)
+        assert Outcome.RECEIVED is await receipt.wait()
+
+
 async def test_s2_6_beyond_the_overrun_whoever_waits_is_told(autojump_clock, network, recorder):
     limits = Limits(inbox_messages=1, inbox_overrun=10_000)
     async with (
@@ -295,7 +351,7 @@ async def test_s2_5_what_still_comes_on_a_connection_that_was_left_is_ignored_an
     ):
         await channel.wait_ready()
         inbox = channel._inbox
-        attach(old, inbox, channel._supervisor._tap)
+        attach(old, inbox, channel._supervisor._sending._tap)
         await peer.stream.send_all(b"\x81\x03new")
 
         assert "new" == await channel.receive()
@@ -310,6 +366,20 @@ async def test_s2_5_what_still_comes_on_a_connection_that_was_left_is_ignored_an
         assert (1, 0) == (statistics.messages_stale, statistics.inbox_messages)
 
 
+async def test_s2_5_a_connection_that_was_lost_feeds_the_inbox_no_more(
+    autojump_clock, network, recorder
+):
+    async with (
+        FaultServer([Fault.close(1012, after=1), NONE], network=network) as server,
+        wsclient.open_channel(server.url, observers=[recorder]) as channel,
+    ):
+        await channel.wait_ready()
+        old = channel._supervisor.connection
+        await recorder.wait_for(ConnectionLost)
+
+        assert channel._inbox.stale is old._inbox
+
+
 async def test_s2_5_a_reader_that_waits_for_room_is_not_left_waiting_when_its_connection_is(
     autojump_clock, network, connected
 ):
@@ -319,7 +389,7 @@ async def test_s2_5_a_reader_that_waits_for_room_is_not_left_waiting_when_its_co
         connected() as (old, peer),
     ):
         await channel.wait_ready()
-        attach(old, channel._inbox, channel._supervisor._tap)
+        attach(old, channel._inbox, channel._supervisor._sending._tap)
         await peer.stream.send_all(b"\x81\x01a")
         await trio.testing.wait_all_tasks_blocked()
         await peer.stream.send_all(b"\x81\x01b")

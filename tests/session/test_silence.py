@@ -172,6 +172,25 @@ async def test_s5_2_a_peer_that_takes_no_application_ping_is_left(
         assert 17 == trio.current_time()
 
 
+async def test_s5_2_a_ping_behind_a_large_message_that_is_taken_slowly_asks_nothing_yet(
+    autojump_clock, network, recorder
+):
+    async with (
+        FaultServer([Fault.slow_reads(2000)], network=network, handler=answer()) as server,
+        wsclient.open_channel(
+            server.url,
+            heartbeat=heartbeat(application=ping(interval=10, timeout=40)),
+            observers=[recorder],
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await channel.send(bytes(400_000))
+        await server.wait_messages(2)
+
+        assert 200 < trio.current_time()
+    assert [] == recorder.of(ConnectionLost)
+
+
 async def test_s5_2_a_slow_consumer_does_not_make_an_application_hang(
     autojump_clock, network, recorder
 ):
@@ -446,6 +465,8 @@ async def test_s5_2_what_a_slow_consumer_leaves_unread_is_no_silence(
         for number in range(29):
             assert str(number) == await channel.receive()
             await trio.sleep(100)
+
+        assert [] == server.connections[0].pings
     assert [] == recorder.of(ConnectionLost)
 
 

@@ -155,6 +155,8 @@ def account(
                 findings.append(Finding(1, f"message {number} was cancelled and heard"))
             case wsclient.Outcome.LOST_UNKNOWN if number not in places:
                 lost += 1
+            case wsclient.Outcome.RECEIVED | wsclient.Outcome.ACKED if number not in places:
+                findings.append(Finding(1, f"message {number} was certified and not heard"))
             case wsclient.Outcome.WRITTEN if number not in places:
                 if _is_hole(number, places):
                     findings.append(Finding(1, f"message {number} was written and not heard"))

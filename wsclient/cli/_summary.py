@@ -43,7 +43,9 @@ def _sent(summary: Summary) -> str:
 def _receipts(summary: Summary) -> str:
     outcomes = summary.report.outcomes
     return ", ".join(
-        f"{outcomes.get(outcome, 0):,} {outcome.value}" for outcome in wsclient.Outcome
+        f"{outcomes[outcome]:,} {outcome.value}"
+        for outcome in wsclient.Outcome
+        if outcomes.get(outcome)
     )
 
 

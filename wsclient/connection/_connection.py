@@ -52,7 +52,7 @@ from ._pings import Ping, Pings, check_control_payload
 from ._round_trips import RoundTrips
 from ._signal import Signal
 from ._transport import Transport
-from ._writer import Source, Writer
+from ._writer import Source, T, Writer
 
 LINGER: Final = 2.0
 """Seconds that we wait for the peer to end the stream after the last close frame.
@@ -418,7 +418,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         # Listening before asking: the pong may come while we still write.
         ping = self._pings.register(payload)
         try:
-            await self._post(self._protocol.send_ping, ping.payload)
+            await self._post(self._write_ping, ping)
             await ping.resolved.wait()
         finally:
             self._pings.forget(ping)
@@ -445,7 +445,11 @@ class WebSocketConnection(trio.abc.AsyncResource):
         if self._closed is not None:
             raise ConnectionClosed(self._closed)
 
-    async def _post(self, write: Callable[[bytes], None], payload: bytes) -> None:
+    def _write_ping(self, ping: Ping) -> None:
+        self._protocol.send_ping(ping.payload)
+        ping.begun()
+
+    async def _post(self, write: Callable[[T], None], payload: T) -> None:
         if not await self._writer.post(write, payload):
             raise ConnectionClosed(self._closed)
 
@@ -757,12 +761,24 @@ def take_untaken(connection: WebSocketConnection) -> tuple[list[Any], int]:
     return connection._without_parts(messages), size
 
 
-def start_ping(connection: WebSocketConnection) -> Ping:
+def start_ping(
+    connection: WebSocketConnection,
+    *,
+    begun: Callable[[], object] | None = None,
+    answered: Callable[[], object] | None = None,
+) -> Ping:
     """Send a ping ahead of all messages, without waiting; its pong updates the latency.
 
-    :func:`forget_ping` it in the end.
+    :func:`forget_ping` it, unless it shall be answered as long as the connection lives.
+
+    Args:
+        connection: On which.
+        begun: Called when it is written, behind all that was pulled from a source before.
+        answered: Called when its pong comes, or that of a later ping.
     """
     ping = connection._pings.register(None)
+    ping.on_begin = begun
+    ping.on_answer = answered
     connection._writer.post_ping(ping)
     return ping
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from ._round_trips import RoundTrips
 
+_ORDER: Final = itertools.count()
+
 
 class Ping:
     """One ping that waits for its pong."""
 
-    __slots__ = ("answered", "payload", "resolved", "sent_at", "written_at")
+    __slots__ = (
+        "answered",
+        "on_answer",
+        "on_begin",
+        "order",
+        "payload",
+        "resolved",
+        "sent_at",
+        "written_at",
+    )
 
     def __init__(self, payload: bytes, sent_at: float) -> None:
         self.payload: bytes = payload
@@ -21,6 +35,18 @@ class Ping:
         """When it was handed to the transport, where that was asked for."""
         self.resolved: trio.Event = trio.Event()
         self.answered: bool = False
+        self.order: int | None = None
+        """Its place among all that are on their way: a pong for it answers those before it."""
+        self.on_begin: Callable[[], object] | None = None
+        """Called when it stands in the buffer, behind everything that was begun before it."""
+        self.on_answer: Callable[[], object] | None = None
+        """Called when its pong has come, or that of a later one."""
+
+    def begun(self) -> None:
+        """Note that it is on its way: it stands in the buffer, behind those that did before."""
+        self.order = next(_ORDER)
+        if self.on_begin is not None:
+            self.on_begin()
 
     def written(self) -> None:
         """Note that it was handed to the transport just now."""
@@ -63,9 +89,9 @@ class Pings:
 
     def received(self, payload: bytes) -> None:
         """Take a pong; one that nobody asked for is no error (RFC 6455 §5.5.3)."""
-        if payload not in self._in_flight:
+        asked = self._in_flight.get(payload)
+        if asked is None or asked.order is None:
             return
-        asked = self._in_flight[payload]
         # It may have waited behind a large message: that is not on the way.
         began = asked.sent_at if asked.written_at is None else asked.written_at
         took = trio.current_time() - began
@@ -74,12 +100,14 @@ class Pings:
         else:
             self.round_trips.add(took)
         # A pong also answers every ping sent before it (RFC 6455 §5.5.3).
-        for earlier in list(self._in_flight):
-            ping = self._in_flight.pop(earlier)
+        for earlier, ping in list(self._in_flight.items()):
+            if ping.order is None or ping.order > asked.order:
+                continue
+            del self._in_flight[earlier]
             ping.answered = True
             ping.resolved.set()
-            if earlier == payload:
-                return
+            if ping.on_answer is not None:
+                ping.on_answer()
 
     def give_up(self) -> None:
         """No pong will come any more: wake everyone."""

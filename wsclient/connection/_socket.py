@@ -87,25 +87,25 @@ def socket_options(options: ConnectionOptions) -> Iterator[tuple[int, int, int]]
 
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
 
-_LAST_ACK_AT: Final = 8 + 4 * 12
-"""Where Linux' ``struct tcp_info`` says how many milliseconds ago the last acknowledgement came."""
+_AGES: Final = struct.Struct("=8x 36x I 8x I")
+"""Of Linux' ``struct tcp_info``: how many milliseconds ago data was last sent, and an
+acknowledgement came."""
 
 
 def has_answered(sock: socket.socket) -> bool:
-    """Whether the peer's system has answered within nine tenths of our ``TCP_USER_TIMEOUT``.
+    """Whether the peer's system has answered since ours has last sent data.
 
-    Where the connection was given up after that time, a path that is dead has not.
-    False where the platform does not tell.
+    After a timeout that tells a peer whose program takes nothing (it answers that it has no room)
+    from a path that is dead.  False where the platform does not say.
     """
-    if _TCP_INFO is None or not (numbers := _first_of(_USER_TIMEOUT)):
+    if _TCP_INFO is None:
         return False
     try:
-        milliseconds = sock.getsockopt(socket.IPPROTO_TCP, numbers[0])
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_ACK_AT + 4)
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _AGES.size)
     except OSError:
         return False
-    last_ack: int = struct.unpack_from("=I", info, _LAST_ACK_AT)[0]
-    return last_ack < 0.9 * milliseconds
+    last_data_sent, last_ack = _AGES.unpack(info)
+    return bool(last_ack < last_data_sent)
 
 
 def _first_of(names: tuple[str, ...]) -> list[int]:

@@ -120,7 +120,8 @@ class TlsTransport(SocketTransport):
         return False
 
     def send_nowait(self, data: bytearray, start: int) -> int:
-        if not self._unsent:
+        # Also what an answer to the peer's TLS has pushed out meanwhile is still to be told of.
+        if not self._sending:
             with memoryview(data)[start : start + READ_SIZE] as plain:
                 try:
                     self._sending = self._ssl.write(plain)

@@ -203,7 +203,7 @@ class SocketTransport(Transport):
 
     def _note(self, error: OSError) -> None:
         # Now: whoever reads or writes first gets it, and nobody gets it twice.
-        if error.errno == errno.ETIMEDOUT and has_answered(self._socket):
+        if error.errno == errno.ETIMEDOUT and self._is_full and has_answered(self._socket):
             self.is_peer_deaf = True
 
     async def send(self, data: bytearray, start: int) -> int:

@@ -355,9 +355,12 @@ class Writer:
             return
         self._drop_queue()
         self._close = self._close or (code, reason)
-        self._gather()
         try:
-            while self._buffer:
+            while True:
+                # Behind a long message there is no room for the close frame at first.
+                self._gather()
+                if not self._buffer:
+                    return
                 self._took(await self._transport.send(self._buffer, self._taken))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
@@ -379,6 +382,7 @@ class Writer:
                 for ping in self._pings:
                     protocol.send_ping(ping.payload)
                     self._note(ping)
+                    ping.begun()
             self._pongs.clear()
             self._pings.clear()
         if self._close is not None:

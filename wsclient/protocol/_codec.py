@@ -175,7 +175,10 @@ class Decoder:
         while room > 0:
             if self._in_frame:
                 # What still inflates comes before what follows it.
-                stop = position if self._is_inflating else min(end, position + self._missing)
+                stop = position
+                if not self._is_inflating:
+                    # Not the other way round: their sum need not be a number of C's.
+                    stop += min(end - position, self._missing)
                 if stop == position and self._missing and not self._is_inflating:
                     return position
                 self._continue_frame(data, position, stop, facts)

@@ -1,5 +1,6 @@
 """Floor 3: many connections as one channel."""
 
+from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
 from ._channel import ChannelStatistics, DurableChannel
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._line import ConnectHook, call_hook
@@ -20,6 +21,8 @@ from ._receipt import Receipt
 from ._storage import SqliteOutbox
 
 __all__ = [
+    "Ack",
+    "Acknowledgement",
     "ChannelStatistics",
     "ConnectHook",
     "Decision",
@@ -27,6 +30,8 @@ __all__ = [
     "DurableReceiveChannel",
     "DurableSendChannel",
     "Fatal",
+    "FunctionAcknowledgement",
+    "JsonAcknowledgement",
     "Loss",
     "LossKind",
     "NextEndpoint",

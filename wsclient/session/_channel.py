@@ -11,16 +11,16 @@ import trio
 
 from wsclient import events
 from wsclient.connection import MessageIterator, round_trips
-from wsclient.errors import ChannelFailed
-from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow
-from wsclient.options import Limits
+from wsclient.errors import ChannelFailed, NotConnected, SendUnknown
+from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
+from wsclient.options import DeliveryOptions, Limits
 
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
-from ._outbox import Outbox
-from ._receipt import Receipt
+from ._outbox import Entry, Offer, Outbox
+from ._receipt import Progress, Receipt
 from ._states import States, Step
 from ._supervisor import Supervisor
 
@@ -32,6 +32,11 @@ _STATES_THAT_ACCEPT = (
     ChannelState.READY,
     ChannelState.WAITING,
 )
+
+_WELL = {Outcome.RECEIVED, Outcome.ACKED, Outcome.WRITTEN}
+
+LAST_WRITE = 1.0
+"""Seconds in which the rest of a message is written whose sender was cancelled."""
 
 LAST_READ = 1.0
 """Seconds that a body has to take what was received before a failed channel cancels it."""
@@ -91,7 +96,11 @@ class DurableChannel:
     """
 
     def __init__(
-        self, settings: Settings, limits: Limits, observers: Iterable[Observer] | None
+        self,
+        settings: Settings,
+        limits: Limits,
+        delivery: DeliveryOptions,
+        observers: Iterable[Observer] | None,
     ) -> None:
         self._settings = settings
         self._limits = limits
@@ -100,7 +109,14 @@ class DurableChannel:
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
-        self._outbox = Outbox(limits)
+        self._outbox = Outbox(
+            limits,
+            delivery,
+            overflowed=self._outbox_overflowed,
+            wait_scope=self._inbox.overrun,
+        )
+        if delivery.acknowledgement is not None:
+            self._inbox.recognise = self._acknowledged
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
@@ -108,7 +124,6 @@ class DurableChannel:
             states=self._states,
             observe=self._observe,
         )
-        self._accepted = 0
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
             self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
@@ -148,7 +163,7 @@ class DurableChannel:
             epoch=self.epoch,
             attempts=self._supervisor.attempts,
             gaps=self._supervisor.gaps,
-            messages_accepted=self._accepted,
+            messages_accepted=self._outbox.accepted,
             messages_received=self._inbox.messages_taken,
             outcomes=MappingProxyType(dict(self._outbox.outcomes)),
             outbox_messages=self._outbox.messages,
@@ -294,41 +309,143 @@ class DurableChannel:
 
     # Sending.
 
-    async def send(self, message: str | bytes, *, delivery: Delivery = Delivery.QUEUED) -> Receipt:
+    async def send(
+        self,
+        message: str | bytes,
+        *,
+        delivery: Delivery = Delivery.QUEUED,
+        ttl: float | None = None,
+        key: str | None = None,
+    ) -> Receipt:
         """Let the channel accept a message: ``str`` as text, ``bytes`` as binary.
 
         It is kept while there is no connection, and written in order once there is one.
-        Waits while the outbox is full.
+        Waits while the outbox is full, if that is what ``DeliveryOptions.overflow`` says.
         Cancelled, the message is not in the outbox and never will be; returning means accepted.
+
+        Sent as ``Delivery.DIRECT`` it is not kept: this returns when its last byte was handed to
+        the present connection.
+        Cancelled before its first byte, it is gone; after, the rest is written all the same, within
+        a second.
 
         Args:
             message: What to send.
             delivery: What is promised for it.
+            ttl: Seconds within which it must be written (each time, for ``Delivery.ACKED``), or its
+                outcome is ``Outcome.EXPIRED``.
+                ``None`` is the caller's own deadline, if it has one: what nobody waits for any more
+                is not sent after the outage.  ``math.inf`` is no limit.
+            key: What it has in common with older messages that it replaces
+                (``OverflowPolicy.CONFLATE``).
 
         Raises:
             trio.ClosedResourceError: The channel is draining or closed.
             ChannelFailed: It has given up.
+            OutboxFull: There is no room, and the policy is ``OverflowPolicy.ERROR``.
+            NotConnected: ``Delivery.DIRECT``, and there is no connection: certainly not sent.
+            SendUnknown: ``Delivery.DIRECT``, and the connection died while it was being written.
             TypeError: The message is neither ``str`` nor ``bytes``.
             UnicodeEncodeError: The text cannot be encoded as UTF-8.
+            ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
+                cannot carry its id.
         """
-        _check_message(message, delivery)
-        receipt = await self._outbox.accept(message)
-        return self._sent(receipt)
+        offer = self._offer(message, delivery, ttl, key)
+        if delivery is Delivery.DIRECT:
+            return await self._send_direct(offer)
+        return self._sent(await self._outbox.accept(offer))
 
-    def send_nowait(self, message: str | bytes, *, delivery: Delivery = Delivery.QUEUED) -> Receipt:
-        """Let the channel accept a message if there is room.
+    def send_nowait(
+        self,
+        message: str | bytes,
+        *,
+        delivery: Delivery = Delivery.QUEUED,
+        ttl: float | None = None,
+        key: str | None = None,
+    ) -> Receipt:
+        """Let the channel accept a message if there is room; see :meth:`send`.
+
+        Sent as ``Delivery.DIRECT``, its receipt tells whether it was written.
 
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
-            trio.ClosedResourceError, ChannelFailed, TypeError, UnicodeEncodeError: As :meth:`send`.
+            trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
+                UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        _check_message(message, delivery)
-        return self._sent(self._outbox.accept_nowait(message))
+        offer = self._offer(message, delivery, ttl, key)
+        if delivery is Delivery.DIRECT:
+            self._check_connected()
+        return self._sent(self._outbox.accept_nowait(offer))
 
-    def _sent(self, receipt: Receipt) -> Receipt:
-        self._accepted += 1
+    def _offer(
+        self, message: str | bytes, delivery: Delivery, ttl: float | None, key: str | None
+    ) -> Offer:
+        _check_message(message, delivery)
+        if delivery is Delivery.ACKED and self._outbox.options.acknowledgement is None:
+            raise ValueError(
+                "Delivery.ACKED needs to know how messages are acknowledged:"
+                " open the channel with delivery=DeliveryOptions(acknowledgement=…)"
+            )
+        if key is not None and not isinstance(key, str):
+            raise TypeError(f"key must be str or None, not {type(key).__name__}")
+        if ttl is None:
+            expires_at = trio.current_effective_deadline()
+        else:
+            if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+                raise TypeError(f"ttl must be seconds, not {type(ttl).__name__}")
+            if not ttl >= 0:
+                raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
+            expires_at = trio.current_time() + ttl
+        return self._outbox.offer(message, delivery, expires_at, key)
+
+    def _sent(self, entry: Entry) -> Receipt:
         self._supervisor.wake_writer()
+        return entry.receipt
+
+    def _check_connected(self) -> None:
+        if self.state in _STATES_THAT_ACCEPT and self.state is not ChannelState.READY:
+            raise NotConnected(None, Truth.CERTAINLY_NOT)
+
+    async def _send_direct(self, offer: Offer) -> Receipt:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_connected()
+        receipt = self._sent(self._outbox.accept_nowait(offer))
+        try:
+            await receipt._wait_for(Progress.WRITTEN)
+        except trio.Cancelled:
+            if receipt.cancel():
+                raise
+            # A byte of it may be on the wire.
+            with trio.move_on_after(LAST_WRITE, shield=True):
+                await receipt._wait_for(Progress.WRITTEN)
+            if receipt._progress < Progress.WRITTEN:
+                self._supervisor.abort()
+                raise SendUnknown(receipt.outcome, receipt.truth) from None
+        if receipt._progress is Progress.ACCEPTED and receipt.outcome is not Outcome.EXPIRED:
+            raise NotConnected(receipt.outcome, receipt.truth)
+        if receipt._progress is Progress.BEGUN:
+            raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
+
+    async def flush(self) -> bool:
+        """Wait until everything that was accepted before has its outcome.
+
+        Asks the peer for a proof at once, rather than after ``fence_interval``.
+
+        Returns:
+            Whether all of it went well: read or acknowledged by the peer, or (without fences)
+            written.
+
+        Raises:
+            InboxFull: As :meth:`Receipt.wait`.
+        """
+        receipts = self._supervisor.open_receipts()
+        self._outbox.hurried += 1
+        self._supervisor.hurry()
+        try:
+            await trio.lowlevel.checkpoint()
+            return {await receipt.wait() for receipt in receipts} <= _WELL
+        finally:
+            self._outbox.hurried -= 1
 
     @property
     def send_channel(self) -> DurableSendChannel:
@@ -349,7 +466,10 @@ class DurableChannel:
     # Leaving.
 
     async def drain(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109  # It returns, not raises.
-        """Accept nothing more, wait until what was accepted is written, and close the channel.
+        """Accept nothing more, wait until what was accepted has arrived, and close the channel.
+
+        What arriving means is what was promised: read by the peer, acknowledged by it, or (without
+        fences) written.
 
         If the connection is lost meanwhile, the channel connects again.
         Messages can be received until it is closed.
@@ -359,7 +479,7 @@ class DurableChannel:
                 cancelled meanwhile.
 
         Returns:
-            Whether everything was written.
+            Whether everything has arrived.
 
         Raises:
             TypeError, ValueError: ``timeout`` is not a number of seconds.
@@ -372,6 +492,7 @@ class DurableChannel:
             self._outbox.refuse(lambda: trio.ClosedResourceError("the channel is draining"))
             self._states.advance(Step.LEFT)
         unwritten = self._unwritten()
+        self._supervisor.hurry()
         self._supervisor.leave(within=timeout)
         # At the deadline every message gets its outcome, too.
         await self._outbox.wait_empty()
@@ -379,8 +500,9 @@ class DurableChannel:
         return not self._supervisor.cut_off and unwritten == self._unwritten()
 
     def _unwritten(self) -> int:
-        """How many messages ended otherwise than written."""
-        return self._outbox.outcomes.total() - self._outbox.outcomes[Outcome.WRITTEN]
+        """How many messages ended otherwise than well."""
+        outcomes = self._outbox.outcomes
+        return outcomes.total() - sum(outcomes[outcome] for outcome in _WELL)
 
     async def aclose(self) -> None:
         """Close the channel now: what is not written is cancelled, what was received discarded.
@@ -396,7 +518,7 @@ class DurableChannel:
 
     async def _leave_well(self) -> None:
         """What the end of a body that ended well does."""
-        if self._outbox.messages or self._outbox.senders_waiting:
+        if self._outbox.open or self._outbox.senders_waiting:
             # Nobody will take what comes: a peer that waits for us to read would not read, either.
             self._inbox.end(discard=True)
             await self.drain()
@@ -409,6 +531,30 @@ class DurableChannel:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()
             failed(self._supervisor.failure)
+
+    def _acknowledged(self, message: Message) -> bool:
+        """Whether a received message is an acknowledgement; then it is no one else's."""
+        try:
+            ack = self._outbox.options.acknowledgement.recognise(message)
+        except Exception as error:  # A user's function; the message may be for someone.
+            self._observe(
+                events.HandlerFailed(
+                    channel=self.name,
+                    handler=type(self._outbox.options.acknowledgement).__qualname__,
+                    subject="acknowledgement",
+                    error=error,
+                )
+            )
+            return False
+        if ack is None:
+            return False
+        # One that nothing waits for is late, and says nothing new.
+        if self._outbox.acknowledge(ack.id, accepted=ack.accepted):
+            self._supervisor.acknowledged()
+        return True
+
+    def _outbox_overflowed(self, dropped: int) -> None:
+        self._observe(events.OutboxOverflowed(channel=self.name, dropped=dropped))
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
         self._observe(

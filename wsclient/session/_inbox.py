@@ -69,8 +69,9 @@ class Inbox(Mailbox[Message | Mark]):
         self._failed = failed
         self._dropped_lately = 0
         self._marks = 0
-        # How much waited when the bound was passed, and who waits for something that is read.
+        # How much waited when the bound was passed; 0 where the last put was within it.
         self._edge: float = 0
+        # Who waits for something that is read.
         self._waits: set[trio.CancelScope] = set()
         self.recognise: Callable[[Message], bool] | None = None
         """Asked for each message before it gets in, in the reader's task: whether it is the answer
@@ -107,7 +108,8 @@ class Inbox(Mailbox[Message | Mark]):
     def has_room(self) -> bool:
         """Whether the reader may read on."""
         return (
-            self._is_within
+            not self._edge
+            or self._is_within
             or self._drops
             or self._ended
             or (len(self._waits) > 0 and self._cost <= self._edge + self._overrun_size)

@@ -12,7 +12,13 @@ import trio
 from wsclient.connection import find_proxy, open_background_nursery, parse_url
 from wsclient.errors import ChannelFailed, ConnectionTimeout
 from wsclient.events import Observer
-from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
+from wsclient.options import (
+    ConnectionOptions,
+    DeliveryOptions,
+    HeartbeatOptions,
+    Limits,
+    RetryPolicy,
+)
 
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings
@@ -28,6 +34,7 @@ def open_channel(
     heartbeat: HeartbeatOptions | None = None,
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
+    delivery: DeliveryOptions | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
 ) -> AbstractAsyncContextManager[DurableChannel]:
@@ -48,6 +55,7 @@ def open_channel(
         heartbeat: How a dead peer is noticed.
         retry: When to connect again.
         limits: How much may wait.
+        delivery: What is promised for what is sent, and how it is kept.
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
@@ -61,7 +69,16 @@ def open_channel(
     """
     _check_ready_timeout(ready_timeout)
     channel = _make(
-        url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
+        url,
+        ssl_context,
+        on_connect,
+        name,
+        connection,
+        heartbeat,
+        retry,
+        limits,
+        delivery,
+        observers,
     )
     return _open(channel, ready_timeout)
 
@@ -110,6 +127,7 @@ async def connect_channel(
     heartbeat: HeartbeatOptions | None = None,
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
+    delivery: DeliveryOptions | None = None,
     observers: Iterable[Observer] | None = None,
 ) -> DurableChannel:
     """Open a channel whose session runs in a nursery of the caller's; return at once.
@@ -124,6 +142,7 @@ async def connect_channel(
         heartbeat: …
         retry: …
         limits: …
+        delivery: …
         observers: …
 
     Raises:
@@ -137,7 +156,16 @@ async def connect_channel(
     if not isinstance(nursery, trio.Nursery):
         raise TypeError(f"nursery must be trio.Nursery, not {type(nursery).__name__}")
     channel = _make(
-        url, ssl_context, on_connect, name, connection, heartbeat, retry, limits, observers
+        url,
+        ssl_context,
+        on_connect,
+        name,
+        connection,
+        heartbeat,
+        retry,
+        limits,
+        delivery,
+        observers,
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
@@ -158,6 +186,7 @@ def _make(
     heartbeat: HeartbeatOptions | None,
     retry: RetryPolicy | None,
     limits: Limits | None,
+    delivery: DeliveryOptions | None,
     observers: Iterable[Observer] | None,
 ) -> DurableChannel:
     """Check every argument, and make a channel that does not run yet."""
@@ -179,7 +208,12 @@ def _make(
     # A proxy of the environment's that cannot be used is a mistake to tell at once.
     secure = target.ssl_context is not False
     find_proxy(settings.connection, target.host, target.port, secure=secure)
-    return DurableChannel(settings, _checked(limits, Limits, "limits"), observers)
+    return DurableChannel(
+        settings,
+        _checked(limits, Limits, "limits"),
+        _checked(delivery, DeliveryOptions, "delivery"),
+        observers,
+    )
 
 
 def _check_ready_timeout(seconds: object) -> None:
@@ -191,7 +225,7 @@ def _check_ready_timeout(seconds: object) -> None:
         raise ValueError(f"ready_timeout must be at least 0, not {seconds!r}")
 
 
-T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits)
+T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits, DeliveryOptions)
 
 
 def _checked(given: T | None, kind: type[T], name: str) -> T:

@@ -1,90 +1,241 @@
-"""Messages that were accepted and are not written yet.
+"""Messages that were accepted and have no outcome yet.
 
-Three things make the promise of ``Delivery.QUEUED``, at most once:
+What makes the promises (S1):
 
 - accepting is one step without a checkpoint: cancelled means that it is not here and never will be;
-- a connection draws through a :class:`Tap` of its own, and what it has drawn is never drawn again;
-- closing the tap settles what was drawn and not written whole: *lost, unknown*.
+- a connection draws through a :class:`~._tap.Tap` of its own, in order, and what it has drawn is
+  drawn by another only if that was promised (``Delivery.ACKED``, ``resend_unknown``);
+- what goes again goes to the head of the queue, in its old order: no newer one overtakes it;
+- a message leaves in the same step in which its receipt gets its outcome.
 """
 
 from __future__ import annotations
 
+import math
+import secrets
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
-from wsclient.events import Outcome
-from wsclient.options import Limits
+from wsclient.errors import OutboxFull
+from wsclient.events import Delivery, Outcome
+from wsclient.options import DeliveryOptions, Limits, OverflowPolicy
 from wsclient.protocol import encoded_size
 
-from ._receipt import Receipt
+from ._receipt import Progress, Receipt
+
+if TYPE_CHECKING:
+    from ._tap import Tap
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """What a sender wants to have accepted."""
+
+    message: str | bytes
+    delivery: Delivery = Delivery.QUEUED
+    expires_at: float = math.inf
+    """On trio's clock, in seconds."""
+    key: str | None = None
+    """What it has in common with those that it replaces, or that replace it."""
+    id: str | None = None
+    """What it is acknowledged by."""
+    marked: str | bytes = attrs.field()
+    """The message with the id in it."""
+    size: int = attrs.field(init=False)
+    """Bytes of that."""
+
+    @marked.default
+    def _leave(self) -> str | bytes:
+        return self.message
+
+    @size.default
+    def _measure(self) -> int:
+        return encoded_size(self.marked)
 
 
 class Entry:
     """One message in the outbox, or on its way out of it."""
 
-    __slots__ = ("_outbox", "message", "receipt", "size")
+    __slots__ = (
+        "_outbox",
+        "attempts",
+        "delivery",
+        "expires_at",
+        "id",
+        "is_queued",
+        "is_suspect",
+        "key",
+        "losses",
+        "message",
+        "number",
+        "plain",
+        "receipt",
+        "size",
+        "tap",
+    )
 
-    def __init__(self, outbox: Outbox, message: str | bytes, size: int) -> None:
+    def __init__(self, outbox: Outbox, offer: Offer, number: int) -> None:
         self._outbox = outbox
-        self.message = message
-        self.size = size
-        self.receipt = Receipt(self.withdraw)
+        self.number = number
+        self.message, self.plain = offer.marked, offer.message
+        """What is written, and what was to be sent."""
+        self.size = offer.size
+        self.delivery = offer.delivery
+        self.key = offer.key
+        self.expires_at = offer.expires_at
+        self.attempts = 0
+        """How many connections have drawn it."""
+        self.losses = 0
+        """How many of them in a row were lost with it in flight and unfenced."""
+        self.is_suspect = False
+        """Whether it may be what those connections died of."""
+        self.is_queued = False
+        """Whether it stands in the queue, and is not drawn."""
+        self.tap: Tap | None = None
+        self.id = offer.id
+        self.receipt = Receipt(self.withdraw, offer.delivery, self.id, outbox.wait_scope)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no outcome yet."""
+        return self.receipt.outcome is None
+
+    @property
+    def goes_again(self) -> bool:
+        """Whether another connection may write it once this one has."""
+        return self.delivery is Delivery.ACKED or (
+            self.delivery is Delivery.QUEUED and self._outbox.options.resend_unknown
+        )
 
     def withdraw(self) -> None:
-        self._outbox.withdraw(self)
+        self._outbox.resolve(self, Outcome.CANCELLED)
 
     def written(self) -> None:
-        self._outbox.resolve(self, Outcome.WRITTEN)
+        """Note that its last byte was handed to the transport."""
+        if self.tap is not None:
+            self.tap.written(self)
 
 
 class _Waiter:
     """A sender that waits for room, with what it wants to send."""
 
-    __slots__ = ("error", "message", "receipt", "size")
+    __slots__ = ("entry", "error", "offer")
 
-    def __init__(self, message: str | bytes, size: int) -> None:
-        self.message = message
-        self.size = size
-        self.receipt: Receipt | None = None
+    def __init__(self, offer: Offer) -> None:
+        self.offer = offer
+        self.entry: Entry | None = None
         self.error: BaseException | None = None
 
 
 class Outbox:
-    """Accepted messages, in order, within the bounds of ``limits``."""
+    """Accepted messages, in order, within the bounds of ``limits``.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        limits: How many messages, and bytes, may wait to be written or acknowledged.
+        options: What is promised, and how it is kept.
+        overflowed: Told how many messages an overflow has cost so far: at its first one, and when
+            it is over.
+        wait_scope: As for :class:`Receipt`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        options: DeliveryOptions | None = None,
+        *,
+        overflowed: Callable[[int], object] = lambda _: None,
+        wait_scope: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.options = options or DeliveryOptions()
+        self.wait_scope = wait_scope
         self._limits = limits
+        self._overflowed = overflowed
+        # In order.  Those that have got an outcome there are passed over when their turn comes, or
+        # swept out when they are too many.
         self._waiting: deque[Entry] = deque()
+        self._dead = 0
+        self._by_key: dict[str, Entry] = {}
+        self._unacked: dict[str, Entry] = {}
         self._senders: OrderedDict[trio.lowlevel.Task, _Waiter] = OrderedDict()
         self._refusal: Callable[[], BaseException] | None = None
         self._emptied = trio.lowlevel.ParkingLot()
+        self._next_expiry = math.inf
+        self._expiry_changed = trio.Event()
+        self._numbers = 0
+        self._dropped = 0
+        self.open = 0
+        """Messages accepted and without an outcome."""
         self.messages = 0
-        """Accepted and without an outcome."""
+        """Of these, what counts towards the bound: to be written, being written, unacknowledged."""
         self.size = 0
         """Bytes of them."""
         self.outcomes: Counter[Outcome] = Counter()
+        self.hurried = 0
+        """How many wait for the outcome of everything: a proof is asked for at once."""
+
+    @property
+    def accepted(self) -> int:
+        """How many messages were ever accepted."""
+        return self._numbers
 
     @property
     def senders_waiting(self) -> int:
         """Tasks that wait for room."""
         return len(self._senders)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing more is accepted."""
+        return self._refusal is not None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a message waits to be drawn."""
+        return len(self._waiting) > self._dead
+
     # Senders.
 
-    async def accept(self, message: str | bytes) -> Receipt:
+    def offer(
+        self, message: str | bytes, delivery: Delivery, expires_at: float, key: str | None
+    ) -> Offer:
+        """What :meth:`accept` takes; one that is to be acknowledged gets its id.
+
+        Raises:
+            ValueError: It cannot carry one.
+            BaseException: What the user's strategy of acknowledging raises.
+        """
+        strategy = self.options.acknowledgement
+        if delivery is not Delivery.ACKED or strategy is None:
+            return Offer(message=message, delivery=delivery, expires_at=expires_at, key=key)
+        id = secrets.token_hex(8)  # That is its name.
+        marked = strategy.mark(message, id, redelivered=False)
+        return Offer(
+            message=message,
+            delivery=delivery,
+            expires_at=expires_at,
+            key=key,
+            id=id,
+            marked=marked,
+        )
+
+    async def accept(self, offer: Offer) -> Entry:
         """Accept a message, waiting for room if there is none; senders wait in turn.
 
         Raises:
+            OutboxFull: There is none, and the policy is not to wait.
             BaseException: What :meth:`refuse` was told to raise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            return self.accept_nowait(message)
+            return self.accept_nowait(offer)
         except trio.WouldBlock:
             pass
-        waiter = _Waiter(message, encoded_size(message))
+        waiter = _Waiter(offer)
         task = trio.lowlevel.current_task()
         self._senders[task] = waiter
 
@@ -96,38 +247,104 @@ class Outbox:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
         # Whoever woke us has accepted the message or refused it: no step lies between.
-        if waiter.receipt is None:
+        if waiter.entry is None:
             assert waiter.error is not None
             raise waiter.error
-        return waiter.receipt
+        return waiter.entry
 
-    def accept_nowait(self, message: str | bytes) -> Receipt:
-        """Accept a message if there is room.
+    def accept_nowait(self, offer: Offer) -> Entry:
+        """Accept a message if there is room, or if the policy makes some.
 
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
-            BaseException: What :meth:`refuse` was told to raise.
+            OutboxFull, BaseException: As :meth:`accept`.
         """
         if self._refusal is not None:
             raise self._refusal()
-        size = encoded_size(message)
-        if self._senders or not self._has_room(size):
-            raise trio.WouldBlock
-        return self._add(message, size)
+        # Who waits for a connection to take the message needs no bound but itself.
+        if offer.delivery is Delivery.DIRECT:
+            return self._add(offer)
+        is_next = not self._senders or self._replaced_by(offer) is not None
+        if is_next and self._has_room(offer):
+            self._tell_dropped()
+            return self._add(offer)
+        match self.options.overflow:
+            case OverflowPolicy.ERROR:
+                raise OutboxFull(self.messages, self.size)
+            case OverflowPolicy.DROP_NEWEST:
+                entry = self._make(offer)
+                self._drop(entry)
+                return entry
+            case OverflowPolicy.DROP_OLDEST if self._make_room(offer):
+                return self._add(offer)
+            case _:
+                raise trio.WouldBlock
 
-    def _has_room(self, size: int) -> bool:
+    def _replaced_by(self, offer: Offer) -> Entry | None:
+        """What ``offer`` would take the place of."""
+        if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
+            return None
+        entry = self._by_key.get(offer.key)
+        is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
+        return entry if is_untouched else None
+
+    def _has_room(self, offer: Offer) -> bool:
+        messages, size = self.messages, self.size
+        replaced = self._replaced_by(offer)
+        if replaced is not None:
+            messages, size = messages - 1, size - replaced.size
         # A message larger than the whole bound goes alone, rather than never.
-        return self.messages == 0 or (
-            self.messages < self._limits.outbox_messages
-            and self.size + size <= self._limits.outbox_size
+        return messages == 0 or (
+            messages < self._limits.outbox_messages
+            and size + offer.size <= self._limits.outbox_size
         )
 
-    def _add(self, message: str | bytes, size: int) -> Receipt:
-        entry = Entry(self, message, size)
-        self._waiting.append(entry)
+    def _make_room(self, offer: Offer) -> bool:
+        """Drop the oldest messages of which nothing was written; whether there is room now."""
+        for entry in list(self._waiting):
+            if self._has_room(offer):
+                break
+            is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
+            if is_droppable and entry.delivery is not Delivery.DIRECT:
+                self._drop(entry)
+        return not self._senders and self._has_room(offer)
+
+    def _drop(self, entry: Entry) -> None:
+        self._dropped += 1
+        if self._dropped == 1:
+            self._overflowed(1)
+        self.resolve(entry, Outcome.DROPPED)
+
+    def _tell_dropped(self) -> None:
+        """Say what was dropped, once what waited behind it has gone."""
+        if self._dropped and not self.has_waiting:
+            dropped, self._dropped = self._dropped, 0
+            self._overflowed(dropped)
+
+    def _make(self, offer: Offer) -> Entry:
+        entry = Entry(self, offer, self._numbers)
+        self._numbers += 1
+        self.open += 1
         self.messages += 1
-        self.size += size
-        return entry.receipt
+        self.size += entry.size
+        return entry
+
+    def _add(self, offer: Offer) -> Entry:
+        replaced = self._replaced_by(offer)
+        entry = self._make(offer)
+        self._queue(entry, self._waiting.append)
+        if entry.key is not None and entry.delivery is not Delivery.DIRECT:
+            self._by_key[entry.key] = entry
+        if replaced is not None:
+            self._drop(replaced)
+        return entry
+
+    def _queue(self, entry: Entry, put: Callable[[Entry], object]) -> None:
+        put(entry)
+        entry.is_queued = True
+        if entry.expires_at < self._next_expiry:
+            self._next_expiry = entry.expires_at
+            self._expiry_changed.set()
 
     def refuse(self, make_error: Callable[[], BaseException]) -> None:
         """Accept nothing from now on; each sender gets what ``make_error`` gives."""
@@ -137,6 +354,16 @@ class Outbox:
             trio.lowlevel.reschedule(task)
         self._senders.clear()
 
+    def _admit(self) -> None:
+        """Accept what waiting senders bring, in turn, as far as there is room."""
+        while self._senders:
+            task, waiter = next(iter(self._senders.items()))
+            if not self._has_room(waiter.offer):
+                break
+            del self._senders[task]
+            waiter.entry = self._add(waiter.offer)
+            trio.lowlevel.reschedule(task)
+
     # Outcomes.
 
     def resolve(self, entry: Entry, outcome: Outcome) -> None:
@@ -144,69 +371,154 @@ class Outbox:
         if not entry.receipt._resolve(outcome):
             return
         self.outcomes[outcome] += 1
-        self.messages -= 1
-        self.size -= entry.size
-        self._admit()
-        if not self.messages:
+        self.open -= 1
+        if entry.is_queued:
+            self._bury()
+        if entry.id is not None:
+            self._unacked.pop(entry.id, None)
+        if entry.key is not None and self._by_key.get(entry.key) is entry:
+            del self._by_key[entry.key]
+        self.release(entry)
+        if not self.open:
             self._emptied.unpark_all()
 
-    def _admit(self) -> None:
-        """Accept what waiting senders bring, in turn, as far as there is room."""
-        while self._senders:
-            task, waiter = next(iter(self._senders.items()))
-            if not self._has_room(waiter.size):
-                break
-            del self._senders[task]
-            waiter.receipt = self._add(waiter.message, waiter.size)
-            trio.lowlevel.reschedule(task)
+    def _bury(self) -> None:
+        """One more in the queue has its outcome: make room when these are most of it."""
+        self._dead += 1
+        if self._dead > 64 and self._dead * 2 > len(self._waiting):
+            self._waiting = deque(entry for entry in self._waiting if entry.is_open)
+            self._dead = 0
 
-    def withdraw(self, entry: Entry) -> None:
-        """Take back a message of which nothing was written."""
-        self._waiting.remove(entry)
-        self.resolve(entry, Outcome.CANCELLED)
-
-    def cancel_all(self) -> None:
-        """Take back all that waits."""
-        while self._waiting:
-            self.resolve(self._waiting.popleft(), Outcome.CANCELLED)
+    def release(self, entry: Entry) -> None:
+        """Let ``entry`` count no more towards the bound, and forget what it says."""
+        if entry.size < 0:
+            return
+        self.messages -= 1
+        self.size -= entry.size
+        entry.size = -1
+        entry.message = entry.plain = ""
+        self._admit()
 
     async def wait_empty(self) -> None:
         """Wait until every accepted message has its outcome."""
         await trio.lowlevel.checkpoint()
-        while self.messages:
+        while self.open:
             await self._emptied.park()
+
+    @property
+    def unacknowledged(self) -> list[Entry]:
+        """What was drawn and waits to be acknowledged, in the order of the writes."""
+        return [entry for entry in self._unacked.values() if not entry.is_queued]
+
+    def entries(self) -> list[Entry]:
+        """What waits to be drawn, and what waits to be acknowledged; not what is in flight else."""
+        return self.unacknowledged + [entry for entry in self._waiting if entry.is_open]
+
+    def settle(self) -> None:
+        """The end: give everything that has no outcome one."""
+        # In a loop: each that leaves may let a sender in that waits for room.
+        while entries := self.entries():
+            for entry in entries:
+                begun = entry.receipt._progress is not Progress.ACCEPTED
+                self.resolve(entry, Outcome.LOST_UNKNOWN if begun else Outcome.CANCELLED)
+
+    # Time to live.
+
+    async def expire(self) -> None:
+        """Give each message whose time is over its outcome, when it is; runs until cancelled."""
+        while True:
+            if trio.current_time() < self._next_expiry:
+                self._expiry_changed = trio.Event()
+                with trio.move_on_at(self._next_expiry):
+                    await self._expiry_changed.wait()
+                continue
+            self._expire_now()
+            await trio.lowlevel.checkpoint()
+
+    def _expire_now(self) -> None:
+        now = trio.current_time()
+        self._next_expiry = math.inf
+        # Not what the present connection has: the time bounds the writing, and it is written.
+        for entry in [entry for entry in self._waiting if entry.is_open]:
+            if entry.expires_at <= now:
+                self.resolve(entry, Outcome.EXPIRED)
+            else:
+                self._next_expiry = min(self._next_expiry, entry.expires_at)
+
+    # Acknowledgements.
+
+    def acknowledge(self, key: str, *, accepted: bool) -> bool:
+        """Take the peer's word on a message; false if no message of that id waits for it.
+
+        It may come before the pong, and while the message waits to go again: the id says enough.
+        """
+        entry = self._unacked.get(key)
+        if entry is None:
+            return False
+        self.resolve(entry, Outcome.ACKED if accepted else Outcome.REJECTED)
+        return True
+
+    # Connections.
+
+    def peek(self) -> Entry | None:
+        """The next message to write; ``None`` if none waits."""
+        waiting = self._waiting
+        while waiting:
+            entry = waiting[0]
+            if not entry.is_open:
+                self._dead -= 1
+            elif entry.expires_at == math.inf or entry.expires_at > trio.current_time():
+                return entry
+            else:
+                entry.is_queued = False
+                self.resolve(entry, Outcome.EXPIRED)
+            waiting.popleft()
+        return None
 
     def draw(self) -> Entry | None:
         """The next message, as being written from now on."""
-        if not self._waiting:
-            return None
-        entry = self._waiting.popleft()
-        entry.receipt._begin()
-        return entry
+        while True:
+            entry = self.peek()
+            if entry is None:
+                return None
+            self._waiting.popleft()
+            entry.is_queued = False
+            if entry.id is not None:
+                if entry.attempts and not self._mark_again(entry):
+                    continue
+                self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+                self._unacked[entry.id] = entry
+            entry.attempts += 1
+            entry.receipt._advance(Progress.BEGUN)
+            return entry
 
+    def _mark_again(self, entry: Entry) -> bool:
+        strategy = self.options.acknowledgement
+        assert entry.id is not None
+        assert strategy is not None
+        try:
+            message = strategy.mark(entry.plain, entry.id, redelivered=True)
+            size = encoded_size(message)
+        except Exception:  # A user's function, which took the same message once before.
+            self.resolve(entry, Outcome.QUARANTINED)
+            return False
+        self.size += size - entry.size
+        entry.message, entry.size = message, size
+        return True
 
-class Tap:
-    """What one connection draws messages through."""
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Let drawn messages, and all that are unacknowledged, be drawn again before all others."""
+        drawn = [*entries, *self._unacked.values()]
+        again = {entry.number: entry for entry in drawn if entry.is_open and not entry.is_queued}
+        for number in sorted(again, reverse=True):
+            entry = again[number]
+            if entry.attempts >= self.options.max_attempts:
+                self.resolve(entry, Outcome.LOST_UNKNOWN)
+            else:
+                self._queue(entry, self._waiting.appendleft)
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._drawn: deque[Entry] = deque()
-        self._is_open = True
-
-    def pull(self) -> Entry | None:
-        """The next message to write; ``None`` if none waits, or the tap is closed."""
-        if not self._is_open:
-            return None
-        while self._drawn and self._drawn[0].receipt.outcome is not None:
-            self._drawn.popleft()
-        entry = self._outbox.draw()
-        if entry is not None:
-            self._drawn.append(entry)
-        return entry
-
-    def close(self) -> None:
-        """Draw nothing more; what was drawn and is not written whole is lost, unknown."""
-        self._is_open = False
-        for entry in self._drawn:
-            self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
-        self._drawn.clear()
+    def end_direct(self) -> None:
+        """There is no connection any more: what was to go over it never does."""
+        for entry in list(self._waiting):
+            if entry.is_open and entry.delivery is Delivery.DIRECT:
+                self.resolve(entry, Outcome.CANCELLED)

@@ -19,7 +19,6 @@ import trio
 from wsclient import events
 from wsclient.connection import (
     WebSocketConnection,
-    attach,
     detach,
     open_background_nursery,
     take_untaken,
@@ -31,8 +30,11 @@ from ._backoff import Backoff
 from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
-from ._outbox import Outbox, Tap
+from ._outbox import Outbox
 from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
+from ._rate import Bucket
+from ._receipt import Receipt
+from ._sending import Sending
 from ._states import States, Step
 from ._suspend import watch_for_suspend
 
@@ -94,12 +96,15 @@ class Supervisor:
         self._suspend_clock = suspended or suspend_clock()
         self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
+        rate = outbox.options.rate
+        self._bucket = Bucket(rate) if rate is not None else None
         self._backoff = Backoff(settings.retry)
         self._streak: _Streak | None = None
         self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
         self._phase = Phase.STARTUP
         self._past: _Past | None = None
-        self._tap = Tap(outbox)
+        self._sending: Sending | None = None
+        """How the present connection's messages go out."""
         self._line: Line | None = None
         self._epochs = itertools.count(1)
         self.epoch = 0
@@ -108,8 +113,6 @@ class Supervisor:
         """How many attempts there were."""
         self.gaps = 0
         """How many gaps were announced."""
-        self.wake_writer: Callable[[], None] = _nobody
-        """To be called when the outbox has something to write."""
         self.failure: ChannelFailed | None = None
         """Why the channel is ``FAILED``."""
         self.cut_off = 0
@@ -118,6 +121,31 @@ class Supervisor:
         """What has made the session fail otherwise than by a decision; it leaves as itself."""
         self.ended = trio.Event()
         """Set when nothing of the session runs any more."""
+
+    def wake_writer(self) -> None:
+        """The outbox has something to write."""
+        if self._sending is not None:
+            self._sending.wake()
+
+    def hurry(self) -> None:
+        """Prove at once what can be proven of what was written."""
+        if self._sending is not None:
+            self._sending.hurry()
+
+    def acknowledged(self) -> None:
+        """The peer has acknowledged something."""
+        if self._sending is not None:
+            self._sending.acknowledged()
+
+    def open_receipts(self) -> list[Receipt]:
+        """Of everything that was accepted and has no outcome."""
+        in_flight = self._sending.receipts() if self._sending is not None else []
+        return in_flight + [entry.receipt for entry in self._outbox.entries()]
+
+    def abort(self) -> None:
+        """Cut the present connection: half a message may be on it."""
+        if self.connection is not None:
+            self.connection.abort()
 
     def end(self) -> BaseException:
         """What a sender gets once the session is over."""
@@ -148,6 +176,7 @@ class Supervisor:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
             async with open_background_nursery() as self._nursery:
+                self._nursery.start_soon(self._outbox.expire)
                 if self._suspend_clock is not None:
                     self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
                 with self._scope:
@@ -227,13 +256,21 @@ class Supervisor:
         ready_at = trio.current_time()
         outage = self._announce_gap()
         self._phase = Phase.STEADY
-        self._tap = Tap(self._outbox)
-        inbox = line.watch_over().way_into(self._inbox)
-        self.wake_writer = attach(line.connection, inbox, self._tap)
+        sending = self._sending = Sending(
+            line.connection,
+            self._outbox,
+            self._bucket,
+            channel=self._settings.name,
+            epoch=line.epoch,
+            observe=self._observe,
+        )
+        sending.begin(line.watch_over(sending.ping).way_into(self._inbox))
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
-        lost = await line.watch()
-        self._tap.close()
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(sending.run)
+            lost = await line.watch()
+        sending.close(loss_from(lost, self._now()).code)
         self._past = _Past(line.epoch, line.connection.last_received, str(lost))
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._backoff.reset()
@@ -331,8 +368,9 @@ class Supervisor:
             return
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
-        self._tap.close()
-        self._outbox.cancel_all()
+        if self._sending is not None:
+            self._sending.close(None)
+        self._outbox.settle()
         counts = {
             "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],
             "lost_unknown": self._outbox.outcomes[Outcome.LOST_UNKNOWN]
@@ -355,7 +393,3 @@ class Supervisor:
             "endpoint": self._settings.endpoint,
             "attempt": self._backoff.failures + 1,
         }
-
-
-def _nobody() -> None:
-    """There is no writer to wake."""

@@ -1,0 +1,114 @@
+"""How a message carries its id, and how the peer's acknowledgement is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Ack:
+    """The peer's word on one message."""
+
+    id: str
+    """Which message: the id that it carried."""
+    accepted: bool = True
+    """Whether the peer takes it; if not, its outcome is ``Outcome.REJECTED``."""
+
+
+class Acknowledgement(Protocol):
+    """A strategy of acknowledging: what ``DeliveryOptions.acknowledgement`` takes."""
+
+    def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:
+        """Put the id ``key`` into a message.
+
+        Args:
+            message: What the user sends.
+            key: The id, 16 hexadecimal digits; the same each time the message is written.
+            redelivered: Whether it was written before.
+        """
+
+    def recognise(self, message: str | bytes) -> Ack | None:
+        """What a received message acknowledges; ``None`` if it is no acknowledgement.
+
+        An acknowledgement goes no further: it does not reach who receives from the channel.
+        """
+
+
+_ID: Final = "id"
+_ACK: Final = "ack"
+
+
+@attrs.frozen(kw_only=True)
+class JsonAcknowledgement:
+    """Messages are JSON objects that carry their id in a field; so do acknowledgements.
+
+    With the defaults, ``{"op": "buy"}`` goes out as ``{"op": "buy", "id": "5f0c…"}``, and is
+    acknowledged by ``{"ack": "5f0c…"}``.
+    """
+
+    id_field: str = _ID
+    """The field of a sent message that carries the id."""
+    ack_field: str = _ACK
+    """The field of a received message that carries the id of the one that it acknowledges."""
+    nack_field: str | None = None
+    """Likewise, of the one that the peer does not take; ``None``: it never says so."""
+    redelivered_field: str | None = None
+    """A field that is ``true`` in a message that was written before; ``None`` adds none."""
+
+    def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:
+        """Add the id to a JSON object.
+
+        Raises:
+            ValueError: The message is none.
+        """
+        try:
+            content = json.loads(message)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise ValueError("a message sent as ACKED must be a JSON object, to carry its id")
+        content[self.id_field] = key
+        if redelivered and self.redelivered_field is not None:
+            content[self.redelivered_field] = True
+        text = json.dumps(content, ensure_ascii=False)
+        return text if isinstance(message, str) else text.encode()
+
+    def recognise(self, message: str | bytes) -> Ack | None:
+        """The acknowledgement that a JSON object is, if it is one."""
+        # Most messages are none, and need not be parsed to see that.
+        for field, accepted in ((self.ack_field, True), (self.nack_field, False)):
+            if field is None or not _contains(message, json.dumps(field)):
+                continue
+            try:
+                content = json.loads(message)
+            except ValueError:
+                return None
+            if isinstance(content, dict) and isinstance(content.get(field), str):
+                return Ack(content[field], accepted)
+        return None
+
+
+def _contains(message: str | bytes, text: str) -> bool:
+    return text in message if isinstance(message, str) else text.encode() in message
+
+
+@attrs.frozen
+class FunctionAcknowledgement:
+    """A strategy from two functions."""
+
+    mark_with: Callable[[str | bytes, str, bool], str | bytes]
+    """Puts an id into a message: ``(message, id, redelivered)``."""
+    recognise_with: Callable[[str | bytes], Ack | None]
+    """Says what a received message acknowledges."""
+
+    def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:
+        """As ``mark_with`` does it."""
+        return self.mark_with(message, key, redelivered)
+
+    def recognise(self, message: str | bytes) -> Ack | None:
+        """As ``recognise_with`` does it."""
+        return self.recognise_with(message)

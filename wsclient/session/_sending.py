@@ -1,0 +1,147 @@
+"""How messages go out on one connection: what it draws, what is proven, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from wsclient import events
+from wsclient.connection import Inbox, Ping, WebSocketConnection, attach
+from wsclient.events import DeadLetter, Event
+from wsclient.options import DeliveryOptions
+
+from ._fences import Fences
+from ._outbox import Entry, Outbox
+from ._rate import Bucket
+from ._receipt import Receipt
+from ._tap import Tap
+
+
+class Sending:
+    """Lets ``connection`` write what waits in ``outbox``, from :meth:`begin` to :meth:`close`.
+
+    Args:
+        connection: What is written to.
+        outbox: Where messages wait.
+        bucket: Says how fast they may go; ``None``: as fast as the peer reads.
+        channel: The channel's name, for events.
+        epoch: The connection's number.
+        observe: Told what happens.
+    """
+
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        outbox: Outbox,
+        bucket: Bucket | None,
+        *,
+        channel: str,
+        epoch: int,
+        observe: Callable[[Event], None],
+    ) -> None:
+        self._connection = connection
+        self._outbox = outbox
+        self._bucket = bucket
+        self._channel = channel
+        self._epoch = epoch
+        self._observe = observe
+        self._options: DeliveryOptions = outbox.options
+        self._paused = trio.Event()
+        self.wake: Callable[[], None] = _nothing
+        """To be called when the outbox has something to write."""
+        self._tap = Tap(
+            outbox,
+            is_fenced=self._options.fence,
+            begun=lambda: self._fences.begun(),
+            may_draw=self._may_draw,
+            quarantine=self._quarantine,
+        )
+        self._fences = Fences(
+            connection,
+            self._tap,
+            self._options,
+            is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
+            lifted=self._lifted,
+            resume=lambda: self.wake(),
+        )
+
+    def begin(self, inbox: Inbox) -> None:
+        """Let messages flow, both ways."""
+        self.wake = attach(self._connection, inbox, self._tap)
+
+    def receipts(self) -> list[Receipt]:
+        """Of what is in flight."""
+        return [entry.receipt for entry in self._tap.entries()]
+
+    def hurry(self) -> None:
+        """Prove at once what can be proven of what was written."""
+        self._fences.hurry()
+
+    def acknowledged(self) -> None:
+        """The peer has spoken on a message: one that had to wait for that may go now."""
+        if self._tap.is_held:
+            self.wake()
+
+    def ping(self) -> Ping:
+        """Send a ping for the heartbeat; where there are fences, it is one."""
+        if self._bucket is not None:
+            self._bucket.spend(trio.current_time())
+        return self._fences.ping()
+
+    async def run(self) -> None:
+        """Ask for proofs, and keep the rate; runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fences.run)
+            if self._bucket is not None:
+                nursery.start_soon(self._pace, self._bucket)
+
+    def close(self, code: int | None) -> None:
+        """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
+        self.wake = _nothing
+        self._tap.close(code)
+
+    def _may_draw(self) -> bool:
+        if self._bucket is None or self._bucket.take(trio.current_time()):
+            return True
+        self._paused.set()
+        return False
+
+    async def _pace(self, bucket: Bucket) -> None:
+        while True:
+            await self._paused.wait()
+            await trio.sleep_until(bucket.free_at(trio.current_time()))
+            self._paused = trio.Event()
+            self.wake()
+
+    def _lifted(self, messages: int) -> None:
+        self._observe(
+            events.FencesLifted(channel=self._channel, epoch=self._epoch, messages=messages)
+        )
+
+    def _quarantine(self, entry: Entry) -> None:
+        cause = f"{entry.losses} connections in a row ended with it in flight, the last one alone"
+        self._observe(
+            events.MessageQuarantined(
+                channel=self._channel, id=entry.id, attempts=entry.attempts, cause=cause
+            )
+        )
+        hook = self._options.dead_letter
+        if hook is None:
+            return
+        letter = DeadLetter(message=entry.plain, id=entry.id, attempts=entry.attempts, cause=cause)
+        try:
+            hook(letter)
+        except Exception as error:  # A user's function may raise anything.
+            self._observe(
+                events.HandlerFailed(
+                    channel=self._channel,
+                    handler=getattr(hook, "__qualname__", type(hook).__qualname__),
+                    subject="dead letter",
+                    error=error,
+                )
+            )
+
+
+def _nothing() -> None:
+    """There is no writer to wake."""

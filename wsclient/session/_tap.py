@@ -1,0 +1,191 @@
+"""What one connection draws messages through, and what it knows of those that it drew.
+
+A tap knows the messages in flight: drawn, and neither proven to be read nor lost.  A *fence*, a
+ping that went out behind them, moves the proof forward (``_fences.py``); the connection's end moves
+everything that is left out of the tap, each message by what was promised for it (S1.7).
+
+*Poison.*  A message that the peer cannot bear is written again on every new connection if it was
+sent as ``ACKED``, and would kill every one of them.  So when a connection was closed in a way that
+speaks of a message (1003, 1007, 1009), or three in a row died with the same message in flight, the
+messages in flight are suspects: they go again one at a time, each fenced, and the one that is in
+flight at the next such end is put aside (S1.6).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from wsclient.codes import CloseCode
+from wsclient.events import Delivery, Outcome
+
+from ._outbox import Entry, Outbox
+from ._receipt import Progress
+
+WINDOW: Final = 65_536
+"""Messages in flight at most: of a peer that reads and answers no ping, the oldest ones are taken
+for written, and no more is known of them."""
+
+SUSPICIOUS: Final = (
+    CloseCode.UNSUPPORTED_DATA,
+    CloseCode.INVALID_FRAME_PAYLOAD_DATA,
+    CloseCode.MESSAGE_TOO_BIG,
+)
+
+_LOSSES: Final = 3
+"""Connections lost in a row with the same message in flight: a third time is not chance."""
+
+
+class Tap:
+    """Draws from ``outbox`` for one connection.
+
+    Args:
+        outbox: Where from.
+        is_fenced: Whether the peer's reading can be proven.
+        begun: Called when a message is drawn.
+        may_draw: Asked before one is: whether the rate of sending allows it.
+        quarantine: Told which message is put aside.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        is_fenced: bool = False,
+        begun: Callable[[], object] = lambda: None,
+        may_draw: Callable[[], bool] = lambda: True,
+        quarantine: Callable[[Entry], object] = lambda _: None,
+    ) -> None:
+        self._outbox = outbox
+        self._is_fenced = is_fenced
+        self._begun = begun
+        self._may_draw = may_draw
+        self._quarantine = quarantine
+        self._in_flight: deque[Entry] = deque()
+        self._is_open = True
+        self._written = 0
+        self._trial: Entry | None = None
+        self.is_held = False
+        """Whether a message was not drawn because one before it is on trial."""
+        self.drawn = 0
+        """How many messages were drawn."""
+        self.fenced = 0
+        """How many of them, from the first one, are no longer in flight."""
+
+    @property
+    def has_trial(self) -> bool:
+        """Whether a message is on its way alone, that may be poison, and nothing is heard of it."""
+        trial = self._trial
+        return trial is not None and trial.is_open and trial.is_suspect
+
+    def pull(self) -> Entry | None:
+        """The next message to write; ``None`` if none waits, or none may be written now."""
+        if not self._is_open:
+            return None
+        first = self._outbox.peek()
+        if first is None:
+            return None
+        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
+        if self.is_held or not self._may_draw():
+            return None
+        entry = self._outbox.draw()
+        if entry is None:
+            return None
+        entry.tap = self
+        self._in_flight.append(entry)
+        self.drawn += 1
+        if entry.is_suspect:
+            self._trial = entry
+        if len(self._in_flight) > WINDOW:
+            self._pass(self.fenced + 1, Outcome.WRITTEN)
+        self._begun()
+        return entry
+
+    def written(self, entry: Entry) -> None:
+        """Note that the last byte of ``entry`` was handed over."""
+        # Written in the order of the drawing.
+        self._written += 1
+        if entry.is_open:
+            entry.receipt._advance(Progress.WRITTEN)
+            if not entry.goes_again:
+                self._outbox.release(entry)
+        if not self._is_fenced:
+            self._pass(self._written, Outcome.WRITTEN)
+
+    def read_up_to(self, count: int) -> None:
+        """A pong has proven that the peer has read the first ``count`` messages drawn."""
+        self._pass(count, Outcome.RECEIVED)
+
+    def lift_fence(self) -> int:
+        """Fences prove nothing here: from now on a message that was written has its outcome.
+
+        Returns:
+            Messages that were waiting for their proof.
+        """
+        self._is_fenced = False
+        waiting = max(0, self._written - self.fenced)
+        self._pass(self._written, Outcome.WRITTEN)
+        self.acquit()
+        return waiting
+
+    def acquit(self) -> None:
+        """The connection has lived on long enough with the message that is on trial."""
+        if self._trial is not None:
+            self._trial.is_suspect = False
+            self._trial.losses = 0
+            self._trial = None
+
+    def _pass(self, count: int, outcome: Outcome) -> None:
+        """The first ``count`` messages drawn are no longer in flight."""
+        while self.fenced < count and self._in_flight:
+            entry = self._in_flight.popleft()
+            self.fenced += 1
+            if outcome is Outcome.RECEIVED:
+                entry.is_suspect = False
+                entry.losses = 0
+                if entry.is_open:
+                    entry.receipt._advance(Progress.FENCED)
+            # What is to be acknowledged stays open: no fence is an acknowledgement.
+            if entry.delivery is not Delivery.ACKED:
+                self._outbox.resolve(entry, outcome)
+
+    def entries(self) -> list[Entry]:
+        """What is in flight."""
+        return [entry for entry in self._in_flight if entry.is_open]
+
+    def close(self, code: int | None = None) -> None:
+        """Draw nothing more, and settle what is in flight.
+
+        Args:
+            code: The code with which the connection was closed, if it was.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        drawn = list(self._in_flight)
+        if not self._is_fenced:
+            # What was written is not in flight here; that it was read is no better known.
+            drawn += [
+                entry
+                for entry in self._outbox.unacknowledged
+                if entry.tap is self and entry.receipt._progress is not Progress.FENCED
+            ]
+        again = []
+        for entry in dict.fromkeys(drawn):
+            if not entry.is_open:
+                continue
+            if not entry.goes_again:
+                self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
+                continue
+            entry.losses += 1
+            if code in SUSPICIOUS or entry.losses >= _LOSSES:
+                if entry.is_suspect:
+                    self._quarantine(entry)
+                    self._outbox.resolve(entry, Outcome.QUARANTINED)
+                    continue
+                entry.is_suspect = True
+            again.append(entry)
+        self._in_flight.clear()
+        self._outbox.put_back(again)
+        self._outbox.end_direct()

@@ -116,7 +116,10 @@ APP = {
     "MessageQuarantined",
     "NotConnected",
     "OutboxFull",
+    "OutboxFailed",
     "OutboxOverflowed",
+    "OutboxRecovered",
+    "OutboxRestored",
     "SendRate",
     "SendUnknown",
 }

@@ -27,6 +27,7 @@ from wsclient.session import (
     DurableChannel,
     Observers,
     Receipt,
+    SqliteOutbox,
     call_hook,
     open_channel,
 )
@@ -65,6 +66,7 @@ class Bot:
         heartbeat: …
         retry: …
         limits: …
+        outbox: …
         observers: …
 
     Raises:
@@ -83,6 +85,7 @@ class Bot:
         heartbeat: HeartbeatOptions | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        outbox: SqliteOutbox | None = None,
         observers: Iterable[Observer] | None = None,
     ) -> None:
         if not isinstance(key, str):
@@ -99,6 +102,7 @@ class Bot:
             "heartbeat": heartbeat,
             "retry": retry,
             "limits": limits,
+            "outbox": outbox,
         }
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)

@@ -7,8 +7,9 @@ nobody waits, goes with the next of the others, or alone after ``LINGER`` second
 
 Who is told what:
 
-- :meth:`Journal.add` returns when the message is on the disk, and raises when it could not be kept.
-  It is not tried again: whoever sends decides that.
+- :meth:`Journal.wait` returns when a message is on the disk, and raises when it could not be kept.
+  It is not tried again: whoever sends decides that.  Nobody needs to wait: ``then`` or ``failed``
+  is called all the same.
 - A mark or a removal has nobody who could decide.  It is kept, in order, and tried again with
   whatever comes next, and every ``RETRY_AFTER`` seconds.  Meanwhile a message that waits for its
   mark is not written.  One that waits for its removal would, after a crash, be found again: a
@@ -18,7 +19,7 @@ Who is told what:
 - Damage is final: :meth:`Journal.run` raises it.
 
 *Cancellation.*  Until its commit begins, a message is taken back.  After that it is too late: a
-thread has it, and ``add`` waits for the answer, ``PATIENCE`` seconds at most.  A disk that has not
+thread has it, and ``wait`` waits for the answer, ``PATIENCE`` seconds at most.  A disk that has not
 answered by then leaves the truth open, which ``OutboxIOError`` says; a message that turns out to be
 on the disk after all is removed again.
 
@@ -40,7 +41,7 @@ import trio
 
 from wsclient.errors import OutboxDiskFull, OutboxError, OutboxIOError
 
-from ._storage import Add, Change, Mark, Remove, Storage, Stored
+from ._storage import Add, Change, Mark, Remove, Storage, Stored, Unmark
 
 LINGER: Final = 0.1
 """Seconds.  Saves a third of the commits where messages are few; after a crash a message whose
@@ -63,27 +64,40 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class _Item:
+class Item:
     """Changes that belong together."""
 
-    __slots__ = ("changes", "done", "error", "is_begun", "then")
+    __slots__ = ("changes", "done", "error", "failed", "is_add", "is_answered", "is_begun", "then")
 
     def __init__(
         self,
         changes: Sequence[Change],
         then: Callable[[], object],
-        done: trio.Event | None = None,
+        failed: Callable[[Exception], object] = _nothing,
+        *,
+        is_add: bool = False,
     ) -> None:
         self.changes = changes
         self.then = then
-        self.done = done
-        """What the sender of a message waits for; nobody waits for a mark or a removal."""
+        self.failed = failed
+        self.is_add = is_add
+        """Whether it is a message, for which there is one try."""
+        self.done: trio.Event | None = None
+        """What whoever waits for it waits for."""
         self.error: Exception | None = None
         self.is_begun = False
+        self.is_answered = False
 
     def answer(self, error: Exception | None) -> None:
+        if self.is_answered:
+            return
+        self.is_answered = True
+        self.error = error
+        if error is None:
+            self.then()
+        else:
+            self.failed(error)
         if self.done is not None:
-            self.error = error
             self.done.set()
 
 
@@ -115,7 +129,7 @@ class Journal:
         self._in_use = threading.Lock()
         # Between tasks: the pump's commit and the last one.
         self._committing = trio.Lock()
-        self._waiting: list[_Item] = []
+        self._waiting: list[Item] = []
         self._stirred = trio.Event()
         """Something waits."""
         self._urgent = trio.Event()
@@ -165,13 +179,34 @@ class Journal:
 
     # What comes.
 
-    async def add(self, stored: Stored, then: Callable[[], object] = _nothing) -> None:
-        """Return when a message is on the disk.
+    def add_soon(
+        self,
+        stored: Stored,
+        then: Callable[[], object] = _nothing,
+        failed: Callable[[Exception], object] = _nothing,
+    ) -> Item:
+        """Add a message: behind everything that was given before.
 
         Args:
             stored: The message.
-            then: Called at that moment, and for all messages in the order that they have there:
-                the tasks that wait for them wake up in any order.
+            then: Called when it is on the disk, and for all messages in the order that they have
+                there: the tasks that wait for them wake up in any order.
+            failed: Called with why it is not there, unless that is known now; :meth:`wait` says
+                what that means.
+
+        Returns:
+            What to :meth:`wait` for; its ``error`` says now if the journal takes nothing more.
+        """
+        item = Item((Add(stored),), then, failed, is_add=True)
+        if self._refusal is None:
+            self._put(item)
+        else:
+            item.is_answered = True
+            item.error = self._refusal()
+        return item
+
+    async def wait(self, item: Item) -> None:
+        """Return when a message is on the disk.
 
         Raises:
             trio.Cancelled: It is not on the disk, and never will be.
@@ -180,11 +215,13 @@ class Journal:
             OutboxError: It is not on the disk.
             trio.ClosedResourceError: Likewise: the journal was closed, or nobody runs it any more.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._refusal is not None:
-            raise self._refusal()
-        item = _Item((Add(stored),), then, done := trio.Event())
-        self._put(item)
+        if not item.is_answered:
+            await self._wait(item)
+        if item.error is not None:
+            raise item.error
+
+    async def _wait(self, item: Item) -> None:
+        item.done = done = trio.Event()
         try:
             await done.wait()
         except trio.Cancelled:
@@ -196,34 +233,46 @@ class Journal:
             with trio.move_on_after(PATIENCE, shield=True):
                 await done.wait()
             if not done.is_set():
-                item.then = lambda: self.remove_soon(stored.id)
+                (change,) = item.changes
+                assert isinstance(change, Add)
+                item.then = lambda: self.remove_soon(change.stored.id)
                 raise _unanswered() from None
-        if item.error is not None:
-            raise item.error
+
+    async def add(self, stored: Stored, then: Callable[[], object] = _nothing) -> None:
+        """Add a message, and :meth:`wait` for it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.wait(self.add_soon(stored, then))
 
     def mark_soon(self, ids: Iterable[str], then: Callable[[], object] = _nothing) -> None:
         """Mark messages as about to be written; ``then`` is called when that is on the disk.
 
         It is never called if the journal is closed before.
         """
-        self._put(_Item([Mark(id) for id in ids], then))
+        self._put(Item([Mark(id) for id in ids], then))
 
-    def remove_soon(self, id: str) -> None:
-        """Remove a message that has its outcome."""
-        self._put(_Item((Remove(id),), _nothing), is_urgent=False)
+    def unmark_soon(self, ids: Iterable[str], then: Callable[[], object] = _nothing) -> None:
+        """Take marks back; as :meth:`mark_soon`."""
+        self._put(Item([Unmark(id) for id in ids], then))
 
-    def _put(self, item: _Item, *, is_urgent: bool = True) -> None:
+    def remove_soon(self, id: str, *, is_urgent: bool = False) -> None:
+        """Remove a message that has its outcome: with the next commit, or soon."""
+        self._put(Item((Remove(id),), _nothing), is_urgent=is_urgent)
+
+    def _put(self, item: Item, *, is_urgent: bool = True) -> None:
         self._waiting.append(item)
         self._stirred.set()
         if is_urgent:
             self._urgent.set()
 
     def _refuse(self, refusal: Callable[[], Exception]) -> None:
-        """Take no more messages, and give back those that wait; the first refusal stands."""
+        """Take no more messages, and give back those for which somebody waits.
+
+        The first refusal stands.
+        """
         self._refusal = self._refusal or refusal
-        messages = [item for item in self._waiting if item.done is not None]
+        waited_for = [item for item in self._waiting if item.done is not None]
         self._waiting = [item for item in self._waiting if item.done is None]
-        for item in messages:
+        for item in waited_for:
             item.answer(self._refusal())
 
     # The disk.
@@ -240,21 +289,21 @@ class Journal:
         finally:
             # Whatever went wrong: nobody waits for ever.
             for item in batch:
-                if item.done is not None and not item.done.is_set():
+                if item.is_add:
                     item.answer((self._refusal or trio.ClosedResourceError)())
 
-    async def _settle(self, batch: list[_Item]) -> None:
+    async def _settle(self, batch: list[Item]) -> None:
         error = await self._store(batch)
         if error is not None:
-            kept = [item for item in batch if item.done is None]
+            kept = [item for item in batch if not item.is_add]
             for item in batch:
-                item.answer(_copy(error))
+                if item.is_add:
+                    item.answer(_copy(error))
             if 0 < len(kept) < len(batch):
                 error = await self._store(kept)
             batch = kept
         if error is None:
             for item in batch:
-                item.then()
                 item.answer(None)
         elif _may_pass(error):
             self._waiting = batch + self._waiting
@@ -264,7 +313,7 @@ class Journal:
             self._refuse(lambda: _copy(final))
             raise error
 
-    async def _store(self, items: Iterable[_Item]) -> OutboxError | None:
+    async def _store(self, items: Iterable[Item]) -> OutboxError | None:
         """One commit; returns why it failed."""
         changes = [change for item in items for change in item.changes]
         error: OutboxError | None = _unanswered()
@@ -296,7 +345,7 @@ class Journal:
     # The end.
 
     async def aclose(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109  # It returns, not raises.
-        """Commit the marks and removals that wait, and close the storage.
+        """Commit what waits and nobody waits for, and close the storage.
 
         Nothing is raised for what could not be committed: ``tell`` was told, and the next process
         finds it as after a crash.

@@ -22,6 +22,7 @@ from wsclient.options import (
 
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings
+from ._storage import SqliteOutbox
 
 
 def open_channel(
@@ -35,6 +36,7 @@ def open_channel(
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
+    outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
 ) -> AbstractAsyncContextManager[DurableChannel]:
@@ -56,6 +58,8 @@ def open_channel(
         retry: When to connect again.
         limits: How much may wait.
         delivery: What is promised for what is sent, and how it is kept.
+        outbox: Keeps what was accepted on disk, so that it survives a crash; ``None`` keeps it in
+            memory.
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
@@ -65,6 +69,7 @@ def open_channel(
             The block is cancelled once everything received was taken, or after a second.
         ConnectionTimeout: The channel was not ready within ``ready_timeout``; its cause is the last
             failure.
+        OutboxError: The ``outbox`` cannot be opened: the block does not begin.
         TypeError, ValueError: An argument cannot be used; raised by this call.
     """
     _check_ready_timeout(ready_timeout)
@@ -78,6 +83,7 @@ def open_channel(
         retry,
         limits,
         delivery,
+        outbox,
         observers,
     )
     return _open(channel, ready_timeout)
@@ -88,6 +94,7 @@ async def _open(
     channel: DurableChannel, ready_timeout: float | None
 ) -> AsyncGenerator[DurableChannel, None]:
     body = trio.CancelScope()
+    await channel._outbox.load()
     async with open_background_nursery() as nursery:
         nursery.start_soon(channel._run, lambda _: body.cancel())
         try:
@@ -128,6 +135,7 @@ async def connect_channel(
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
+    outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
 ) -> DurableChannel:
     """Open a channel whose session runs in a nursery of the caller's; return at once.
@@ -143,10 +151,12 @@ async def connect_channel(
         retry: …
         limits: …
         delivery: …
+        outbox: …
         observers: …
 
     Raises:
         ChannelFailed: Through the nursery: the channel has given up.
+        OutboxError: The ``outbox`` cannot be opened.
         TypeError, ValueError: An argument cannot be used; raised by this call.
 
     Resource handling:
@@ -165,11 +175,17 @@ async def connect_channel(
         retry,
         limits,
         delivery,
+        outbox,
         observers,
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
-    nursery.start_soon(channel._run, _raise)
+    await channel._outbox.load()
+    try:
+        nursery.start_soon(channel._run, _raise)
+    except RuntimeError:  # It is closed.
+        await channel._outbox.aclose()
+        raise
     return channel
 
 
@@ -187,6 +203,7 @@ def _make(
     retry: RetryPolicy | None,
     limits: Limits | None,
     delivery: DeliveryOptions | None,
+    outbox: SqliteOutbox | None,
     observers: Iterable[Observer] | None,
 ) -> DurableChannel:
     """Check every argument, and make a channel that does not run yet."""
@@ -205,6 +222,8 @@ def _make(
         heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
     )
+    if outbox is not None and not isinstance(outbox, SqliteOutbox):
+        raise TypeError(f"outbox must be SqliteOutbox, not {type(outbox).__name__}")
     # A proxy of the environment's that cannot be used is a mistake to tell at once.
     secure = target.ssl_context is not False
     find_proxy(settings.connection, target.host, target.port, secure=secure)
@@ -213,6 +232,7 @@ def _make(
         _checked(limits, Limits, "limits"),
         _checked(delivery, DeliveryOptions, "delivery"),
         observers,
+        None if outbox is None else outbox.storage(),
     )
 
 
@@ -225,7 +245,14 @@ def _check_ready_timeout(seconds: object) -> None:
         raise ValueError(f"ready_timeout must be at least 0, not {seconds!r}")
 
 
-T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits, DeliveryOptions)
+T = TypeVar(
+    "T",
+    ConnectionOptions,
+    HeartbeatOptions,
+    RetryPolicy,
+    Limits,
+    DeliveryOptions,
+)
 
 
 def _checked(given: T | None, kind: type[T], name: str) -> T:

@@ -80,13 +80,20 @@ class Mark:
 
 
 @attrs.frozen
+class Unmark:
+    """It was not written after all, though it was marked."""
+
+    id: str
+
+
+@attrs.frozen
 class Remove:
     """A message has its outcome."""
 
     id: str
 
 
-Change: TypeAlias = Add | Mark | Remove
+Change: TypeAlias = Add | Mark | Unmark | Remove
 
 
 class Storage(Protocol):
@@ -169,6 +176,7 @@ CREATE TABLE message (
 """
 _ADD: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK: Final = "UPDATE message SET attempts = attempts + 1, seal = seal + 1 WHERE seq = ?"
+_UNMARK: Final = "UPDATE message SET attempts = attempts - 1, seal = seal - 1 WHERE seq = ?"
 _REMOVE: Final = "DELETE FROM message WHERE seq = ?"
 _ALL: Final = "SELECT * FROM message ORDER BY seq"
 
@@ -304,6 +312,8 @@ class SqliteStorage:
                 seq = added.get(change.id) or self._rows[change.id]
                 if isinstance(change, Mark):
                     execute(_MARK, (seq,))
+                elif isinstance(change, Unmark):
+                    execute(_UNMARK, (seq,))
                 else:
                     execute(_REMOVE, (seq,))
                     removed.append(change.id)

@@ -6,6 +6,8 @@ What it does is in the path:
 /feed/KIND/COUNT/SIZE   sends messages; KIND is ``text``, ``binary`` or ``deflate``
 /sink/COUNT/SIZE        counts what it receives, and says so in a message
 /echo                   sends back what it receives
+/heed/COUNT             answers pings, acknowledges messages that begin with ``#`` by their first
+                        word, and says so when it has COUNT messages
 /idle                   answers the handshake and nothing more
 /many/PEERS/COUNT/SIZE  waits for all peers, then sends each of them one text after another
 """
@@ -118,6 +120,27 @@ def echo(peer: socket.socket) -> None:
                 return
 
 
+def heed(peer: socket.socket, count: int) -> None:
+    received = bytearray()
+    while data := peer.recv(2**18):
+        received += data
+        answers = []
+        while (taken := wire.take_client_frame(received)) is not None:
+            opcode, payload = taken
+            if opcode == wire.PING:
+                answers.append(wire.frame(wire.PONG, payload))
+            elif opcode == wire.CLOSE:
+                answers.append(wire.CLOSE_1000)
+            else:
+                count -= 1
+                if payload.startswith(b"#"):
+                    answers.append(wire.frame(wire.TEXT, payload.partition(b" ")[0]))
+                if count == 0:
+                    answers.append(wire.frame(wire.TEXT, b"all"))
+        if answers:
+            peer.sendall(b"".join(answers))
+
+
 def close(peer: socket.socket) -> None:
     """Wait for the client's close frame, and answer it."""
     if peer.recv(4096):
@@ -175,6 +198,8 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
                 sink(peer, *numbers)
             case "echo":
                 echo(peer)
+            case "heed":
+                heed(peer, *numbers)
             case "many":
                 gather(peer, path, *numbers)
                 return

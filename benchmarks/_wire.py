@@ -14,6 +14,7 @@ TEXT: Final = 1
 BINARY: Final = 2
 CLOSE: Final = 8
 PING: Final = 9
+PONG: Final = 10
 
 CLOSE_1000: Final = b"\x88\x02\x03\xe8"
 DEFLATE: Final = b"Sec-WebSocket-Extensions: permessage-deflate"

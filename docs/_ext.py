@@ -36,6 +36,7 @@ from wsclient import LossKind, Phase
 from wsclient.cli import main
 from wsclient.observers import _structlog
 from wsclient.session import _policy
+from wsclient.testing import _invariants
 
 PUBLIC: Final = (wsclient, wsclient.testing)
 
@@ -124,6 +125,17 @@ class ModuleDocstring(SphinxDirective):
         module = importlib.import_module(self.arguments[0])
         doc = inspect.getdoc(module) or ""
         return self.parse_text_to_nodes(doc.partition("\n\n")[2] + "\n")
+
+
+class InvariantsTable(SphinxDirective):
+    """``.. invariants-table::``: what the test kit holds a channel to."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (name, first_sentence(inspect.getdoc(invariant) or "").removeprefix(f"{name}: "))
+            for name, invariant in _invariants.INVARIANTS.items()
+        ]
+        return self.parse_text_to_nodes(table(("invariant", "what must hold"), rows, "15 85"))
 
 
 class OptionsTable(SphinxDirective):
@@ -272,7 +284,9 @@ def _wait(loss: wsclient.Loss) -> str:
         return "–"
     texts: list[str] = []
     for repeated, time in enumerate(("", *_TIMES), 1):
-        decision = wsclient.classify(attrs.evolve(loss, repeated=repeated), Phase.STEADY)
+        decision = wsclient.classify(
+            attrs.evolve(loss, repeated=repeated, since_stable=repeated), Phase.STEADY
+        )
         if isinstance(decision, wsclient.Fatal):
             break
         delay = decision.delay
@@ -283,6 +297,28 @@ def _wait(loss: wsclient.Loss) -> str:
 
 
 _TIMES: Final = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+class PresetsTable(SphinxDirective):
+    """``.. presets-table::``: what the close codes of known services mean."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (
+                f"`{preset.service} <{preset.source}>`__" if not index else "",
+                _span(row.codes),
+                row.meaning,
+                f":py:class:`~wsclient.{row.decision.__name__}`",
+            )
+            for preset in wsclient.PRESETS.values()
+            for index, row in enumerate(preset.meanings)
+        ]
+        header = ("service", "close code", "meaning", "decision")
+        return self.parse_text_to_nodes(table(header, rows, "24 16 40 20"))
+
+
+def _span(codes: range) -> str:
+    return f"{codes[0]}" if len(codes) == 1 else f"{codes[0]}–{codes[-1]}"
 
 
 # --- states ---------------------------------------------------------------------------------------
@@ -592,7 +628,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name, directive in {
         "command-help": CommandHelp,
         "decision-table": DecisionTable,
+        "presets-table": PresetsTable,
         "events-table": EventsTable,
+        "invariants-table": InvariantsTable,
         "module-docstring": ModuleDocstring,
         "options-table": OptionsTable,
         "public-names": PublicNames,

@@ -24,6 +24,7 @@ from wsclient.options import (
     Limits,
     OpeningOptions,
     OverflowPolicy,
+    RetryBudget,
     RetryPolicy,
     StreamOptions,
     connection_options,
@@ -40,7 +41,7 @@ class BytesPath(os.PathLike):
         return b"/run/socket"
 
 
-SETTINGS = [ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits]
+SETTINGS = [ConnectionOptions, HeartbeatOptions, RetryBudget, RetryPolicy, Limits]
 
 
 # --- headers ------------------------------------------------------------------------------------
@@ -192,6 +193,8 @@ NUMBERS = [
     (ConnectionOptions, "happy_eyeballs_delay", 0, False),
     (HeartbeatOptions, "interval", 0.01, False),
     (HeartbeatOptions, "timeout", 0.01, False),
+    (RetryBudget, "attempts", 1, True),
+    (RetryBudget, "seconds", 0.001, False),
     (HeartbeatOptions, "max_silence", 0.01, False),
     (RetryPolicy, "stable_after", 0, False),
     (Limits, "outbox_messages", 1, True),
@@ -525,6 +528,23 @@ def test_a_policy_is_made_of_functions(name):
         RetryPolicy(**{name: 3})
 
 
+def test_s4_2_a_budget_is_sixty_attempts_in_ten_minutes_and_waits():
+    budget = RetryBudget()
+
+    assert (60, 600.0, "wait") == (budget.attempts, budget.seconds, budget.when_spent)
+    with pytest.raises(ValueError, match="'when_spent' must be in"):
+        RetryBudget(when_spent="cry")
+
+
+def test_a_policys_budget_is_a_budget():
+    budget = RetryBudget()
+
+    assert budget is RetryPolicy(budget=budget).budget
+    assert None is RetryPolicy().budget
+    with pytest.raises(TypeError, match=r"^budget must be RetryBudget, not int"):
+        RetryPolicy(budget=60)
+
+
 # --- all of them --------------------------------------------------------------------------------
 
 
@@ -538,8 +558,10 @@ def test_an_unknown_option_is_refused(kind):
 def test_settings_are_frozen_values_with_defaults_that_hold(kind):
     settings = kind()
 
-    assert kind() == settings
-    assert settings == attrs.evolve(settings)
+    assert attrs.astuple(kind()) == attrs.astuple(settings)
+    assert attrs.astuple(settings) == attrs.astuple(attrs.evolve(settings))
+    # Two budgets are two, also if they are alike.
+    assert (kind() == settings) is (kind is not RetryBudget)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(settings, attrs.fields(kind)[0].name, 1)
     with pytest.raises(TypeError):

@@ -11,6 +11,7 @@
     │   └── ProxyError             the proxy cannot be reached, or does not connect us
     ├── ConnectionClosed           the connection is closed; ``reason`` says why
     ├── HeartbeatTimeout           the peer sent nothing for too long
+    ├── ProviderError              the function for the URL, headers or credentials failed
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
     ├── OutboxError                the outbox on disk cannot be used, or cannot keep a message
@@ -65,6 +66,7 @@ __all__ = [
     "OutboxIOError",
     "OutboxIncompatible",
     "OutboxLocked",
+    "ProviderError",
     "ProxyError",
     "SendUnknown",
     "WebSocketError",
@@ -160,6 +162,14 @@ class ConnectionClosed(WebSocketError):
 
 class HeartbeatTimeout(WebSocketError):
     """Nothing came from the peer, not even a pong, for the heartbeat's interval and timeout."""
+
+
+class ProviderError(WebSocketError):
+    """A function that gives a channel its URL, headers or credentials has failed.
+
+    It raised, and its exception is the cause; or what it gave cannot be used.
+    The text never quotes either: they may hold a secret.
+    """
 
 
 class EstablishError(WebSocketError):

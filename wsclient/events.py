@@ -19,6 +19,7 @@ __all__ = [
     "ChannelState",
     "ConnectionAttempted",
     "ConnectionFailed",
+    "ConnectionLeft",
     "ConnectionLost",
     "ConnectionOpened",
     "ConnectionReady",
@@ -242,6 +243,17 @@ class ConnectionLost(ConnectionEvent):
     """Seconds that it was open."""
     ready: bool
     """Whether messages had flowed, or the hook had still been at work."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionLeft(ConnectionEvent):
+    """The channel left a connection that was good, for a new one."""
+
+    epoch: int
+    reason: str
+    """What was given to :meth:`DurableChannel.reconnect`."""
+    duration: float
+    """Seconds that it was open."""
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, cast
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -32,6 +32,7 @@ __all__ = [
     "HeartbeatOptions",
     "Limits",
     "OverflowPolicy",
+    "RetryBudget",
     "RetryPolicy",
     "SendRate",
 ]
@@ -736,6 +737,35 @@ class HeartbeatOptions:
     """
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class RetryBudget:
+    """How many attempts at a connection may be made in a while.
+
+    Channels that are given the same budget spend it together.
+    """
+
+    attempts: float = attrs.field(default=60, validator=_at_least(1, whole=True))
+    """Attempts, the first one included, that may begin within ``seconds``.
+
+    Sixty in ten minutes: twice as many as the default waits come to where nothing ever succeeds,
+    so that a single channel meets it only where a policy, or several endpoints, want more.
+    ``math.inf`` is no limit.
+    """
+
+    seconds: float = attrs.field(default=600.0, validator=_at_least(0.001))
+    """Seconds, any that follow one another: an attempt is forgotten after so long."""
+
+    when_spent: Literal["wait", "fail"] = attrs.field(
+        default="wait", validator=attrs.validators.in_(("wait", "fail"))
+    )
+    """``"wait"`` until an attempt may be made again, or ``"fail"``, which is final."""
+
+
+def _budget_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, RetryBudget):
+        raise TypeError(f"{attribute.name} must be RetryBudget, not {type(value).__name__}")
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """When a channel connects again, and when it gives up."""
@@ -753,8 +783,15 @@ class RetryPolicy:
     """When to give up: a tenacity stop such as ``stop_after_attempt(10)``, or any function of the
     same state.
 
-    Attempts and seconds count from the last stable connection, on trio's clock.
+    Attempts and seconds count from the last stable connection, on trio's clock; where there are
+    several endpoints, a round through all of them counts as one attempt.
     ``None`` never stops by itself: only what :func:`wsclient.classify` calls fatal does.
+    """
+
+    budget: RetryBudget | None = attrs.field(default=None, validator=_budget_or_none)
+    """Bounds the attempts, whatever the waits say; one that several channels are given is shared.
+
+    ``None``: each channel has one of its own, as :class:`RetryBudget` makes it.
     """
 
     stable_after: float = attrs.field(default=15.0, validator=_at_least(0))

@@ -816,3 +816,35 @@ async def test_a_bot_can_run_in_a_thread_that_gets_no_signals():
 
     assert threads != [threading.main_thread()]
     assert 1 == len(threads)
+
+
+async def test_a_bot_takes_functions_and_several_endpoints_as_a_channel_does(
+    autojump_clock, network, nursery
+):
+    async def url():
+        return "ws://server.test/from-a-function"
+
+    async def headers():
+        return {"X-Key": "1"}
+
+    async def credentials(fresh):
+        return "Bearer abc"
+
+    bot = wsclient.Bot(
+        ["ws://nowhere.test", url],
+        headers=headers,
+        credentials=credentials,
+        startup_timeout=5,
+        observers=(),
+    )
+    async with FaultServer(network=network) as server:
+        channel = await nursery.start(bot.serve)
+        await channel.wait_ready()
+        [visit] = server.connections
+
+        assert "/from-a-function" == visit.path
+        assert (b"1", b"Bearer abc") == (
+            dict(visit.headers)[b"x-key"],
+            dict(visit.headers)[b"authorization"],
+        )
+        nursery.cancel_scope.cancel()

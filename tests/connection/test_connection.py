@@ -23,6 +23,7 @@ from wsclient.connection import (
     asked_at,
     attach,
     connect_websocket,
+    detach,
     forget_ping,
     open_websocket,
     open_websocket_url,
@@ -1974,6 +1975,21 @@ async def test_an_attached_connection_feeds_the_inbox_what_came_before_first(con
         await settle()
 
         assert (["before", "after"], 11) == inbox.take_all()
+
+
+async def test_a_detached_connection_feeds_another_inbox_and_still_answers(connected):
+    async with connected(message_queue_size=0) as (connection, peer):
+        inbox, other = Mailbox(100), Mailbox(100)
+        attach(connection, inbox, Source())
+        await peer.send_frame(TEXT, b"before")
+        await settle()
+        detach(connection, other)
+        await peer.send_frame(TEXT, b"after")
+        await peer.send_frame(PING, b"there?")
+
+        assert (PONG, b"there?") == await peer.receive_frame()
+        assert (["before"], 6) == inbox.take_all()
+        assert (["after"], 5) == other.take_all()
 
 
 async def test_a_session_gets_whole_messages_also_after_a_hook_that_received_parts(

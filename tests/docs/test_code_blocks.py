@@ -81,6 +81,8 @@ def test_block_names_what_there_is(block: Block) -> None:
 # --- programs -----------------------------------------------------------------------------------
 
 ECHOED = {
+    "acked.py": ["<Receipt acknowledged>"],
+    "acked_functions.py": ["True"],
     "application_ping.py": ["hello"],
     "classify.py": ["hello"],
     "hello.py": ["hello", "<Receipt written>"],
@@ -88,12 +90,13 @@ ECHOED = {
     "observers.py": ["hello"],
     "policy.py": ["hello"],
 }
-PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py")
+PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
+MODULES = ("thermostat.py",)
 OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py")
 
 
 def test_every_program_is_run() -> None:
-    run = {*ECHOED, *PYTEST_FILES, *OTHERS}
+    run = {*ECHOED, *PYTEST_FILES, *MODULES, *OTHERS}
 
     assert run == {block.name for block in blocks() if block.name is not None}
 
@@ -151,11 +154,32 @@ async def test_logging_with_structlog_merges_the_context(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", PYTEST_FILES)
 async def test_shown_tests_pass(name: str, tmp_path: Path) -> None:
+    for module in MODULES:
+        (tmp_path / module).write_text(program(module), encoding="utf-8")
     # Plugins that this project's own runs use would only get in the way.
     options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
     output, _ = await run_program(name, program(name), tmp_path, *options)
 
     assert " passed" in output
+
+
+async def test_shown_tests_fail_without_the_subscription_as_shown(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorial/test-your-bot.md").read_text(encoding="utf-8")
+    (tmp_path / "thermostat.py").write_text(
+        program("thermostat.py").replace("    @bot.on_connect\n", ""), encoding="utf-8"
+    )
+    (tmp_path / "test_thermostat.py").write_text(program("test_thermostat.py"), encoding="utf-8")
+    done = await trio.run_process(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
+        cwd=tmp_path,
+        capture_stdout=True,
+        check=False,
+    )
+    output = done.stdout.decode()
+    (shown,) = re.findall(r"^AssertionError: .*$", page, re.MULTILINE)
+
+    assert 3 == output.count(f"| {shown}\n"), output
+    assert "3 failed" in output
 
 
 @asynccontextmanager

@@ -54,6 +54,7 @@ ONE_OF_EACH = [
     events.HandlerFailed(channel="feed", handler="h", subject="s", error=LookupError("x")),
     events.MessageUndecoded(channel="feed", size=3, error=ValueError("x")),
     events.ObserverFailed(channel="feed", observer="o", error=LookupError("x")),
+    events.ConnectionLeft(**PLACE, epoch=3, reason="slow", duration=9.0),
     events.PeerStoppedReading(**PLACE, epoch=3),
     events.LocalStallDetected(**PLACE, epoch=3, late=2.5),
     events.SuspendDetected(channel="feed", duration=3600.0),
@@ -63,6 +64,7 @@ LEVELS = {
     "ConnectionAttempted": "debug",
     "ConnectionOpened": "debug",
     "ConnectionReady": "info",
+    "ConnectionLeft": "info",
     "RetryScheduled": "info",
     "ChannelClosed": "info",
     "SuspendDetected": "info",
@@ -392,7 +394,36 @@ STORIES = {
 }
 
 
-async def live(story):
+async def give_url():
+    return URL
+
+
+async def give_headers():
+    return {"X-Session": CANARY}
+
+
+async def give_credentials(*, fresh):
+    return f"Bearer {CANARY}"
+
+
+async def give_bad_url():
+    return f"http://{CANARY}.test/?{CANARY}"
+
+
+async def give_bad_headers():
+    return {"X-Session": f"{CANARY}\n"}
+
+
+# By name: what the test itself holds would be shown as a local of its frames.
+URLS = {
+    "fixed": URL,
+    "from a function": give_url,
+    "bad": give_bad_url,
+    "several": [give_url, URL],
+}
+
+
+async def live(story, url="fixed", **functions):
     """A session with failures; what is left of it: reprs, and the exceptions that came out."""
     recorder, seen = EventRecorder(), []
 
@@ -405,18 +436,20 @@ async def live(story):
         async with FaultServer(story, network=network, subprotocols=["chat"]):
             try:
                 async with wsclient.open_channel(
-                    URL,
+                    URLS[url],
+                    **functions,
                     connection=OPTIONS,
                     observers=[recorder, LoggingObserver(), failing],
                     ready_timeout=1000,
                 ) as channel:
-                    seen += [channel, channel.statistics()]
+                    seen += [channel, channel.statistics(), channel.explain()]
                     await recorder.wait_for(events.ConnectionReady, count=3)
                     receipt = await channel.send("hello")
                     await receipt.wait()
                     seen += [channel.receive_channel, channel.send_channel, receipt]
                     seen += [channel.receive_channel.statistics(), channel._supervisor]
                     seen += [channel._settings, channel._supervisor.connection]
+                    seen += [channel.explain(), channel.outages]
             except wsclient.WebSocketError as error:
                 seen.append(error)
     return [*seen, *recorder.events]
@@ -466,6 +499,23 @@ async def test_no_secret_is_in_any_repr_or_exception(autojump_clock, story):
     for thing in await live(STORIES[story]):
         for text in texts(thing):
             # Of the subprotocols a user may see the names: they are what he wrote there.
+            assert CANARY not in text.replace(f"{CANARY}-token", "")
+
+
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("url", ["from a function", "bad", "several"])
+@pytest.mark.parametrize("headers", [give_headers, give_bad_headers])
+async def test_no_secret_that_a_function_gave_is_in_any_record_repr_or_exception(
+    autojump_clock, story, url, headers, handler
+):
+    seen = await live(STORIES[story], url, headers=headers, credentials=give_credentials)
+    formatter = logging.Formatter()
+
+    assert len(handler.records) > 4
+    for record in handler.records:
+        assert CANARY not in formatter.format(record)
+    for thing in seen:
+        for text in texts(thing):
             assert CANARY not in text.replace(f"{CANARY}-token", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import trio
@@ -14,15 +15,18 @@ from wsclient.errors import (
     ConnectionTimeout,
     EstablishError,
     HeartbeatTimeout,
+    ProviderError,
 )
 from wsclient.events import (
     ConnectionAttempted,
     ConnectionFailed,
+    ConnectionLeft,
     ConnectionLost,
     ConnectionOpened,
     ConnectionReady,
 )
 from wsclient.options import ConnectionOptions, HeartbeatOptions, RetryPolicy
+from wsclient.session._access import Access, Address
 from wsclient.session._line import Settings, call_hook, open_line
 from wsclient.testing import (
     MUTE_CLOSE,
@@ -43,19 +47,28 @@ def open_a_line(nursery, recorder):
     """Opens a line to a server; the lines of one test share their epochs and their recorder."""
     epochs = itertools.count(1)
 
-    async def open_a_line(server, *, on_connect=None, connection=None, place=PLACE):
+    async def open_a_line(server, *, on_connect=None, headers=None, connection=ConnectionOptions()):  # noqa: B008
         settings = Settings(
             name="feed",
-            url=server.url,
-            endpoint=server.url,
+            addresses=(Address(server.url, None),),
             ssl_context=None,
+            headers=headers,
+            credentials=None,
             on_connect=on_connect,
-            connection=connection or ConnectionOptions(),
+            startup_timeout=math.inf,
+            connection=connection,
             heartbeat=HeartbeatOptions(),
             retry=RetryPolicy(),
         )
         return await open_line(
-            nursery, settings, place, epochs=epochs, queue_size=10, observe=recorder
+            nursery,
+            settings,
+            settings.addresses[0],
+            Access(headers, None, connection),
+            attempt=3,
+            epochs=epochs,
+            queue_size=10,
+            observe=recorder,
         )
 
     return open_a_line
@@ -200,3 +213,74 @@ async def test_a_connection_that_dies_under_its_hook_is_lost_as_itself(
 async def test_a_hook_that_is_no_async_function_is_a_type_error():
     with pytest.raises(TypeError, match="on_connect must be an async function"):
         await call_hook(lambda connection: None, None)
+
+
+async def test_a_line_that_is_left_is_closed_with_1001_and_told_as_left(
+    autojump_clock, network, recorder, open_a_line
+):
+    async with FaultServer(network=network) as server:
+        line = await open_a_line(server)
+        ends = []
+
+        async def watch():
+            ends.append(await line.watch())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await trio.sleep(5)
+            line.leave("because")
+
+        assert ([None], "because", None) == (ends, line.left, line.connection.closed)
+        line.tell_left()
+        await line.close()
+
+    assert 1001 == server.connections[0].close.code
+    assert [ConnectionLeft(**PLACE, epoch=1, reason="because", duration=5.0)] == recorder.of(
+        ConnectionLeft
+    )
+
+
+async def test_a_line_is_left_also_before_it_is_watched(autojump_clock, network, open_a_line):
+    async with FaultServer(network=network) as server:
+        line = await open_a_line(server)
+        line.leave("because")
+
+        assert None is await line.watch()
+        await line.close()
+
+
+async def test_what_a_function_raised_fails_the_attempt_and_keeps_its_frames(
+    autojump_clock, network, recorder, open_a_line
+):
+    mine = LookupError("mine")
+
+    async def headers():
+        raise mine
+
+    async with FaultServer(network=network) as server:
+        failed = await open_a_line(server, headers=headers)
+
+    assert (ProviderError, None, mine) == (type(failed), failed.__traceback__, failed.__cause__)
+    assert "headers" == mine.__traceback__.tb_next.tb_frame.f_code.co_name
+    assert [
+        ConnectionAttempted(**PLACE),
+        ConnectionFailed(**PLACE, cause=str(failed), duration=0.0),
+    ] == recorder.events
+
+
+async def test_asking_and_connecting_have_one_deadline(autojump_clock, network, open_a_line):
+    async def headers():
+        await trio.sleep(7)
+        return ()
+
+    async def late():
+        await trio.sleep_forever()
+
+    async with FaultServer([SILENT_HANDSHAKE], network=network) as server:
+        failed = await open_a_line(server, headers=headers)
+
+        assert (ConnectionTimeout, 10) == (type(failed), trio.current_time())
+        failed = await open_a_line(server, headers=late)
+
+        assert (ConnectionTimeout, 20) == (type(failed), trio.current_time())
+        assert "was not given within 10 s" in str(failed)

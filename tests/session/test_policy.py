@@ -19,6 +19,7 @@ from wsclient.errors import (
     HandshakeError,
     HeartbeatTimeout,
     InvalidUpgrade,
+    ProviderError,
     ProxyError,
 )
 from wsclient.session._policy import (
@@ -87,6 +88,8 @@ TABLE = [
         "retry",
     ),
     ([kind(LossKind.SILENT)], "retry", "retry"),
+    # What a user's function raises: startup fails fast, a steady channel rides it out.
+    ([kind(LossKind.NOT_PROVIDED)], "fatal", "retry"),
     # S3.6.
     ([kind(LossKind.NOT_ESTABLISHED)], "fatal", "retry"),
 ]
@@ -99,7 +102,7 @@ CELLS = [
 DECISIONS = {"retry": Retry, "fresh auth": RetryFreshAuth, "next endpoint": NextEndpoint}
 
 
-def evolved(loss, repeated, repeated_for):
+def evolved(loss, repeated, repeated_for, since_stable=None):
     return Loss(
         kind=loss.kind,
         error=loss.error,
@@ -107,6 +110,7 @@ def evolved(loss, repeated, repeated_for):
         code=loss.code,
         repeated=repeated,
         repeated_for=repeated_for,
+        since_stable=repeated if since_stable is None else since_stable,
     )
 
 
@@ -148,6 +152,14 @@ def test_s4_4_a_first_1012_waits_as_any_other_and_a_second_longer(phase):
 
     assert None is first.delay
     assert (5.0, 30.0) == second.delay
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_s4_4_a_second_1012_before_a_stable_connection_need_not_follow_the_first(phase):
+    # The server was down in between, as servers are that restart.
+    again = classify(evolved(code(1012), 1, 0.0, since_stable=2), phase)
+
+    assert (5.0, 30.0) == again.delay
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -237,6 +249,7 @@ def caused(cause, kind=HandshakeError):
         (caused(ssl.SSLCertVerificationError(1, "x"), ProxyError), LossKind.TLS_UNVERIFIED),
         (HeartbeatTimeout("silent"), LossKind.SILENT),
         (EstablishError("the hook was late"), LossKind.NOT_ESTABLISHED),
+        (ProviderError("the url function raised KeyError"), LossKind.NOT_PROVIDED),
     ],
 )
 def test_an_error_is_told_apart_by_its_kind_and_its_cause(error, expected):

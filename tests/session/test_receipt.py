@@ -8,16 +8,16 @@ import trio.testing
 
 from wsclient.events import Outcome, Truth
 from wsclient.options import Limits
-from wsclient.session._outbox import Offer, Outbox
+from wsclient.session._outbox import Outbox
 from wsclient.session._tap import Tap
 
 
 async def accept(outbox, message):
-    return (await outbox.accept(Offer(message=message))).receipt
+    return await outbox.accept(outbox.offer(message))
 
 
 def accept_nowait(outbox, message):
-    return outbox.accept_nowait(Offer(message=message)).receipt
+    return outbox.accept_nowait(outbox.offer(message))
 
 
 @pytest.fixture

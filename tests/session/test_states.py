@@ -10,14 +10,14 @@ from wsclient.session._states import TRANSITIONS, States, Step
 
 # S3.1: what follows which state (rows) by which step (columns); a dot is a bug.
 TABLE = """
-             OPENED        ESTABLISHED  LOST       WAITED      LEFT      CLOSED  GAVE_UP
-CONNECTING   ESTABLISHING  .            WAITING    .           DRAINING  CLOSED  FAILED
-ESTABLISHING .             READY        WAITING    .           DRAINING  CLOSED  FAILED
-READY        .             .            WAITING    .           DRAINING  CLOSED  FAILED
-WAITING      .             .            .          CONNECTING  DRAINING  CLOSED  FAILED
-DRAINING     DRAINING      DRAINING     DRAINING   DRAINING    .         CLOSED  FAILED
-CLOSED       .             .            .          .           .         .       .
-FAILED       .             .            .          .           .         .       .
+             OPENED        ESTABLISHED  LOST       MOVED       WAITED      LEFT      CLOSED  GAVE_UP
+CONNECTING   ESTABLISHING  .            WAITING    .           .           DRAINING  CLOSED  FAILED
+ESTABLISHING .             READY        WAITING    .           .           DRAINING  CLOSED  FAILED
+READY        .             .            WAITING    CONNECTING  .           DRAINING  CLOSED  FAILED
+WAITING      .             .            .          .           CONNECTING  DRAINING  CLOSED  FAILED
+DRAINING     DRAINING      DRAINING     DRAINING   DRAINING    DRAINING    .         CLOSED  FAILED
+CLOSED       .             .            .          .           .           .         .       .
+FAILED       .             .            .          .           .           .         .       .
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CELLS = [

@@ -10,7 +10,14 @@ import tenacity
 import trio
 
 import wsclient
-from wsclient.events import ConnectionLost, ConnectionReady, RetryScheduled, SuspendDetected
+from wsclient.events import (
+    ConnectionAttempted,
+    ConnectionLost,
+    ConnectionReady,
+    RetryScheduled,
+    StateChanged,
+    SuspendDetected,
+)
 from wsclient.options import HeartbeatOptions, RetryPolicy
 from wsclient.session import _supervisor
 from wsclient.session._clock import suspend_clock
@@ -162,6 +169,8 @@ async def test_s5_5_a_wait_ends_with_a_suspend_and_the_backoff_begins_anew(
         # At the next look, and as after the first failure.
         assert 135 == trio.current_time()
         assert 100 == recorder.of(RetryScheduled)[-1].delay
+        assert [1, 2, 1] == [event.attempt for event in recorder.of(ConnectionAttempted)]
+        assert "the machine was suspended" in {event.cause for event in recorder.of(StateChanged)}
         await recorder.wait_for(ConnectionReady)
 
         assert 235 == trio.current_time()

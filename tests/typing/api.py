@@ -89,6 +89,34 @@ async def one_channel() -> None:
 
 assert_type(wsclient.SqliteOutbox(Path("outbox.db")).path, str)
 
+
+async def give_url() -> str:
+    return "wss://example.com/feed?ticket=1"
+
+
+async def give_headers() -> dict[str, str]:
+    return {"X-Session": "1"}
+
+
+async def give_credentials(fresh: bool) -> str | None:
+    return "Bearer new" if fresh else None
+
+
+async def one_channel_of_several_endpoints() -> None:
+    budget = wsclient.RetryBudget(attempts=30, seconds=60, when_spent="fail")
+    async with wsclient.open_channel(
+        ["wss://example.com/feed", give_url],
+        headers=give_headers,
+        credentials=give_credentials,
+        retry=wsclient.RetryPolicy(budget=budget, classify=wsclient.PRESETS["discord"]),
+        startup_timeout=60,
+    ) as channel:
+        assert_type(channel.retry_now(), bool)
+        assert_type(channel.reconnect("because"), bool)
+        assert_type(channel.explain(), wsclient.Explanation)
+        assert_type(channel.outages, tuple[wsclient.Outage, ...])
+
+
 bot = wsclient.Bot("wss://example.com/bot", key="op")
 
 

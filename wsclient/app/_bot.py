@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -24,10 +24,13 @@ from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryP
 from wsclient.protocol import encoded_size
 from wsclient.session import (
     ConnectHook,
+    CredentialsProvider,
     DurableChannel,
+    HeadersProvider,
     Observers,
     Receipt,
     SqliteOutbox,
+    Url,
     call_hook,
     open_channel,
 )
@@ -62,12 +65,15 @@ class Bot:
         codec: What messages look like; JSON if not given.
         name: As for ``open_channel``, and all that follow.
         ssl_context: …
+        headers: …
+        credentials: …
         connection: …
         heartbeat: …
         retry: …
         limits: …
         outbox: …
         observers: …
+        startup_timeout: …
 
     Raises:
         TypeError, ValueError: An argument cannot be used.
@@ -75,18 +81,21 @@ class Bot:
 
     def __init__(
         self,
-        url: str,
+        url: Url | Sequence[Url],
         *,
         key: str = "type",
         codec: Codec | None = None,
         name: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        headers: HeadersProvider | None = None,
+        credentials: CredentialsProvider | None = None,
         connection: ConnectionOptions | None = None,
         heartbeat: HeartbeatOptions | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         outbox: SqliteOutbox | None = None,
         observers: Iterable[Observer] | None = None,
+        startup_timeout: float | None = None,
     ) -> None:
         if not isinstance(key, str):
             raise TypeError(f"key must be str, not {type(key).__name__}")
@@ -98,11 +107,14 @@ class Bot:
         self._channel_options: dict[str, Any] = {
             "name": name,
             "ssl_context": ssl_context,
+            "headers": headers,
+            "credentials": credentials,
             "connection": connection,
             "heartbeat": heartbeat,
             "retry": retry,
             "limits": limits,
             "outbox": outbox,
+            "startup_timeout": startup_timeout,
         }
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)

@@ -31,6 +31,7 @@ _LEVELS: Final[dict[type[Event], str]] = {
     events.ConnectionAttempted: "debug",
     events.ConnectionOpened: "debug",
     events.ConnectionReady: "info",
+    events.ConnectionLeft: "info",
     events.RetryScheduled: "info",
     events.ChannelClosed: "info",
     events.SuspendDetected: "info",

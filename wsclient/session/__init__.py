@@ -1,11 +1,14 @@
 """Floor 3: many connections as one channel."""
 
+from ._access import CredentialsProvider, HeadersProvider, UrlProvider
 from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
 from ._channel import ChannelStatistics, DurableChannel
 from ._ends import DurableReceiveChannel, DurableSendChannel
+from ._explain import Explanation
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
-from ._open import connect_channel, open_channel
+from ._open import Url, connect_channel, open_channel
+from ._outages import Outage
 from ._policy import (
     Decision,
     Fatal,
@@ -17,30 +20,40 @@ from ._policy import (
     RetryFreshAuth,
     classify,
 )
+from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
 from ._storage import SqliteOutbox
 
 __all__ = [
+    "PRESETS",
     "Ack",
     "Acknowledgement",
     "ChannelStatistics",
+    "CodeMeaning",
     "ConnectHook",
+    "CredentialsProvider",
     "Decision",
     "DurableChannel",
     "DurableReceiveChannel",
     "DurableSendChannel",
+    "Explanation",
     "Fatal",
     "FunctionAcknowledgement",
+    "HeadersProvider",
     "JsonAcknowledgement",
     "Loss",
     "LossKind",
     "NextEndpoint",
     "Observers",
+    "Outage",
     "Phase",
+    "Preset",
     "Receipt",
     "Retry",
     "RetryFreshAuth",
     "SqliteOutbox",
+    "Url",
+    "UrlProvider",
     "call_hook",
     "classify",
     "connect_channel",

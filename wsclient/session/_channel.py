@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
@@ -17,10 +18,12 @@ from wsclient.options import DeliveryOptions, Limits
 
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
+from ._explain import Explanation
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
-from ._outbox import Entry, Offer, Outbox
+from ._outages import Outage
+from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
 from ._states import States, Step
 from ._storage import Storage
@@ -122,6 +125,7 @@ class DurableChannel:
             states=self._states,
             observe=self._observe,
         )
+        self._entered: tuple[str, float] = ("it was opened", math.inf)
         handles = Handles()
         self._receive_channel = DurableReceiveChannel(
             self.receive, self.receive_nowait, handles, lambda: self._memory_statistics(handles)
@@ -158,8 +162,8 @@ class DurableChannel:
 
     @property
     def endpoint(self) -> str:
-        """Scheme, host and port of what it connects to."""
-        return self._settings.endpoint
+        """Scheme, host and port of where it is connected, or goes next."""
+        return self._supervisor.endpoint
 
     @property
     def state(self) -> ChannelState:
@@ -194,6 +198,72 @@ class DurableChannel:
             latency_minimum=None if trips is None else trips.minimum,
             latency_p95=None if trips is None else trips.p95,
         )
+
+    def explain(self) -> Explanation:
+        """Why is it not ready?  Where the channel is, why, what was decided, and what comes next.
+
+        ``print(channel.explain())`` says it in sentences.
+        """
+        supervisor = self._supervisor
+        now = trio.current_time()
+        cause, entered_at = self._entered
+        at = supervisor.next_attempt_at
+        return Explanation(
+            channel=self.name,
+            state=self.state,
+            cause=cause,
+            since=max(0.0, now - entered_at),
+            phase=supervisor.phase,
+            endpoint=supervisor.endpoint,
+            endpoints=supervisor.endpoints,
+            epoch=self.epoch,
+            failures=supervisor.failures,
+            next_attempt=None if at is None else max(0.0, at - now),
+            rule=supervisor.rule or None,
+            outcomes=tuple(str(error) for error in supervisor.history),
+            budget_left=supervisor.budget.left,
+            budget_attempts=supervisor.budget.settings.attempts,
+            budget_seconds=supervisor.budget.settings.seconds,
+        )
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """The times since the first connection in which the channel was not ready, oldest first.
+
+        The newest hundred; the last of them may last.
+        """
+        return self._supervisor.outages()
+
+    # Connecting again.
+
+    def retry_now(self) -> bool:
+        """Make the next attempt now instead of waiting for it.
+
+        For whoever knows better than a clock: the network is back, the server was restarted.
+
+        Returns:
+            Whether an attempt was being waited for; if not, nothing happens.
+        """
+        return self._supervisor.retry_now()
+
+    def reconnect(self, reason: str) -> bool:
+        """Leave the present connection for a new one to the same endpoint, at once.
+
+        The old one is closed in the background with 1001.
+        What it had in flight is treated as when it is lost, and a gap follows its messages.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        return self._supervisor.reconnect(reason)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
@@ -370,10 +440,12 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
-            return await self._send_direct(offer)
-        return self._sent(await self._outbox.accept(offer))
+            return await self._send_direct(entry)
+        receipt = await self._outbox.accept(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def send_nowait(
         self,
@@ -386,6 +458,7 @@ class DurableChannel:
         """Let the channel accept a message if there is room; see :meth:`send`.
 
         Sent as ``Delivery.DIRECT``, its receipt tells whether it was written.
+        In a scope that is cancelled, give a ``ttl``: the caller's own deadline is over there.
 
         This does not wait for an outbox on disk: the message goes there next, and is written only
         after that, but a crash before loses it.
@@ -398,14 +471,16 @@ class DurableChannel:
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        offer = self._offer(message, delivery, ttl, key)
+        entry = self._offer(message, delivery, ttl, key)
         if delivery is Delivery.DIRECT:
             self._check_connected()
-        return self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
+        return receipt
 
     def _offer(
         self, message: str | bytes, delivery: Delivery, ttl: float | None, key: str | None
-    ) -> Offer:
+    ) -> Entry:
         _check_message(message, delivery)
         if delivery is Delivery.ACKED and self._outbox.options.acknowledgement is None:
             raise ValueError(
@@ -422,20 +497,17 @@ class DurableChannel:
             if not ttl >= 0:
                 raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
             expires_at = trio.current_time() + ttl
-        return self._outbox.offer(message, delivery, expires_at, key)
-
-    def _sent(self, entry: Entry) -> Receipt:
-        self._supervisor.wake_writer()
-        return entry.receipt
+        return self._outbox.offer(message, delivery, expires_at=expires_at, key=key)
 
     def _check_connected(self) -> None:
         if self.state in _STATES_THAT_ACCEPT and self.state is not ChannelState.READY:
             raise NotConnected(None, Truth.CERTAINLY_NOT)
 
-    async def _send_direct(self, offer: Offer) -> Receipt:
+    async def _send_direct(self, entry: Entry) -> Receipt:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_connected()
-        receipt = self._sent(self._outbox.accept_nowait(offer))
+        receipt = self._outbox.accept_nowait(entry)
+        self._supervisor.wake_writer()
         try:
             await receipt._wait_for(Progress.WRITTEN)
         except trio.Cancelled:
@@ -553,6 +625,7 @@ class DurableChannel:
 
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
+        self._entered = (self._entered[0], trio.current_time())
         await self._supervisor.run()
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
@@ -598,6 +671,7 @@ class DurableChannel:
         )
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
+        self._entered = (cause, trio.current_time())
         self._observe(
             events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
         )

@@ -21,11 +21,11 @@ message stays dropped where the disk then refuses that message.
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from typing import Final
 
 import trio
@@ -37,8 +37,8 @@ from wsclient.options import DeliveryOptions, Limits
 
 from ._clock import WallClock, wall_clock
 from ._journal import Item, Journal
-from ._outbox import Entry, Offer, Outbox
-from ._receipt import Progress
+from ._outbox import Entry, Outbox
+from ._receipt import Progress, Receipt
 from ._storage import Storage, Stored
 
 AHEAD: Final = 256
@@ -107,14 +107,9 @@ class DiskOutbox(Outbox):
         """What has its mark, or will have it, and was not drawn."""
         self._is_wanted = False
         """Whether a connection has drawn all that it could."""
-        self._retracted = 0
+        self._numbers = itertools.count()
         self._closing = trio.Lock()
         self._is_closed = False
-
-    @property
-    def accepted(self) -> int:
-        """How many messages were ever accepted; those that were found count, too."""
-        return self._numbers - self._retracted
 
     # From one process to the next.
 
@@ -140,8 +135,8 @@ class DiskOutbox(Outbox):
                 " delivery=DeliveryOptions(acknowledgement=…), as the one that sent them"
             )
         # Whatever a strategy raises comes before the first change.
-        for stored, offer in [(stored, self._offer_again(stored)) for stored in found]:
-            entry = self._make(offer)
+        for stored, entry in [(stored, self._entry_of(stored)) for stored in found]:
+            self._count(entry)
             entry.record = Record(stored.id, is_kept=True, is_marked=stored.begun)
             if stored.begun:
                 entry.attempts = stored.attempts
@@ -152,7 +147,8 @@ class DiskOutbox(Outbox):
             if entry.expires_at <= trio.current_time():
                 self.resolve(entry, Outcome.EXPIRED)
                 continue
-            self._queue(entry, self._waiting.append)
+            self._waiting.append(entry)
+            self._note_queued(entry)
             if entry.key is not None:
                 self._by_key[entry.key] = entry
             if entry.id is not None and stored.begun:
@@ -162,23 +158,16 @@ class DiskOutbox(Outbox):
             lost, expired = self.outcomes[Outcome.LOST_UNKNOWN], self.outcomes[Outcome.EXPIRED]
             self._restored(self.open, lost, expired)
 
-    def _offer_again(self, stored: Stored) -> Offer:
-        message = marked = stored.message
-        is_acked = stored.delivery is Delivery.ACKED
-        if is_acked:
+    def _entry_of(self, stored: Stored) -> Entry:
+        message, id = stored.message, None  # That is its name.
+        if stored.delivery is Delivery.ACKED:
+            id = stored.id
             strategy = self.options.acknowledgement
-            marked = strategy.mark(message, stored.id, redelivered=stored.begun)
+            message = strategy.mark(message, id, redelivered=stored.begun)
         expires_at = math.inf
         if stored.expires_at is not None:
             expires_at = trio.current_time() + stored.expires_at - self._now()
-        return Offer(
-            message=message,
-            delivery=stored.delivery,
-            expires_at=expires_at,
-            key=stored.key,
-            id=stored.id if is_acked else None,
-            marked=marked,
-        )
+        return Entry(self, message, stored.delivery, expires_at, stored.key, id, stored.message)
 
     async def run(self) -> None:
         """Bring to the disk what is to go there; runs until cancelled.
@@ -220,7 +209,7 @@ class DiskOutbox(Outbox):
 
     # Senders.
 
-    async def accept(self, offer: Offer) -> Entry:
+    async def accept(self, entry: Entry) -> Receipt:
         """Accept a message, and return when it is on the disk; see :meth:`Outbox.accept`.
 
         Raises:
@@ -228,10 +217,10 @@ class DiskOutbox(Outbox):
             OutboxError: It was not accepted.
             OutboxFull, BaseException: As :meth:`Outbox.accept`.
         """
-        entry = await super().accept(offer)
+        receipt = await super().accept(entry)
         record = entry.record
         if record is None or record.item is None:
-            return entry
+            return receipt
         record.is_awaited = True
         try:
             await self._journal.wait(record.item)
@@ -240,9 +229,9 @@ class DiskOutbox(Outbox):
             if isinstance(error, trio.ClosedResourceError) and self._refusal is not None:
                 raise self._refusal() from None  # It says why.
             raise
-        return entry
+        return receipt
 
-    def accept_nowait(self, offer: Offer) -> Entry:
+    def accept_nowait(self, entry: Entry) -> Receipt:
         """Accept a message; it goes to the disk soon, and is written after that.
 
         If the disk refuses it, its outcome is ``DROPPED``, or ``LOST_UNKNOWN`` where a later
@@ -252,32 +241,41 @@ class DiskOutbox(Outbox):
             trio.WouldBlock, OutboxFull, BaseException: As :meth:`Outbox.accept_nowait`.
             OutboxError: The disk takes nothing more.
         """
-        entry = super().accept_nowait(offer)
+        receipt = super().accept_nowait(entry)
         record = entry.record
         if record is not None and record.item is not None:
             if record.item.error is not None:
                 self._retract(entry)
                 raise record.item.error
             record.is_awaited = False
-        return entry
+        return receipt
 
-    def _add(self, offer: Offer) -> Entry:
-        # In one step with taking its place: the order is the disk's, too.
-        entry = super()._add(offer)
-        if offer.delivery is Delivery.DIRECT:
-            return entry
+    def _count(self, entry: Entry) -> None:
+        super()._count(entry)
+        # What is retracted counts no more; its number is not given again.
+        entry.number = next(self._numbers)
+
+    def _add(self, entry: Entry, replaced: Entry | None = None) -> None:
+        super()._add(entry)
+        # Before whoever gets the room of another: the order is the disk's, too.
+        if entry.delivery is not Delivery.DIRECT:
+            self._put_on_disk(entry)
+        if replaced is not None:
+            self._drop(replaced)
+
+    def _put_on_disk(self, entry: Entry) -> None:
         record = entry.record = Record(entry.id or secrets.token_hex(8))
         if self._is_wanted and len(self._ahead) < AHEAD:
             record.is_marked = True
             self._ahead[entry] = record
         expires_at = None
-        if offer.expires_at < math.inf:
-            expires_at = self._now() + offer.expires_at - trio.current_time()
+        if entry.expires_at < math.inf:
+            expires_at = self._now() + entry.expires_at - trio.current_time()
         stored = Stored(
             id=record.id,
-            message=offer.message,
-            delivery=offer.delivery,
-            key=offer.key,
+            message=entry.plain,
+            delivery=entry.delivery,
+            key=entry.key,
             expires_at=expires_at,
             attempts=int(record.is_marked),
         )
@@ -286,7 +284,6 @@ class DiskOutbox(Outbox):
             lambda: self._kept(entry, record),
             lambda error: self._not_kept(entry, record, error),
         )
-        return entry
 
     def _kept(self, entry: Entry, record: Record) -> None:
         record.is_kept = True
@@ -310,7 +307,7 @@ class DiskOutbox(Outbox):
     def _retract(self, entry: Entry) -> None:
         """It was never accepted."""
         if self._take_out(entry, Outcome.CANCELLED):
-            self._retracted += 1
+            self.accepted -= 1
             self._wake()
 
     # Outcomes.
@@ -337,15 +334,15 @@ class DiskOutbox(Outbox):
         self._is_wanted = entry is None
         return entry
 
-    def draw(self) -> Entry | None:
-        """The next message, as being written from now on."""
-        entry = super().draw()
-        if entry is not None and entry.record is not None:
-            self._ahead.pop(entry, None)
-            if entry.attempts > 1:
-                # Counted there, too; its first mark says what matters.
-                self._journal.mark_soon([entry.record.id])
-        return entry
+    def draw(self, entry: Entry) -> bool:
+        """Let ``entry`` be written from now on; see :meth:`Outbox.draw`."""
+        if not super().draw(entry):
+            return False
+        self._ahead.pop(entry, None)
+        if entry.record is not None and entry.attempts > 1:
+            # Counted there, too; its first mark says what matters.
+            self._journal.mark_soon([entry.record.id])
+        return True
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Let drawn messages be drawn again; see :meth:`Outbox.put_back`."""
@@ -355,7 +352,7 @@ class DiskOutbox(Outbox):
     def _mark_more(self) -> None:
         """Mark what is next in the queue, as far as it is on the disk."""
         fresh = []
-        for entry in islice(self._waiting, AHEAD):
+        for entry in itertools.islice(self._waiting, AHEAD):
             record = entry.record
             if record is None or entry in self._ahead or record.is_marked:
                 continue

@@ -68,19 +68,20 @@ class Fences:
         # Since when pings wait for an answer.
         self._unanswered_since = math.inf
         self._wake = trio.Event()
+        tap.begun = self._begun
 
     @property
     def _unasked(self) -> int:
         return self._tap.drawn - self._asked
 
-    def begun(self) -> None:
+    def _begun(self) -> None:
         """A message was drawn."""
         if not self._asks:
             if self._tap.has_trial:
                 self._acquit_at = trio.current_time() + self._options.fence_timeout
                 self._wake.set()
             return
-        unasked = self._unasked
+        unasked = self._tap.drawn - self._asked
         if unasked == 1:
             self._unasked_since = trio.current_time()
         if unasked in (1, self._options.fence_every) or self._is_urgent:

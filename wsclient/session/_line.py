@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient.codes import CloseCode
 from wsclient.connection import (
     Ping,
     WebSocketConnection,
@@ -32,6 +33,8 @@ from wsclient.errors import (
     EstablishError,
     HandshakeError,
     HeartbeatTimeout,
+    ProviderError,
+    WebSocketError,
 )
 from wsclient.events import Event
 from wsclient.options import (
@@ -41,6 +44,7 @@ from wsclient.options import (
     opening_options,
 )
 
+from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
 from ._liveness import Liveness
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
@@ -54,10 +58,14 @@ class Settings:
     """What a channel's lines, and its supervisor, work by."""
 
     name: str
-    url: str = attrs.field(repr=False)
-    endpoint: str
+    addresses: tuple[Address, ...]
+    """Where to connect to, in the order in which they are tried."""
     ssl_context: ssl.SSLContext | None
+    headers: HeadersProvider | None
+    credentials: CredentialsProvider | None
     on_connect: ConnectHook | None
+    startup_timeout: float
+    """Seconds until the channel must have been ready once."""
     connection: ConnectionOptions
     heartbeat: HeartbeatOptions
     retry: RetryPolicy
@@ -69,6 +77,7 @@ class Line:
     Attributes:
         connection: The connection.
         epoch: Its number among the channel's connections.
+        left: Why it was left for another one; ``None`` if it was not.
         liveness: What watches over it, once it is ready.
     """
 
@@ -86,6 +95,8 @@ class Line:
         self._observe = observe
         self._duration = duration
         self._opened_at = trio.current_time()
+        self._watching = trio.CancelScope()
+        self.left: str | None = None
         self.connection: Final = connection
         self.epoch: Final = epoch
         self.liveness: Liveness | None = None
@@ -128,11 +139,16 @@ class Line:
         """Tell the observers that messages flow, after an outage of so many seconds."""
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
-    def watch_over(self, send_ping: Callable[[], Ping] | None = None) -> Liveness:
+    def watch_over(
+        self,
+        send_ping: Callable[[], Ping] | None = None,
+        spend: Callable[[], object] = lambda: None,
+    ) -> Liveness:
         """Begin to watch over the connection, which is ready; :meth:`watch` goes on.
 
         Args:
             send_ping: Sends a protocol ping; ``None`` sends a plain one.
+            spend: Told that a ping of the application's goes out.
         """
         self.liveness = Liveness(
             self.connection,
@@ -140,11 +156,16 @@ class Line:
             place={**self._place, "epoch": self.epoch},
             observe=self._observe,
             send_ping=send_ping,
+            spend=spend,
         )
         return self.liveness
 
-    async def watch(self) -> BaseException:
-        """Wait until the connection is lost, asking for signs of life; return how."""
+    async def watch(self) -> BaseException | None:
+        """Wait until the connection is lost, asking for signs of life.
+
+        Returns:
+            How it was lost; ``None`` if it was left.
+        """
         silence: list[HeartbeatTimeout] = []
         liveness = self.liveness or self.watch_over()
 
@@ -153,14 +174,22 @@ class Line:
             # A dead path is not worth a close frame.
             self.connection.abort()
 
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(watch)
-            reason = await self.connection.wait_closed()
+        with self._watching:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(watch)
+                await self.connection.wait_closed()
+        if self.left is not None:
+            return None
         if silence:
             return silence[0]
         if is_deaf(self.connection):
             liveness.tell_deaf()
-        return ConnectionClosed(reason)
+        return ConnectionClosed(self.connection.closed)
+
+    def leave(self, reason: str) -> None:
+        """End :meth:`watch`: the connection is good, and another one is wanted."""
+        self.left = reason
+        self._watching.cancel()
 
     def tell_lost(self, cause: str, code: int | None, *, ready: bool) -> None:
         """Tell the observers that the connection was lost, and whether messages had flowed."""
@@ -175,30 +204,47 @@ class Line:
             )
         )
 
+    def tell_left(self) -> None:
+        """Tell the observers that the connection was left."""
+        self._observe(
+            events.ConnectionLeft(
+                **self._place,
+                epoch=self.epoch,
+                reason=self.left or "",
+                duration=trio.current_time() - self._opened_at,
+            )
+        )
+
     async def close(self) -> None:
         """Close the connection, whether it is lost or not: within a second."""
+        # We leave the connection, and not the service.
+        code = CloseCode.NORMAL_CLOSURE if self.left is None else CloseCode.GOING_AWAY
         # Shielded, since it is bounded: the peer is told even when we are cancelled.
         seconds = min(LAST_WORD, self._settings.connection.disconnect_timeout)
         with trio.move_on_after(seconds, shield=True):
             with suppress(DisconnectionTimeout):
-                await self.connection.aclose()
+                await self.connection.aclose(code)
 
 
 async def open_line(
     nursery: trio.Nursery,
     settings: Settings,
-    place: dict[str, Any],
+    address: Address,
+    access: Access,
     *,
+    attempt: int,
     epochs: Iterator[int],
     queue_size: float,
     observe: Callable[[Event], None],
-) -> Line | HandshakeError:
+) -> Line | WebSocketError:
     """Attempt a connection; tell the observers that it is attempted, and if it fails.
 
     Args:
         nursery: Where the connection's task runs.
-        settings: To what, and how.
-        place: What every event about the connection tells.
+        settings: How to connect.
+        address: To what.
+        access: Asked for what the attempt needs.
+        attempt: What the observers are told of the attempt: its number.
         epochs: Gives the connection its number.
         queue_size: Messages that may wait in it until it is attached.
         observe: Told what happens.
@@ -207,28 +253,64 @@ async def open_line(
         The line, or why there is none.
     """
     began = trio.current_time()
+    # One deadline for all of it.
+    deadline = began + settings.connection.connect_timeout
+    request = await _ask(settings, address, access, deadline)
+    # Not before: a URL that a function gives says only now where it leads.
+    place: dict[str, Any] = {
+        "channel": settings.name,
+        "endpoint": address.endpoint,
+        "attempt": attempt,
+    }
     observe(events.ConnectionAttempted(**place))
-    connection = await _connect(nursery, settings, queue_size)
+    connection: WebSocketConnection | WebSocketError
+    if isinstance(request, WebSocketError):
+        connection = request
+    else:
+        connection = await _connect(
+            nursery, settings, request, address.endpoint, deadline, queue_size
+        )
     duration = trio.current_time() - began
-    if isinstance(connection, HandshakeError):
+    if isinstance(connection, WebSocketError):
         observe(events.ConnectionFailed(**place, cause=str(connection), duration=duration))
         return connection
     return Line(settings, connection, place, next(epochs), observe, duration)
 
 
+async def _ask(
+    settings: Settings, address: Address, access: Access, deadline: float
+) -> Request | WebSocketError:
+    """Ask for what an attempt needs, or return why there is none."""
+    with trio.move_on_at(deadline):
+        try:
+            return await access.ask(address)
+        except ProviderError as error:
+            _forget_frames(error)
+            return error
+    return ConnectionTimeout(
+        f"what is needed to connect to {address.endpoint} was not given within"
+        f" {settings.connection.connect_timeout:g} s"
+    )
+
+
 async def _connect(
-    nursery: trio.Nursery, settings: Settings, queue_size: float
+    nursery: trio.Nursery,
+    settings: Settings,
+    request: Request,
+    endpoint: str,
+    deadline: float,
+    queue_size: float,
 ) -> WebSocketConnection | HandshakeError:
     """Connect, or return why not."""
     options = settings.connection
-    with trio.move_on_after(options.connect_timeout):
+    with trio.move_on_at(deadline):
         try:
             return await connect_websocket_url(
                 nursery,
-                settings.url,
+                request.url,
                 settings.ssl_context,
                 subprotocols=options.subprotocols,
-                extra_headers=options.extra_headers,
+                extra_headers=request.headers,
                 # A server may say much before the hook is done.
                 message_queue_size=queue_size,
                 max_message_size=options.max_message_size,
@@ -238,9 +320,7 @@ async def _connect(
         except HandshakeError as error:
             _forget_frames(error)
             return error
-    return ConnectionTimeout(
-        f"{settings.endpoint} was not connected within {options.connect_timeout:g} s"
-    )
+    return ConnectionTimeout(f"{endpoint} was not connected within {options.connect_timeout:g} s")
 
 
 async def call_hook(hook: ConnectHook, connection: WebSocketConnection) -> None:
@@ -266,7 +346,9 @@ def _forget_frames(error: BaseException | None) -> None:
 
     The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
     and structlog's do) would print them wherever a failure is logged.
+    What a user's function has raised keeps its own.
     """
     while error is not None:
         error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+        is_users = isinstance(error, ProviderError) and error.__cause__ is not None
+        error = None if is_users else error.__cause__ or error.__context__

@@ -33,6 +33,7 @@ class Liveness:
         place: What every event about the connection tells, its epoch included.
         observe: Told what happens.
         send_ping: Sends a protocol ping; ``None`` sends a plain one.
+        spend: Told that a ping of the application's goes out.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Liveness:
         place: dict[str, Any],
         observe: Callable[[Event], None],
         send_ping: Callable[[], Ping] | None = None,
+        spend: Callable[[], object] = lambda: None,
     ) -> None:
         self._options = options
         self._place = place
@@ -55,7 +57,9 @@ class Liveness:
         self._application = (
             None
             if ping is None
-            else ApplicationHeartbeat(connection, ping, options, judge, self._ear, self._failed)
+            else ApplicationHeartbeat(
+                connection, ping, options, judge, self._ear, self._failed, spend
+            )
         )
         self._silence = SilenceWatch(
             connection, options, judge, self._ear, self._application, send_ping

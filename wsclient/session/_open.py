@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import ssl
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 
-from wsclient.connection import find_proxy, open_background_nursery, parse_url
+from wsclient.connection import open_background_nursery
 from wsclient.errors import ChannelFailed, ConnectionTimeout
 from wsclient.events import Observer
 from wsclient.options import (
@@ -20,15 +21,21 @@ from wsclient.options import (
     RetryPolicy,
 )
 
+from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider, check_way
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings
 from ._storage import SqliteOutbox
 
+Url: TypeAlias = str | UrlProvider
+"""Where to connect to: a URL, or an async function that gives one for each attempt."""
+
 
 def open_channel(
-    url: str,
+    url: Url | Sequence[Url],
     *,
     ssl_context: ssl.SSLContext | None = None,
+    headers: HeadersProvider | None = None,
+    credentials: CredentialsProvider | None = None,
     on_connect: ConnectHook | None = None,
     name: str | None = None,
     connection: ConnectionOptions | None = None,
@@ -39,6 +46,7 @@ def open_channel(
     outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
+    startup_timeout: float | None = None,
 ) -> AbstractAsyncContextManager[DurableChannel]:
     """Open a channel for the length of an ``async with`` block.
 
@@ -48,7 +56,15 @@ def open_channel(
 
     Args:
         url: ``ws:`` or ``wss:``; a user and password become an ``Authorization`` header.
+            Or an async function that gives one, asked at every attempt; or several of either, which
+            are tried in turn.
         ssl_context: For ``wss``; ``None`` is the default context.
+        headers: An async function that gives headers, asked at every attempt; they join
+            ``ConnectionOptions.extra_headers``, and replace those of the same name.
+        credentials: An async function that gives the value of the ``Authorization`` header, or
+            ``None``.
+            It is asked at every attempt, before the other functions, and called with ``fresh=True``
+            once the server has refused what it gave last.
         on_connect: Called with the raw :class:`WebSocketConnection` of every new connection, before
             any other message is written: authenticate and subscribe here.
             Messages that it does not take go to the channel.
@@ -63,6 +79,9 @@ def open_channel(
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
+        startup_timeout: Seconds within which the channel must have been ready once, else it gives
+            up: for a host that never answers.
+            ``None`` tries for ever.
 
     Raises:
         ChannelFailed: Out of the block: the channel has given up.
@@ -72,10 +91,12 @@ def open_channel(
         OutboxError: The ``outbox`` cannot be opened: the block does not begin.
         TypeError, ValueError: An argument cannot be used; raised by this call.
     """
-    _check_ready_timeout(ready_timeout)
+    _seconds(ready_timeout, "ready_timeout")
     channel = _make(
         url,
         ssl_context,
+        headers,
+        credentials,
         on_connect,
         name,
         connection,
@@ -85,6 +106,7 @@ def open_channel(
         delivery,
         outbox,
         observers,
+        startup_timeout,
     )
     return _open(channel, ready_timeout)
 
@@ -125,9 +147,11 @@ async def _wait_ready(channel: DurableChannel, seconds: float) -> None:
 
 async def connect_channel(
     nursery: trio.Nursery,
-    url: str,
+    url: Url | Sequence[Url],
     *,
     ssl_context: ssl.SSLContext | None = None,
+    headers: HeadersProvider | None = None,
+    credentials: CredentialsProvider | None = None,
     on_connect: ConnectHook | None = None,
     name: str | None = None,
     connection: ConnectionOptions | None = None,
@@ -137,6 +161,7 @@ async def connect_channel(
     delivery: DeliveryOptions | None = None,
     outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
+    startup_timeout: float | None = None,
 ) -> DurableChannel:
     """Open a channel whose session runs in a nursery of the caller's; return at once.
 
@@ -144,6 +169,8 @@ async def connect_channel(
         nursery: Where the session runs; its cancellation closes the channel.
         url: As for :func:`open_channel`, and all that follow.
         ssl_context: …
+        headers: …
+        credentials: …
         on_connect: …
         name: …
         connection: …
@@ -153,6 +180,7 @@ async def connect_channel(
         delivery: …
         outbox: …
         observers: …
+        startup_timeout: …
 
     Raises:
         ChannelFailed: Through the nursery: the channel has given up.
@@ -168,6 +196,8 @@ async def connect_channel(
     channel = _make(
         url,
         ssl_context,
+        headers,
+        credentials,
         on_connect,
         name,
         connection,
@@ -177,6 +207,7 @@ async def connect_channel(
         delivery,
         outbox,
         observers,
+        startup_timeout,
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
@@ -194,8 +225,10 @@ def _raise(failure: ChannelFailed) -> None:
 
 
 def _make(
-    url: str,
+    url: Url | Sequence[Url],
     ssl_context: ssl.SSLContext | None,
+    headers: HeadersProvider | None,
+    credentials: CredentialsProvider | None,
     on_connect: ConnectHook | None,
     name: str | None,
     connection: ConnectionOptions | None,
@@ -205,28 +238,40 @@ def _make(
     delivery: DeliveryOptions | None,
     outbox: SqliteOutbox | None,
     observers: Iterable[Observer] | None,
+    startup_timeout: float | None,
 ) -> DurableChannel:
     """Check every argument, and make a channel that does not run yet."""
-    target = parse_url(url, ssl_context)
-    if on_connect is not None and not callable(on_connect):
-        raise TypeError(f"on_connect must be an async function, not {type(on_connect).__name__}")
+    urls = url if isinstance(url, Sequence) and not isinstance(url, (str, bytes)) else [url]
+    if not urls:
+        raise ValueError("url must not be an empty sequence")
+    addresses = tuple(Address(url, ssl_context) for url in urls)
+    for function, what in [
+        (headers, "headers"),
+        (credentials, "credentials"),
+        (on_connect, "on_connect"),
+    ]:
+        if function is not None and not callable(function):
+            raise TypeError(f"{what} must be an async function, not {type(function).__name__}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be str, not {type(name).__name__}")
     settings = Settings(
-        name=name or target.endpoint,
-        url=str(url),
-        endpoint=target.endpoint,
+        name=name or addresses[0].endpoint,
+        addresses=addresses,
         ssl_context=ssl_context,
+        headers=headers,
+        credentials=credentials,
         on_connect=on_connect,
+        startup_timeout=_seconds(startup_timeout, "startup_timeout"),
         connection=_checked(connection, ConnectionOptions, "connection"),
         heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
     )
     if outbox is not None and not isinstance(outbox, SqliteOutbox):
         raise TypeError(f"outbox must be SqliteOutbox, not {type(outbox).__name__}")
-    # A proxy of the environment's that cannot be used is a mistake to tell at once.
-    secure = target.ssl_context is not False
-    find_proxy(settings.connection, target.host, target.port, secure=secure)
+    for address in addresses:
+        # A proxy of the environment's that cannot be used is a mistake to tell at once.
+        if address.target is not None:
+            check_way(address.target, settings.connection)
     return DurableChannel(
         settings,
         _checked(limits, Limits, "limits"),
@@ -236,23 +281,18 @@ def _make(
     )
 
 
-def _check_ready_timeout(seconds: object) -> None:
-    if seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"ready_timeout must be a number, not {type(seconds).__name__}")
-    if not seconds >= 0:
-        raise ValueError(f"ready_timeout must be at least 0, not {seconds!r}")
+def _seconds(given: object, name: str) -> float:
+    """A time limit, which may be none."""
+    if given is None:
+        return math.inf
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(given).__name__}")
+    if not given >= 0:
+        raise ValueError(f"{name} must be at least 0, not {given!r}")
+    return given
 
 
-T = TypeVar(
-    "T",
-    ConnectionOptions,
-    HeartbeatOptions,
-    RetryPolicy,
-    Limits,
-    DeliveryOptions,
-)
+T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits, DeliveryOptions)
 
 
 def _checked(given: T | None, kind: type[T], name: str) -> T:

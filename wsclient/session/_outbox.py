@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from wsclient.errors import OutboxFull
@@ -31,32 +30,6 @@ from ._receipt import Progress, Receipt
 if TYPE_CHECKING:
     from ._disk_outbox import Record
     from ._tap import Tap
-
-
-@attrs.frozen(kw_only=True)
-class Offer:
-    """What a sender wants to have accepted."""
-
-    message: str | bytes
-    delivery: Delivery = Delivery.QUEUED
-    expires_at: float = math.inf
-    """On trio's clock, in seconds."""
-    key: str | None = None
-    """What it has in common with those that it replaces, or that replace it."""
-    id: str | None = None
-    """What it is acknowledged by."""
-    marked: str | bytes = attrs.field()
-    """The message with the id in it."""
-    size: int = attrs.field(init=False)
-    """Bytes of that."""
-
-    @marked.default
-    def _leave(self) -> str | bytes:
-        return self.message
-
-    @size.default
-    def _measure(self) -> int:
-        return encoded_size(self.marked)
 
 
 class Entry:
@@ -81,15 +54,32 @@ class Entry:
         "tap",
     )
 
-    def __init__(self, outbox: Outbox, offer: Offer, number: int) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        message: str | bytes,
+        delivery: Delivery,
+        expires_at: float,
+        key: str | None,
+        id: str | None,  # That is its name.
+        plain: str | bytes,
+    ) -> None:
         self._outbox = outbox
-        self.number = number
-        self.message, self.plain = offer.marked, offer.message
-        """What is written, and what was to be sent."""
-        self.size = offer.size
-        self.delivery = offer.delivery
-        self.key = offer.key
-        self.expires_at = offer.expires_at
+        self.number = -1
+        """Its place among all that were accepted; negative before that."""
+        self.message = message
+        """What is written."""
+        self.plain = plain
+        """What was to be sent: the same, without the id."""
+        self.size = encoded_size(message)
+        """Bytes; negative once it counts no more."""
+        self.delivery = delivery
+        self.key = key
+        """What it has in common with those that it replaces, or that replace it."""
+        self.id = id
+        """What it is acknowledged by."""
+        self.expires_at = expires_at
+        """On trio's clock, in seconds."""
         self.attempts = 0
         """How many connections have drawn it."""
         self.losses = 0
@@ -101,8 +91,7 @@ class Entry:
         self.tap: Tap | None = None
         self.record: Record | None = None
         """What a disk has of it."""
-        self.id = offer.id
-        self.receipt = Receipt(self.withdraw, offer.delivery, self.id, outbox.wait_scope)
+        self.receipt = Receipt(self.withdraw, delivery, id, outbox.wait_scope)
 
     @property
     def is_open(self) -> bool:
@@ -121,19 +110,8 @@ class Entry:
 
     def written(self) -> None:
         """Note that its last byte was handed to the transport."""
-        if self.tap is not None:
-            self.tap.written(self)
-
-
-class _Waiter:
-    """A sender that waits for room, with what it wants to send."""
-
-    __slots__ = ("entry", "error", "offer")
-
-    def __init__(self, offer: Offer) -> None:
-        self.offer = offer
-        self.entry: Entry | None = None
-        self.error: BaseException | None = None
+        assert self.tap is not None
+        self.tap.written(self)
 
 
 class Outbox:
@@ -165,13 +143,14 @@ class Outbox:
         self._dead = 0
         self._by_key: dict[str, Entry] = {}
         self._unacked: dict[str, Entry] = {}
-        self._senders: OrderedDict[trio.lowlevel.Task, _Waiter] = OrderedDict()
+        self._senders: OrderedDict[trio.lowlevel.Task, Entry] = OrderedDict()
         self._refusal: Callable[[], BaseException] | None = None
         self._emptied = trio.lowlevel.ParkingLot()
         self._next_expiry = math.inf
         self._expiry_changed = trio.Event()
-        self._numbers = 0
         self._dropped = 0
+        self.accepted = 0
+        """How many messages were ever accepted."""
         self.open = 0
         """Messages accepted and without an outcome."""
         self.messages = 0
@@ -179,13 +158,10 @@ class Outbox:
         self.size = 0
         """Bytes of them."""
         self.outcomes: Counter[Outcome] = Counter()
+        self.unsent = 0
+        """Messages that have their outcome, and of which not a byte was written."""
         self.hurried = 0
         """How many wait for the outcome of everything: a proof is asked for at once."""
-
-    @property
-    def accepted(self) -> int:
-        """How many messages were ever accepted."""
-        return self._numbers
 
     @property
     def senders_waiting(self) -> int:
@@ -217,29 +193,32 @@ class Outbox:
     # Senders.
 
     def offer(
-        self, message: str | bytes, delivery: Delivery, expires_at: float, key: str | None
-    ) -> Offer:
-        """What :meth:`accept` takes; one that is to be acknowledged gets its id.
+        self,
+        message: str | bytes,
+        delivery: Delivery = Delivery.QUEUED,
+        *,
+        expires_at: float = math.inf,
+        key: str | None = None,
+    ) -> Entry:
+        """Make what :meth:`accept` takes; one that is to be acknowledged gets its id.
+
+        Args:
+            message: What to send.
+            delivery: What is promised for it.
+            expires_at: Until when it may be written (trio's clock, seconds).
+            key: See :attr:`Entry.key`.
 
         Raises:
-            ValueError: It cannot carry one.
             BaseException: What the user's strategy of acknowledging raises.
         """
         strategy = self.options.acknowledgement
         if delivery is not Delivery.ACKED or strategy is None:
-            return Offer(message=message, delivery=delivery, expires_at=expires_at, key=key)
+            return Entry(self, message, delivery, expires_at, key, None, message)
         id = secrets.token_hex(8)  # That is its name.
         marked = strategy.mark(message, id, redelivered=False)
-        return Offer(
-            message=message,
-            delivery=delivery,
-            expires_at=expires_at,
-            key=key,
-            id=id,
-            marked=marked,
-        )
+        return Entry(self, marked, delivery, expires_at, key, id, message)
 
-    async def accept(self, offer: Offer) -> Entry:
+    async def accept(self, entry: Entry) -> Receipt:
         """Accept a message, waiting for room if there is none; senders wait in turn.
 
         Raises:
@@ -248,12 +227,11 @@ class Outbox:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            return self.accept_nowait(offer)
+            return self.accept_nowait(entry)
         except trio.WouldBlock:
             pass
-        waiter = _Waiter(offer)
         task = trio.lowlevel.current_task()
-        self._senders[task] = waiter
+        self._senders[task] = entry
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._senders[task]
@@ -262,13 +240,13 @@ class Outbox:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
-        # Whoever woke us has accepted the message or refused it: no step lies between.
-        if waiter.entry is None:
-            assert waiter.error is not None
-            raise waiter.error
-        return waiter.entry
+        # Whoever woke us has accepted the message, or refuses all: no step lies between.
+        if entry.number < 0:
+            assert self._refusal is not None
+            raise self._refusal()
+        return entry.receipt
 
-    def accept_nowait(self, offer: Offer) -> Entry:
+    def accept_nowait(self, entry: Entry) -> Receipt:
         """Accept a message if there is room, or if the policy makes some.
 
         Raises:
@@ -277,53 +255,53 @@ class Outbox:
         """
         if self._refusal is not None:
             raise self._refusal()
+        replaced = None if entry.key is None else self._replaced_by(entry)
+        is_next = not self._senders or replaced is not None
         # Who waits for a connection to take the message needs no bound but itself.
-        if offer.delivery is Delivery.DIRECT:
-            return self._add(offer)
-        is_next = not self._senders or self._replaced_by(offer) is not None
-        if is_next and self._has_room(offer):
-            self._tell_dropped()
-            return self._add(offer)
+        if (is_next and self._has_room(entry, replaced)) or entry.delivery is Delivery.DIRECT:
+            if self._dropped:
+                self._tell_dropped()
+            self._add(entry, replaced)
+            return entry.receipt
         match self.options.overflow:
             case OverflowPolicy.ERROR:
                 raise OutboxFull(self.messages, self.size)
             case OverflowPolicy.DROP_NEWEST:
-                entry = self._make(offer)
+                self._count(entry)
                 self._drop(entry)
-                return entry
-            case OverflowPolicy.DROP_OLDEST if self._make_room(offer):
-                return self._add(offer)
+            case OverflowPolicy.DROP_OLDEST if self._make_room(entry):
+                self._add(entry)
             case _:
                 raise trio.WouldBlock
+        return entry.receipt
 
-    def _replaced_by(self, offer: Offer) -> Entry | None:
-        """What ``offer`` would take the place of."""
-        if self.options.overflow is not OverflowPolicy.CONFLATE or offer.key is None:
+    def _replaced_by(self, entry: Entry) -> Entry | None:
+        """What ``entry`` would take the place of."""
+        if entry.key is None or self.options.overflow is not OverflowPolicy.CONFLATE:
             return None
-        entry = self._by_key.get(offer.key)
-        is_untouched = entry is not None and entry.receipt._progress is Progress.ACCEPTED
-        return entry if is_untouched else None
+        older = self._by_key.get(entry.key)
+        is_untouched = older is not None and older.receipt._progress is Progress.ACCEPTED
+        return older if is_untouched else None
 
-    def _has_room(self, offer: Offer) -> bool:
+    def _has_room(self, entry: Entry, replaced: Entry | None = None) -> bool:
         messages, size = self.messages, self.size
-        replaced = self._replaced_by(offer)
         if replaced is not None:
             messages, size = messages - 1, size - replaced.size
         # A message larger than the whole bound goes alone, rather than never.
         return messages == 0 or (
             messages < self._limits.outbox_messages
-            and size + offer.size <= self._limits.outbox_size
+            and size + entry.size <= self._limits.outbox_size
         )
 
-    def _make_room(self, offer: Offer) -> bool:
+    def _make_room(self, entry: Entry) -> bool:
         """Drop the oldest messages of which nothing was written; whether there is room now."""
-        for entry in list(self._waiting):
-            if self._has_room(offer):
+        for older in list(self._waiting):
+            if self._has_room(entry):
                 break
-            is_droppable = entry.is_open and entry.receipt._progress is Progress.ACCEPTED
-            if is_droppable and entry.delivery is not Delivery.DIRECT:
-                self._drop(entry)
-        return not self._senders and self._has_room(offer)
+            is_droppable = older.is_open and older.receipt._progress is Progress.ACCEPTED
+            if is_droppable and older.delivery is not Delivery.DIRECT:
+                self._drop(older)
+        return not self._senders and self._has_room(entry)
 
     def _drop(self, entry: Entry) -> None:
         self._dropped += 1
@@ -333,30 +311,27 @@ class Outbox:
 
     def _tell_dropped(self) -> None:
         """Say what was dropped, once what waited behind it has gone."""
-        if self._dropped and not self.has_waiting:
+        if not self.has_waiting:
             dropped, self._dropped = self._dropped, 0
             self._overflowed(dropped)
 
-    def _make(self, offer: Offer) -> Entry:
-        entry = Entry(self, offer, self._numbers)
-        self._numbers += 1
+    def _count(self, entry: Entry) -> None:
+        entry.number = self.accepted
+        self.accepted += 1
         self.open += 1
         self.messages += 1
         self.size += entry.size
-        return entry
 
-    def _add(self, offer: Offer) -> Entry:
-        replaced = self._replaced_by(offer)
-        entry = self._make(offer)
-        self._queue(entry, self._waiting.append)
+    def _add(self, entry: Entry, replaced: Entry | None = None) -> None:
+        self._count(entry)
+        self._waiting.append(entry)
+        self._note_queued(entry)
         if entry.key is not None and entry.delivery is not Delivery.DIRECT:
             self._by_key[entry.key] = entry
         if replaced is not None:
             self._drop(replaced)
-        return entry
 
-    def _queue(self, entry: Entry, put: Callable[[Entry], object]) -> None:
-        put(entry)
+    def _note_queued(self, entry: Entry) -> None:
         entry.is_queued = True
         if entry.expires_at < self._next_expiry:
             self._next_expiry = entry.expires_at
@@ -365,19 +340,19 @@ class Outbox:
     def refuse(self, make_error: Callable[[], BaseException]) -> None:
         """Accept nothing from now on; each sender gets what ``make_error`` gives."""
         self._refusal = make_error
-        for task, waiter in self._senders.items():
-            waiter.error = make_error()
+        for task in self._senders:
             trio.lowlevel.reschedule(task)
         self._senders.clear()
 
     def _admit(self) -> None:
         """Accept what waiting senders bring, in turn, as far as there is room."""
         while self._senders:
-            task, waiter = next(iter(self._senders.items()))
-            if not self._has_room(waiter.offer):
+            task, entry = next(iter(self._senders.items()))
+            replaced = self._replaced_by(entry)
+            if not self._has_room(entry, replaced):
                 break
             del self._senders[task]
-            waiter.entry = self._add(waiter.offer)
+            self._add(entry, replaced)
             trio.lowlevel.reschedule(task)
 
     # Outcomes.
@@ -386,6 +361,7 @@ class Outbox:
         """Give ``entry`` its outcome, and its room to the next sender; the first outcome stands."""
         if self._take_out(entry, outcome):
             self.outcomes[outcome] += 1
+            self.unsent += entry.receipt._progress is Progress.ACCEPTED
 
     def _take_out(self, entry: Entry, outcome: Outcome) -> bool:
         if not entry.receipt._resolve(outcome):
@@ -489,7 +465,7 @@ class Outbox:
         waiting = self._waiting
         while waiting:
             entry = waiting[0]
-            if not entry.is_open:
+            if entry.receipt._outcome is not None:
                 self._dead -= 1
             elif entry.expires_at == math.inf or entry.expires_at > trio.current_time():
                 return entry
@@ -499,22 +475,18 @@ class Outbox:
             waiting.popleft()
         return None
 
-    def draw(self) -> Entry | None:
-        """The next message, as being written from now on."""
-        while True:
-            entry = self.peek()
-            if entry is None:
-                return None
-            self._waiting.popleft()
-            entry.is_queued = False
-            if entry.id is not None:
-                if entry.attempts and not self._mark_again(entry):
-                    continue
-                self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
-                self._unacked[entry.id] = entry
-            entry.attempts += 1
-            entry.receipt._advance(Progress.BEGUN)
-            return entry
+    def draw(self, entry: Entry) -> bool:
+        """Let ``entry``, which was peeked at, be written from now on; whether it can be."""
+        self._waiting.popleft()
+        entry.is_queued = False
+        if entry.id is not None:
+            if entry.attempts and not self._mark_again(entry):
+                return False
+            self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+            self._unacked[entry.id] = entry
+        entry.attempts += 1
+        entry.receipt._advance(Progress.BEGUN)
+        return True
 
     def _mark_again(self, entry: Entry) -> bool:
         strategy = self.options.acknowledgement
@@ -539,7 +511,8 @@ class Outbox:
             if entry.attempts >= self.options.max_attempts:
                 self.resolve(entry, Outcome.LOST_UNKNOWN)
             else:
-                self._queue(entry, self._waiting.appendleft)
+                self._waiting.appendleft(entry)
+                self._note_queued(entry)
 
     def end_direct(self) -> None:
         """There is no connection any more: what was to go over it never does."""

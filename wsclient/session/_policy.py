@@ -23,6 +23,7 @@ from wsclient.errors import (
     HandshakeError,
     HeartbeatTimeout,
     InvalidUpgrade,
+    ProviderError,
     ProxyError,
 )
 
@@ -54,6 +55,8 @@ class LossKind(Enum):
     """The connection was closed, by either side: ``code``."""
     SILENT = "silent"
     """The heartbeat found no sign of life."""
+    NOT_PROVIDED = "not provided"
+    """The function for the URL, the headers or the credentials failed."""
     NOT_ESTABLISHED = "not established"
     """The ``on_connect`` hook failed or was late."""
 
@@ -73,19 +76,23 @@ class Loss:
     """Seconds that the server asked us to stay away."""
     repeated: int = 1
     """How often in a row, this time included, a loss fell under the same rule; counted anew after
-    a stable connection."""
+    a stable connection.  Close codes that have no rule of their own are counted by code."""
     repeated_for: float = 0.0
     """Seconds since the first of them."""
+    since_stable: int = 1
+    """How often a loss fell under the same rule since the last stable connection, this time
+    included, in a row or not."""
 
 
 @attrs.frozen
 class Retry:
-    """Connect again."""
+    """Connect again: at the next endpoint if there are several, and this one was not stable."""
 
     reason: str
     """Which rule says so."""
     delay: tuple[float, float] | None = attrs.field(default=None)
-    """Seconds, at least and at most, between which chance picks; ``None``: as the backoff says."""
+    """Seconds, at least and at most, between which chance picks, until this endpoint is tried
+    again; others may be tried meanwhile.  ``None``: as the backoff says."""
 
     @delay.validator
     def _check_delay(self, _: object, delay: object) -> None:
@@ -99,12 +106,12 @@ class Retry:
 
 @attrs.frozen
 class RetryFreshAuth(Retry):
-    """Connect again, with credentials that are asked for anew."""
+    """Connect again at the same endpoint, with credentials that are asked for anew."""
 
 
 @attrs.frozen
 class NextEndpoint(Retry):
-    """Connect again, elsewhere if there are several endpoints."""
+    """Connect again, elsewhere if there are several endpoints, also if this one was stable."""
 
 
 @attrs.frozen
@@ -134,11 +141,13 @@ _ALWAYS: Final = _Patience()
 _NEVER: Final = _Patience(times=0)
 _FIVE_MINUTES: Final = _Patience(seconds=300)
 
-_AT_THE_CAP: Final = (15.25, 30.25)
+AT_THE_CAP: Final = (15.25, 30.25)
+"""Seconds: what the default wait comes to after many failures."""
+
 _SECOND_RESTART: Final = (5.0, 30.0)
 _RESTARTS: Final = 3
-"""In a row: so many may be a rolling deployment.  More are a loop, and waiting 17.5 s on average
-would be more than 40 connections in ten minutes now and then."""
+"""Since a stable connection: so many may be a rolling deployment.  More are a loop, and waiting
+17.5 s on average would be more than 40 connections in ten minutes now and then."""
 
 
 @attrs.frozen
@@ -165,6 +174,7 @@ RULES: Final[dict[str, Rule]] = {
         Rule("HTTP 408, 425, 429 or 5xx", _ALWAYS, _ALWAYS),
         Rule("HTTP status", _NEVER, _FIVE_MINUTES),
         Rule("not a WebSocket server", _NEVER, _FIVE_MINUTES),
+        Rule("function for URL, headers or credentials failed", _NEVER, _ALWAYS),
         Rule("hook failed", _NEVER, _ALWAYS),
         # Not fatal: 1000, 1001, 1006, 1011…: a deployment, or a cut line.
         Rule("close code", _ALWAYS, _ALWAYS),
@@ -191,6 +201,8 @@ def rule_for(loss: Loss) -> Rule:
             name = "TLS failed"
         case LossKind.INVALID_UPGRADE:
             name = "not a WebSocket server"
+        case LossKind.NOT_PROVIDED:
+            name = "function for URL, headers or credentials failed"
         case LossKind.NOT_ESTABLISHED:
             name = "hook failed"
         case LossKind.REJECTED:
@@ -198,6 +210,12 @@ def rule_for(loss: Loss) -> Rule:
         case LossKind.CLOSED:
             name = _rule_for_code(loss.code or 0)
     return RULES[name]
+
+
+def counted_as(loss: Loss) -> str:
+    """What is counted when ``loss`` is met again: its rule, or its code where that has no own."""
+    name = rule_for(loss).name
+    return f"{name} {loss.code}" if name == "close code" else name
 
 
 def _rule_for_status(status: int) -> str:
@@ -239,9 +257,9 @@ def classify(loss: Loss, phase: Phase) -> Decision:
         return Fatal(f"{reason}, {_patience_text(patience)} at {phase.value}: {loss.error}")
     delay: tuple[float, float] | None = None
     if rule.name == "close 1013":
-        delay = _AT_THE_CAP
-    elif rule.name == "close 1012" and loss.repeated > 1:
-        delay = _SECOND_RESTART if loss.repeated <= _RESTARTS else _AT_THE_CAP
+        delay = AT_THE_CAP
+    elif rule.name == "close 1012" and loss.since_stable > 1:
+        delay = _SECOND_RESTART if loss.since_stable <= _RESTARTS else AT_THE_CAP
     return rule.decision(reason, delay)
 
 
@@ -280,6 +298,8 @@ def loss_from(error: BaseException, now: float) -> Loss:
             return Loss(kind=LossKind.CLOSED, error=error, code=code)
         case HeartbeatTimeout():
             kind = LossKind.SILENT
+        case ProviderError():
+            kind = LossKind.NOT_PROVIDED
         case EstablishError():
             kind = LossKind.NOT_ESTABLISHED
         case HandshakeError(__cause__=ssl.SSLCertVerificationError()):

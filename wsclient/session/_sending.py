@@ -53,8 +53,7 @@ class Sending:
         self._tap = Tap(
             outbox,
             is_fenced=self._options.fence,
-            begun=lambda: self._fences.begun(),
-            may_draw=self._may_draw,
+            may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
         )
         self._fences = Fences(
@@ -85,9 +84,13 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
+        self.spend()
+        return self._fences.ping()
+
+    def spend(self) -> None:
+        """Note that a ping goes out, which counts towards the rate."""
         if self._bucket is not None:
             self._bucket.spend(trio.current_time())
-        return self._fences.ping()
 
     async def run(self) -> None:
         """Ask for proofs, and keep the rate; runs until cancelled."""
@@ -101,8 +104,8 @@ class Sending:
         self.wake = _nothing
         self._tap.close(code)
 
-    def _may_draw(self) -> bool:
-        if self._bucket is None or self._bucket.take(trio.current_time()):
+    def _may_draw(self, bucket: Bucket) -> bool:
+        if bucket.take(trio.current_time()):
             return True
         self._paused.set()
         return False

@@ -75,6 +75,7 @@ class ApplicationHeartbeat:
         judge: Says whether an answer came in time.
         ear: Hears it.
         failed: Told what the user's function has raised.
+        spend: Told that a ping goes out, which counts where the rate of sending is limited.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ApplicationHeartbeat:
         judge: Judge,
         ear: Ear,
         failed: Callable[[Exception], object],
+        spend: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._ping = ping
@@ -92,6 +94,7 @@ class ApplicationHeartbeat:
         self._judge = judge
         self._ear = ear
         self._failed = failed
+        self._spend = spend
 
     async def run(self) -> HeartbeatTimeout:
         """Ask until no answer comes in time.
@@ -117,6 +120,7 @@ class ApplicationHeartbeat:
         except Exception as error:  # A user's function may raise anything.
             self._failed(error)
             return True  # Nobody was asked.
+        self._spend()
         ear = self._ear
         answers = ear.answers
         sent_at: float | None = None

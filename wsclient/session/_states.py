@@ -27,6 +27,7 @@ class Step(Enum):
     OPENED = "the connection is open"
     ESTABLISHED = "the connection is established"
     LOST = "the connection, or the attempt at one, has ended"
+    MOVED = "asked to reconnect"
     WAITED = "the delay is over"
     LEFT = "asked to drain"
     CLOSED = "asked to close"
@@ -51,6 +52,7 @@ TRANSITIONS: Final[dict[ChannelState, dict[Step, ChannelState]]] = {
         **_ALIVE,
     },
     ChannelState.READY: {
+        Step.MOVED: ChannelState.CONNECTING,
         Step.LOST: ChannelState.WAITING,
         **_ALIVE,
     },
@@ -62,6 +64,7 @@ TRANSITIONS: Final[dict[ChannelState, dict[Step, ChannelState]]] = {
         Step.OPENED: ChannelState.DRAINING,
         Step.ESTABLISHED: ChannelState.DRAINING,
         Step.LOST: ChannelState.DRAINING,
+        Step.MOVED: ChannelState.DRAINING,
         Step.WAITED: ChannelState.DRAINING,
         Step.CLOSED: ChannelState.CLOSED,
         Step.GAVE_UP: ChannelState.FAILED,

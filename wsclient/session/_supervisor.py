@@ -8,6 +8,7 @@ closing: that happens in the nursery, while the next one is being opened.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -23,15 +24,32 @@ from wsclient.connection import (
     open_background_nursery,
     take_untaken,
 )
-from wsclient.errors import ChannelFailed, HandshakeError
-from wsclient.events import Event, Gap, Outcome
+from wsclient.errors import ChannelFailed, WebSocketError
+from wsclient.events import ChannelState, Event, Gap, Outcome
+from wsclient.options import RetryBudget
 
+from ._access import Access
 from ._backoff import Backoff
+from ._budget import Budget
 from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
+from ._endpoints import Endpoints
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
+from ._outages import Outages
 from ._outbox import Outbox
-from ._policy import Decision, Fatal, Loss, Phase, Retry, classify, loss_from, rule_for
+from ._policy import (
+    Decision,
+    Fatal,
+    Loss,
+    LossKind,
+    NextEndpoint,
+    Phase,
+    Retry,
+    RetryFreshAuth,
+    classify,
+    counted_as,
+    loss_from,
+)
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._sending import Sending
@@ -43,6 +61,8 @@ HISTORY_SIZE: Final = 10
 
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks for more is asked again after an hour."""
+
+_SPENT: Final = "the retry budget is spent"
 
 
 @attrs.define
@@ -94,14 +114,31 @@ class Supervisor:
         self._observe = observe
         self._now = now
         self._suspend_clock = suspended or suspend_clock()
-        self._wait = trio.CancelScope()
         self._scope = trio.CancelScope()
         rate = outbox.options.rate
         self._bucket = Bucket(rate) if rate is not None else None
+        self._startup = trio.CancelScope()
+        self._waiting: trio.CancelScope | None = None
+        self._cut_by = ""
+        self._endpoints = Endpoints(settings.addresses)
+        self._access = Access(settings.headers, settings.credentials, settings.connection)
         self._backoff = Backoff(settings.retry)
+        self.budget = Budget(settings.retry.budget or RetryBudget())
+        """What bounds the attempts."""
+        self.failures = 0
+        """Attempts and connections that have failed since the last stable connection."""
         self._streak: _Streak | None = None
+        self._by_rule: Counter[str] = Counter()
+        self._was_stable = False
         self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
-        self._phase = Phase.STARTUP
+        self.outages = Outages(lambda: outbox.outcomes, lambda: outbox.unsent, now)
+        """The times between two lives."""
+        self.phase = Phase.STARTUP
+        """Whether the channel was ever ready."""
+        self.rule = ""
+        """Which rule decided what followed the last loss; empty before the first."""
+        self.next_attempt_at: float | None = None
+        """When the next attempt comes, while waiting for it (trio's clock)."""
         self._past: _Past | None = None
         self._sending: Sending | None = None
         """How the present connection's messages go out."""
@@ -155,6 +192,21 @@ class Supervisor:
         return self.failure.with_traceback(None)
 
     @property
+    def endpoint(self) -> str:
+        """Where the connection is, or the next attempt goes: scheme, host and port."""
+        return self._endpoints.current.endpoint
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are tried."""
+        return tuple(address.endpoint for address in self._endpoints.addresses)
+
+    @property
+    def history(self) -> tuple[BaseException, ...]:
+        """How the last attempts and connections ended, oldest first."""
+        return tuple(self._history)
+
+    @property
     def connection(self) -> WebSocketConnection | None:
         """The connection that lives now."""
         return None if self._line is None else self._line.connection
@@ -171,6 +223,21 @@ class Supervisor:
             self._scope.deadline = min(self._scope.deadline, deadline)
         else:
             self._scope.cancel()
+
+    def retry_now(self, cause: str = "retry_now() was called") -> bool:
+        """Make the next attempt now, if it is being waited for; whether it was."""
+        if self._waiting is None:
+            return False
+        self._cut_by = cause
+        self._waiting.cancel()
+        return True
+
+    def reconnect(self, reason: str) -> bool:
+        """Leave a ready connection for a new one; whether there was one."""
+        if self._line is None or self._states.state is not ChannelState.READY:
+            return False
+        self._line.leave(reason)
+        return True
 
     async def run(self) -> None:
         """Keep the channel connected until it fails, or is asked to leave."""
@@ -208,43 +275,102 @@ class Supervisor:
                 await self._line.close()
 
     async def _keep_connected(self) -> None:
-        decide = self._settings.retry.classify or classify
+        timeout = self._settings.startup_timeout
+        with self._startup:
+            self._startup.deadline = trio.current_time() + timeout
+            await self._live_on()
+        if self._startup.cancelled_caught:
+            self._give_up(f"not ready within {timeout:g} s, which is startup_timeout")
+        await self._settle()
+
+    async def _live_on(self) -> None:
+        """Connect, live, decide, wait, again and again, until a decision is fatal."""
+        # Whoever shares the budget may have spent it.
+        if self._is_spent() and not await self._wait(0.0, _SPENT):
+            return
         while True:
-            loss = self._count(await self._connect_and_live())
-            decision: Decision = decide(loss, self._phase)
-            delay = self._delay(loss, decision)
-            if delay is None:
-                await self._fail(loss, decision)
+            self.budget.take()
+            loss = await self._connect_and_live()
+            if loss is None and not self._is_spent():
+                self._states.advance(Step.MOVED)
+                continue
+            delay: float | None = 0.0
+            cause = Step.MOVED.value
+            if loss is not None:
+                cause = str(loss.error)
+                delay = self._delay_of_next(loss, self._decide(loss))
+            if delay is None or not await self._wait(delay, cause):
                 return
-            self._states.advance(Step.LOST, str(loss.error))
-            self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=decision.reason))
-            with trio.move_on_after(delay) as self._wait:
-                await trio.sleep_forever()
-            self._states.advance(Step.WAITED)
+
+    def _is_spent(self) -> bool:
+        return self.budget.wait_at(trio.current_time()) > 0
+
+    async def _wait(self, delay: float, cause: str) -> bool:
+        """Be ``WAITING``, because of ``cause``; false if the channel fails then."""
+        may_go_on = True
+        try:
+            # Before anybody is told of it: whoever is may call retry_now().
+            with trio.CancelScope() as self._waiting:
+                self._states.advance(Step.LOST, cause)
+                may_go_on = await self._sleep(delay)
+            was_cut = self._waiting.cancelled_caught
+        finally:
+            self._waiting = self.next_attempt_at = None
+        if may_go_on:
+            self._states.advance(Step.WAITED, self._cut_by if was_cut else None)
+        else:
+            limits = self.budget.settings
+            self._give_up(f"{_SPENT}: {limits.attempts:g} attempts in {limits.seconds:g} s")
+        return may_go_on
+
+    async def _sleep(self, delay: float) -> bool:
+        """Sleep, longer than ``delay`` if the budget is spent; false if the channel fails then."""
+        while True:
+            now = trio.current_time()
+            spent = self.budget.wait_at(now + delay)
+            if spent and self.budget.settings.when_spent == "fail":
+                return False
+            if spent:
+                # Whoever shares it should not come all at once.
+                delay += spent + random.uniform(0, 1)
+            rule = _SPENT if spent else self.rule
+            self.next_attempt_at = now + delay
+            self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
+            await trio.sleep(delay)
+            # Others may have been faster.
+            if not self._is_spent():
+                return True
+            delay = 0.0
 
     def _resumed(self, suspended: float) -> None:
         """The machine has slept: what was known of the path to the peer is old."""
         name = self._settings.name
         self._observe(events.SuspendDetected(channel=name, duration=suspended))
         self._backoff.reset()
-        self._wait.cancel()
+        self.failures = 0
+        self.retry_now("the machine was suspended")
         if self._line is not None and self._line.liveness is not None:
             self._line.liveness.probe()
 
     # One connection's life.
 
-    async def _connect_and_live(self) -> Loss:
-        """Connect, establish, live; return how it ended."""
+    async def _connect_and_live(self) -> Loss | None:
+        """Connect, establish, live; return how it ended, ``None`` if the connection was left."""
         self.attempts += 1
+        self.outages.add_attempt()
+        self._was_stable = False
         line = await open_line(
             self._nursery,
             self._settings,
-            self._place(),
+            self._endpoints.current,
+            self._access,
+            attempt=self.failures + 1,
             epochs=self._epochs,
             queue_size=self._inbox.max_items,
             observe=self._observe,
         )
-        if isinstance(line, HandshakeError):
+        if isinstance(line, WebSocketError):
+            self.outages.add_failure(str(line))
             return loss_from(line, self._now())
         self._line = line
         self.epoch = line.epoch
@@ -256,19 +382,25 @@ class Supervisor:
             lost = await self._live(line)
         else:
             self._keep_untaken(line, lost)
+            self.outages.add_failure(str(lost))
         self._line = None
         detach(line.connection, self._inbox.stale)
         self._inbox.wake_readers()
         self._nursery.start_soon(line.close)
+        if lost is None:
+            line.tell_left()
+            return None
         loss = loss_from(lost, self._now())
         line.tell_lost(str(lost), loss.code, ready=ready)
         return loss
 
-    async def _live(self, line: Line) -> BaseException:
-        """Let messages flow until the connection is lost; return how."""
+    async def _live(self, line: Line) -> BaseException | None:
+        """Let messages flow until the connection is lost; return how, ``None`` if it was left."""
         ready_at = trio.current_time()
         outage = self._announce_gap()
-        self._phase = Phase.STEADY
+        self.phase = Phase.STEADY
+        self._startup.deadline = math.inf
+        self.outages.end()
         sending = self._sending = Sending(
             line.connection,
             self._outbox,
@@ -277,17 +409,20 @@ class Supervisor:
             epoch=line.epoch,
             observe=self._observe,
         )
-        sending.begin(line.watch_over(sending.ping).way_into(self._inbox))
+        liveness = line.watch_over(sending.ping, sending.spend)
+        sending.begin(liveness.way_into(self._inbox))
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
         async with open_background_nursery() as nursery:
             nursery.start_soon(sending.run)
             lost = await line.watch()
-        sending.close(loss_from(lost, self._now()).code)
-        self._past = _Past(line.epoch, line.connection.last_received, str(lost))
+        sending.close(None if lost is None else loss_from(lost, self._now()).code)
+        ended = f"left: {line.left}" if lost is None else str(lost)
+        last_received = line.connection.last_received
+        self._past = _Past(line.epoch, last_received, ended)
+        self.outages.begin(self._now() - (trio.current_time() - last_received), ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
-            self._backoff.reset()
-            self._streak = None
+            self._begin_anew()
         return lost
 
     def _keep_untaken(self, line: Line, lost: BaseException) -> None:
@@ -316,63 +451,94 @@ class Supervisor:
             reason=past.ended,
         )
         self.gaps += 1
+        self.outages.add_gap(gap)
         self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
     # What a loss means.
 
-    def _count(self, loss: Loss) -> Loss:
-        """Say how often in a row its rule has been met."""
+    def _begin_anew(self) -> None:
+        """Count anew: the connection was stable."""
+        self._was_stable = True
+        self.failures = 0
+        self._backoff.reset()
+        self._streak = None
+        self._by_rule.clear()
+        self._endpoints.begin_round()
+
+    def _decide(self, loss: Loss) -> Decision:
+        """Say how often the rule of ``loss`` has been met, and ask what it means.
+
+        Raises:
+            TypeError: The user's function gave something else than a decision.
+        """
         self._history.append(loss.error)
-        rule = rule_for(loss).name
+        self.failures += 1
+        rule = counted_as(loss)
         now = trio.current_time()
         if self._streak is None or self._streak.rule != rule:
             self._streak = _Streak(rule, now)
         self._streak.count += 1
-        return attrs.evolve(
-            loss, repeated=self._streak.count, repeated_for=now - self._streak.since
+        self._by_rule[rule] += 1
+        loss = attrs.evolve(
+            loss,
+            repeated=self._streak.count,
+            repeated_for=now - self._streak.since,
+            since_stable=self._by_rule[rule],
         )
-
-    def _delay(self, loss: Loss, decision: Decision) -> float | None:
-        """Seconds until the next attempt; ``None`` for none."""
-        if isinstance(decision, Fatal):
-            return None
-        if not isinstance(decision, Retry):
+        decision: object = (self._settings.retry.classify or classify)(loss, self.phase)
+        if not isinstance(decision, (Retry, Fatal)):
             raise TypeError(
                 "RetryPolicy.classify must return Retry, RetryFreshAuth, NextEndpoint or Fatal,"
                 f" not {decision!r}"
             )
+        self.rule = decision.reason
+        return decision
+
+    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
+        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
+        if isinstance(decision, Fatal):
+            self._give_up(decision.reason)
+            return None
+        now = trio.current_time()
+        # How long this endpoint asks to be left alone.
+        asked: float | None = None
+        if decision.delay is not None:
+            asked = random.uniform(*decision.delay)
+        retry_after = 0.0
+        if loss.retry_after is not None:
+            retry_after = min(loss.retry_after, LONGEST_RETRY_AFTER)
+            # Never earlier than asked, and not all clients at once.
+            retry_after += random.uniform(0, 1 + retry_after / 10)
+        if asked is not None or retry_after:
+            self._endpoints.leave_alone(now + max(asked or 0.0, retry_after))
+        if isinstance(decision, RetryFreshAuth):
+            self._access.must_be_fresh = True
+            stays = True  # What was refused was not the endpoint's fault.
+        elif isinstance(decision, NextEndpoint) or asked is not None:
+            stays = False
+        else:
+            # It was good, and did not fall silent: most likely it is good again in a moment.
+            stays = self._was_stable and loss.kind is LossKind.CLOSED
+        if not stays and self._endpoints.advance(now):
+            return 0.0
         delay = self._backoff.next_delay(loss.error)
         if delay is None:
+            self._give_up(f"RetryPolicy.stop after {self.failures} failures: {loss.error}")
             return None
-        if decision.delay is not None:
-            delay = random.uniform(*decision.delay)
-        if loss.retry_after is not None:
-            asked = min(loss.retry_after, LONGEST_RETRY_AFTER)
-            # Never earlier than asked, and not all clients at once.
-            delay = max(delay, asked + random.uniform(0, 1 + asked / 10))
-        return delay
+        here = max(delay if asked is None else asked, retry_after)
+        return here if stays else self._endpoints.advance_later(now, delay, here)
 
-    async def _fail(self, loss: Loss, decision: Decision) -> None:
-        reason = (
-            decision.reason
-            if isinstance(decision, Fatal)
-            else f"RetryPolicy.stop after {self._backoff.failures} failures: {loss.error}"
-        )
-        self.failure = ChannelFailed(
-            f"gave up on {self._settings.endpoint}: {reason}", tuple(self._history)
-        )
-        self.failure.__cause__ = loss.error
-        await self._settle()
+    def _give_up(self, reason: str) -> None:
+        """Fail, because of ``reason`` and of the last loss."""
+        self.failure = ChannelFailed(f"gave up on {self.endpoint}: {reason}", self.history)
+        self.failure.__cause__ = self.last_error
 
     async def _crash(self, error: Exception) -> None:
         self._history.append(error)
-        self.failure = ChannelFailed(
-            f"gave up on {self._settings.endpoint}: {type(error).__name__}: {error}",
-            tuple(self._history),
-        )
-        self.failure.__cause__ = self.crash = error
+        self.crash = error
+        self._give_up(f"{type(error).__name__}: {error}")
         await self._settle()
 
     async def _settle(self) -> None:
@@ -407,9 +573,9 @@ class Supervisor:
             self._observe(events.ChannelGaveUp(channel=name, reason=self.failure.reason, **counts))
 
     def _place(self) -> dict[str, Any]:
-        """What every event about a connection tells."""
+        """What every event about an attempt that is to come tells."""
         return {
             "channel": self._settings.name,
-            "endpoint": self._settings.endpoint,
-            "attempt": self._backoff.failures + 1,
+            "endpoint": self.endpoint,
+            "attempt": self.failures + 1,
         }

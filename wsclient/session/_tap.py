@@ -43,8 +43,7 @@ class Tap:
     Args:
         outbox: Where from.
         is_fenced: Whether the peer's reading can be proven.
-        begun: Called when a message is drawn.
-        may_draw: Asked before one is: whether the rate of sending allows it.
+        may_draw: Asked before one is, where the rate of sending is limited.
         quarantine: Told which message is put aside.
     """
 
@@ -53,13 +52,11 @@ class Tap:
         outbox: Outbox,
         *,
         is_fenced: bool = False,
-        begun: Callable[[], object] = lambda: None,
-        may_draw: Callable[[], bool] = lambda: True,
+        may_draw: Callable[[], bool] | None = None,
         quarantine: Callable[[Entry], object] = lambda _: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
-        self._begun = begun
         self._may_draw = may_draw
         self._quarantine = quarantine
         self._in_flight: deque[Entry] = deque()
@@ -68,6 +65,8 @@ class Tap:
         self._trial: Entry | None = None
         self.is_held = False
         """Whether a message was not drawn because one before it is on trial."""
+        self.begun: Callable[[], object] | None = None
+        """Called when a message is drawn."""
         self.drawn = 0
         """How many messages were drawn."""
         self.fenced = 0
@@ -81,17 +80,24 @@ class Tap:
 
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        if not self._is_open:
-            return None
-        first = self._outbox.peek()
-        if first is None:
-            return None
-        self.is_held = self.has_trial or (first.is_suspect and bool(self._in_flight))
-        if self.is_held or not self._may_draw():
-            return None
-        entry = self._outbox.draw()
-        if entry is None:
-            return None
+        while self._is_open:
+            entry = self._outbox.peek()
+            if entry is None or not self._may_begin(entry):
+                return None
+            if self._outbox.draw(entry):
+                self._note_drawn(entry)
+                return entry
+        return None
+
+    def _may_begin(self, entry: Entry) -> bool:
+        # One suspect at a time, and nothing else beside it.
+        if self._trial is not None or entry.is_suspect:
+            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            if self.is_held:
+                return False
+        return self._may_draw is None or self._may_draw()
+
+    def _note_drawn(self, entry: Entry) -> None:
         entry.tap = self
         self._in_flight.append(entry)
         self.drawn += 1
@@ -99,14 +105,14 @@ class Tap:
             self._trial = entry
         if len(self._in_flight) > WINDOW:
             self._pass(self.fenced + 1, Outcome.WRITTEN)
-        self._begun()
-        return entry
+        if self.begun is not None:
+            self.begun()
 
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
         # Written in the order of the drawing.
         self._written += 1
-        if entry.is_open:
+        if entry.receipt._outcome is None:
             entry.receipt._advance(Progress.WRITTEN)
             if not entry.goes_again:
                 self._outbox.release(entry)
@@ -135,6 +141,7 @@ class Tap:
             self._trial.is_suspect = False
             self._trial.losses = 0
             self._trial = None
+            self.is_held = False
 
     def _pass(self, count: int, outcome: Outcome) -> None:
         """The first ``count`` messages drawn are no longer in flight."""

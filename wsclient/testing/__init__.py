@@ -1,4 +1,4 @@
-"""The test kit: servers that misbehave on purpose, in memory or on real sockets.
+"""The test kit: servers and networks that misbehave on purpose, in memory or on real sockets.
 
 A test of a client that rides out an outage, on virtual time (``autojump_clock`` is pytest-trio's)::
 
@@ -18,6 +18,7 @@ Without ``network`` the server listens on a real loopback socket; then use the r
 """
 
 from ._connection import Handler, ServerConnection
+from ._determinism import run_deterministic
 from ._faults import (
     ACCEPT_THEN_CLOSE,
     ANSWER_200,
@@ -48,6 +49,16 @@ from ._faults import (
     Fault,
     FaultKind,
 )
+from ._invariants import (
+    Breach,
+    Budget,
+    Departure,
+    History,
+    SentMessage,
+    ServerSide,
+    Subscribed,
+    check,
+)
 from ._network import (
     MemoryListener,
     MemoryNetwork,
@@ -55,7 +66,19 @@ from ._network import (
     memory_network,
     memory_stream_pair,
 )
+from ._proxy import (
+    BLACKOUT,
+    CLEAR,
+    HALF_OPEN_DOWN,
+    HALF_OPEN_UP,
+    REFUSING,
+    Conditions,
+    FaultProxy,
+    ProxiedConnection,
+    Way,
+)
 from ._recorder import EventRecorder
+from ._scripted import Line, ScriptedServer
 from ._server import FaultServer, echo
 from ._visits import Heard, Visit
 
@@ -65,18 +88,23 @@ __all__ = [
     "BAD_ACCEPT",
     "BAD_OPCODE",
     "BAD_UTF8",
+    "BLACKOUT",
+    "CLEAR",
     "DELAYED_HANDSHAKE",
     "EOF_AFTER_OPEN",
     "EOF_IN_HANDSHAKE",
     "GARBAGE_ANSWER",
     "HALF_FRAME",
     "HALF_FRAME_THEN_SILENCE",
+    "HALF_OPEN_DOWN",
+    "HALF_OPEN_UP",
     "MASKED_FRAME",
     "MUTE_CLOSE",
     "NEVER_READS",
     "NONE",
     "OVERSIZED",
     "REFUSE",
+    "REFUSING",
     "REJECT_401",
     "REJECT_403",
     "REJECT_404",
@@ -86,18 +114,33 @@ __all__ = [
     "RESET_ON_ACCEPT",
     "SILENCE",
     "SILENT_HANDSHAKE",
+    "Breach",
+    "Budget",
+    "Conditions",
+    "Departure",
     "EventRecorder",
     "Fault",
     "FaultKind",
+    "FaultProxy",
     "FaultServer",
     "Handler",
     "Heard",
+    "History",
+    "Line",
     "MemoryListener",
     "MemoryNetwork",
     "MemoryStream",
+    "ProxiedConnection",
+    "ScriptedServer",
+    "SentMessage",
     "ServerConnection",
+    "ServerSide",
+    "Subscribed",
     "Visit",
+    "Way",
+    "check",
     "echo",
     "memory_network",
     "memory_stream_pair",
+    "run_deterministic",
 ]

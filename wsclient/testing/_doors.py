@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from ._network import MemoryListener, MemoryNetwork
 from ._streams import reset
+
+MEMORY_HOST: Final = "server.test"
+"""Where a server on an in-memory network listens, unless told otherwise (RFC 6761 §6.2)."""
+
+LOOPBACK: Final = "127.0.0.1"
+"""Where a server with a real socket does."""
 
 
 class Attempt(Protocol):
@@ -183,3 +189,17 @@ class SocketAttempt:
     def refuse(self) -> None:
         """Reset the connection: the nearest thing to a refusal that is left."""
         reset(self._stream)
+
+
+def door_at(
+    network: MemoryNetwork | None,
+    host: str | None,
+    port: int | None,
+    *,
+    secure: bool,
+    memory_host: str = MEMORY_HOST,
+) -> Door:
+    """The door at an address: in memory where there is a network, on a socket otherwise."""
+    if network is None:
+        return SocketDoor(host or LOOPBACK, port or 0)
+    return MemoryDoor(network, host or memory_host, port or (443 if secure else 80))

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterable
+from contextlib import suppress
 
 import trio
 
-from wsclient.connection import open_background_nursery
 from wsclient.connection._endpoint import origin
 
 from ._connection import GRACE, Handler, ServerConnection
-from ._doors import Door, Listener, MemoryDoor, SocketDoor
+from ._doors import Attempt, door_at
 from ._faults import NONE, Fault, FaultKind
+from ._listening import Listening
 from ._network import MemoryNetwork
 from ._visits import Log, Visit
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-MEMORY_HOST: Final = "server.test"
-"""Where a server on an in-memory network listens, unless told otherwise (RFC 6761 §6.2)."""
-
-LOOPBACK: Final = "127.0.0.1"
-"""Where a server with a real socket does."""
 
 
 async def listen(connection: ServerConnection) -> None:
@@ -40,7 +30,7 @@ async def echo(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
-class FaultServer:
+class FaultServer(Listening):
     """A WebSocket server for tests, which plays a story of faults and records what it hears.
 
     Args:
@@ -80,63 +70,16 @@ class FaultServer:
         self._handler = handler or listen
         self._ssl_context = ssl_context
         self._subprotocols = tuple(subprotocols)
-        self._door: Door
-        if network is None:
-            self._door = SocketDoor(host or LOOPBACK, port or 0)
-        else:
-            own_port = 80 if ssl_context is None else 443
-            self._door = MemoryDoor(network, host or MEMORY_HOST, port or own_port)
+        super().__init__(door_at(network, host, port, secure=ssl_context is not None))
         self._log = Log()
         self._count = 0
-        self._serving: set[ServerConnection] = set()
-        self._listener: Listener | None = None
-        self._nursery: trio.Nursery | None = None
-        self._running: AbstractAsyncContextManager[None] | None = None
+        # In order: what happens to all of them happens in the same order each time.
+        self._serving: dict[ServerConnection, None] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url} {list(self._faults)}>"
 
-    async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise RuntimeError("a FaultServer can be entered once")
-        self._running = self._run()
-        await self._running.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        assert self._running is not None
-        return await self._running.__aexit__(exc_type, exc_value, traceback)
-
-    @asynccontextmanager
-    async def _run(self) -> AsyncGenerator[None, None]:
-        await self._door.prepare()
-        try:
-            async with open_background_nursery() as self._nursery:
-                try:
-                    await self.start()
-                    yield
-                finally:
-                    self._stop()
-        finally:
-            self._nursery = None
-            self._door.give_up()
-
     # What it is.
-
-    @property
-    def host(self) -> str:
-        """Where it listens."""
-        return self._door.host
-
-    @property
-    def port(self) -> int:
-        """On which port; 0 while the system has not chosen one."""
-        return self._door.port
 
     @property
     def url(self) -> str:
@@ -154,6 +97,11 @@ class FaultServer:
     def messages(self) -> list[str | bytes]:
         """All messages of all connections, in the order in which they were heard."""
         return self._log.messages
+
+    @property
+    def open_connections(self) -> list[ServerConnection]:
+        """The connections to which messages can be sent now, oldest first."""
+        return [connection for connection in self._serving if connection.is_open]
 
     def clear(self) -> None:
         """Forget the messages, and the connections that are over; the story of faults goes on."""
@@ -192,24 +140,11 @@ class FaultServer:
             How many there are.
         """
         await trio.lowlevel.checkpoint()
-        connections = [connection for connection in self._serving if connection.is_open]
+        connections = self.open_connections
         async with trio.open_nursery() as nursery:
             for connection in connections:
                 nursery.start_soon(_send_or_miss, connection, message)
         return len(connections)
-
-    async def start(self) -> None:
-        """Listen (again), at the same address; does nothing if it listens.
-
-        Raises:
-            RuntimeError: The server's block is over or not yet entered.
-        """
-        if self._nursery is None:
-            raise RuntimeError("the server runs inside its `async with` block only")
-        await trio.lowlevel.checkpoint()
-        if self._listener is None:
-            self._listener = self._door.open()
-            self._nursery.start_soon(self._accept, self._nursery, self._listener)
 
     async def stop(self, *, graceful: bool = False) -> None:
         """Stop to listen, and end all connections: an outage, until :meth:`start`.
@@ -227,33 +162,20 @@ class FaultServer:
         self._stop()
         await trio.lowlevel.checkpoint()
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-
-    def _stop(self) -> None:
-        self._stop_listening()
+    def _cut_all(self) -> None:
         for connection in self._serving:
             connection._cut()
 
-    async def _accept(self, nursery: trio.Nursery, listener: Listener) -> None:
-        with suppress(trio.ClosedResourceError):
-            while True:
-                attempt = await listener.wait_attempt()
-                if listener.is_closed:
-                    # It came in the last moment.
-                    attempt.refuse()
-                    return
-                visit = self._admit()
-                if visit.fault.kind is FaultKind.REFUSE:
-                    attempt.refuse()
-                    visit.ended_at = visit.opened_at
-                    self._log.changed.unpark_all()
-                else:
-                    connection = ServerConnection(attempt.accept(), visit, self._log)
-                    self._serving.add(connection)
-                    nursery.start_soon(self._serve, connection)
+    async def _welcome(self, attempt: Attempt, nursery: trio.Nursery) -> None:
+        visit = self._admit()
+        if visit.fault.kind is FaultKind.REFUSE:
+            attempt.refuse()
+            visit.ended_at = visit.opened_at
+            self._log.changed.unpark_all()
+        else:
+            connection = ServerConnection(attempt.accept(), visit, self._log)
+            self._serving[connection] = None
+            nursery.start_soon(self._serve, connection)
 
     def _admit(self) -> Visit:
         fault = self._faults[min(self._count, len(self._faults) - 1)]
@@ -266,7 +188,7 @@ class FaultServer:
         try:
             await connection._serve(self._handler, self._subprotocols, self._ssl_context)
         finally:
-            self._serving.discard(connection)
+            del self._serving[connection]
 
 
 async def _send_or_miss(connection: ServerConnection, message: str | bytes) -> None:

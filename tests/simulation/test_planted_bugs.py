@@ -1,0 +1,197 @@
+"""Bugs that are planted here are found within 500 schedules: the simulator can see (S8).
+
+Each is a patch of the product; none is in it.
+"""
+
+from collections import deque
+
+import pytest
+import trio
+
+from wsclient.connection import _transport, _writer
+from wsclient.errors import ConnectionClosed
+from wsclient.events import Outcome
+from wsclient.session import _backoff, _line, _outbox, _receipt, _tap
+from wsclient.testing._simulation import simulate
+
+SCHEDULES = 500
+MESSAGES = 50
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """The invariants that a planted bug breaks in the first schedule that breaks one of ``these``.
+
+    The same schedule is clean once the bug is taken out again.
+    """
+
+    def found(*these):
+        for seed in range(1, SCHEDULES + 1):
+            run = simulate(seed, MESSAGES)
+            broken = {breach.invariant for breach in run.breaches}
+            if broken & set(these):
+                monkeypatch.undo()
+
+                assert () == simulate(seed, MESSAGES).breaches
+
+                return True
+        return False
+
+    return found
+
+
+def test_s8_acknowledgement_before_the_write_is_found(monkeypatch, found):
+    pull = _tap.Tap.pull
+
+    def pull_and_certify(self):
+        entry = pull(self)
+        self.read_up_to(self.drawn)
+        return entry
+
+    monkeypatch.setattr(_tap.Tap, "pull", pull_and_certify)
+
+    assert found("I2")
+
+
+def test_s8_second_write_of_what_was_promised_once_is_found(monkeypatch, found):
+    monkeypatch.setattr(_outbox.Entry, "goes_again", True)
+
+    assert found("I4")
+
+
+def test_s8_backoff_that_is_reset_when_tcp_connects_is_found(monkeypatch, found):
+    next_delay = _backoff.Backoff.next_delay
+
+    def reset_first(self, error):
+        if isinstance(error, ConnectionClosed):  # It was connected, then.
+            self.reset()
+        return next_delay(self, error)
+
+    monkeypatch.setattr(_backoff.Backoff, "next_delay", reset_first)
+
+    assert found("I11")
+
+
+def test_s8_cancelled_send_that_is_accepted_all_the_same_is_found(monkeypatch, found):
+    accept = _outbox.Outbox.accept
+
+    async def swallow(self, entry):
+        try:
+            return await accept(self, entry)
+        except trio.Cancelled:
+            self._add(entry)
+            raise
+
+    monkeypatch.setattr(_outbox.Outbox, "accept", swallow)
+
+    assert found("I3")
+
+
+def test_s8_cancellation_that_is_swallowed_on_the_way_out_is_found(monkeypatch, found):
+    close = _line.Line.close
+
+    async def close_without_haste(self):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+        await close(self)
+
+    monkeypatch.setattr(_line.Line, "close", close_without_haste)
+
+    assert found("I9")
+
+
+def test_s8_pong_that_certifies_what_an_older_connection_wrote_is_found(monkeypatch, found):
+    taps = _tap.Tap.__init__, _tap.Tap.close
+    stale = deque()
+
+    def open_with_stale(self, outbox, **options):
+        taps[0](self, outbox, **options)
+        while stale:
+            entry = stale.popleft()
+            if entry._outbox is outbox:
+                entry.tap = self
+                self._in_flight.append(entry)
+                self.drawn += 1
+
+    def close_without_settling(self, code=None):
+        stale.extend(entry for entry in self._in_flight if not entry.goes_again)
+        self._in_flight = deque(entry for entry in self._in_flight if entry.goes_again)
+        taps[1](self, code)
+
+    monkeypatch.setattr(_tap.Tap, "__init__", open_with_stale)
+    monkeypatch.setattr(_tap.Tap, "close", close_without_settling)
+
+    assert found("I2")
+
+
+def tail_of(data):
+    """The beginning of a frame with which a server's bytes end; nothing, if they end well."""
+    while data:
+        if len(data) < 2:
+            return data
+        size, head = data[1], 2
+        if size > 125:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:head])
+        if len(data) < head + size:
+            return data
+        data = data[head + size :]
+    return data
+
+
+def test_s8_part_of_a_frame_that_is_carried_over_is_found(monkeypatch, found):
+    receive = _transport.StreamTransport.receive
+    heard = {}
+    carried = []
+
+    async def receive_with_the_rest(self):
+        data, size = await receive(self)
+        data = bytes(data[:size])
+        if self not in heard:
+            # The answer to the opening handshake comes in one piece, or is not looked at.
+            _, end, frames = data.partition(b"\r\n\r\n")
+            if end:
+                rest = carried.pop() if carried else b""
+                data = data[: len(data) - len(frames)] + rest + frames
+                heard[self] = rest + frames
+        elif data:
+            heard[self] += data
+        else:
+            carried[:] = [tail_of(heard[self])]
+        return data, len(data)
+
+    monkeypatch.setattr(_transport.StreamTransport, "receive", receive_with_the_rest)
+
+    assert found("I13")
+
+
+def test_s8_receipt_that_is_resolved_twice_is_found(monkeypatch, found):
+    pull, close = _tap.Tap.pull, _tap.Tap.close
+    drawn = {}
+
+    def pull_and_remember(self):
+        entry = pull(self)
+        if entry is not None:
+            drawn.setdefault(self, []).append(entry)
+        return entry
+
+    def close_and_settle_all(self, *code):
+        close(self, *code)
+        for entry in drawn.pop(self, ()):
+            self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
+
+    def resolve_again(self, outcome):
+        self._outcome = outcome
+        return True
+
+    monkeypatch.setattr(_tap.Tap, "pull", pull_and_remember)
+    monkeypatch.setattr(_tap.Tap, "close", close_and_settle_all)
+    monkeypatch.setattr(_receipt.Receipt, "_resolve", resolve_again)
+
+    assert found("I1")
+
+
+def test_s8_pongs_without_bound_are_found(monkeypatch, found):
+    monkeypatch.setattr(_writer, "_PONG_QUEUE_SIZE", 10**9)
+
+    assert found("I10")

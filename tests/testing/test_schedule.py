@@ -1,0 +1,30 @@
+"""Schedules are drawn from a seed, and differ."""
+
+from wsclient.testing._proxy import Conditions
+from wsclient.testing._schedule import Leave, Strike, make_schedule
+
+
+def test_schedule_is_the_seeds():
+    assert make_schedule(5, 20) == make_schedule(5, 20)
+    assert make_schedule(5, 20) != make_schedule(6, 20)
+    assert [*range(1, 21)] == [send.key for send in make_schedule(5, 20).sends]
+
+
+def test_schedules_are_of_all_kinds():
+    schedules = [make_schedule(seed, 5) for seed in range(300)]
+
+    assert set(Leave) == {schedule.leave for schedule in schedules}
+    assert 5 < sum(schedule.is_flapping for schedule in schedules) < 50
+    strikes = {change.what for schedule in schedules for change in schedule.changes}
+    assert set(Strike) == {strike for strike in strikes if isinstance(strike, Strike)}
+    assert 10 < sum(isinstance(strike, Conditions) for strike in strikes)
+    assert 40 < len({fault for schedule in schedules for fault in schedule.faults})
+
+
+def test_schedule_is_printed_line_by_line():
+    schedule = make_schedule(5, 2)
+    lines = list(schedule.lines())
+
+    assert "  seed = 5" == lines[0]
+    assert f"  faults = {schedule.faults!r}" in lines
+    assert 2 == sum(line.startswith("    Send(key=") for line in lines)

@@ -882,45 +882,59 @@ async def test_drain_says_that_what_is_stored_has_not_arrived(
     assert ["hello"] == disk.texts
 
 
-async def test_what_send_nowait_accepted_last_is_stored_at_the_end(
-    autojump_clock, network, disk, open_channel
+async def test_what_send_nowait_gave_last_is_stored_at_the_end_and_not_as_marked(
+    autojump_clock, network, disk, open_channel, nursery
 ):
     async with (
         FaultServer(network=network) as server,
         open_channel(server.url, disk) as channel,
     ):
         await channel.wait_ready()
-        receipt = channel.send_nowait("hello")
-        await channel.aclose()
+        await settled()
+        disk.hang()
+        receipts = [channel.send_nowait("on its way")]
+        await settled()
+        receipts.append(channel.send_nowait("waiting"))
+        closing = Call(nursery, channel.aclose)
+        await trio.sleep(0.1)
+        disk.answer()
+        await settled()
 
-    assert receipt.outcome in (Outcome.STORED, Outcome.LOST_UNKNOWN)
-    assert [[], ["hello"]][receipt.outcome is Outcome.STORED] == disk.texts
-    assert [] == disk.marked
+        assert closing.is_done
+        assert [(Outcome.STORED, Truth.CERTAINLY_NOT)] * 2 == [
+            (receipt.outcome, receipt.truth) for receipt in receipts
+        ]
+        assert ["on its way", "waiting"] == disk.texts
+        assert [] == disk.marked
+    assert [] == server.messages
 
 
 async def test_s3_3_a_disk_that_hangs_does_not_hold_up_leaving_and_the_truth_is_told(
     autojump_clock, network, disk, open_channel, nursery
 ):
+    limits = Limits(outbox_messages=math.inf, outbox_size=math.inf)
     async with (
-        FaultServer([SILENCE], network=network) as server,
-        open_channel(server.url, disk, limits=Limits(outbox_messages=math.inf)) as channel,
+        FaultServer([REFUSE, NEVER_READS], network=network) as server,
+        open_channel(server.url, disk, limits=limits, retry=OFFLINE) as channel,
     ):
+        receipts = [await channel.send("x" * 2**20) for _ in range(20)]
+        channel.retry_now()
         await channel.wait_ready()
-        stuck = await channel.send("x" * 2**20)
-        receipts = [await channel.send(str(number)) for number in range(10)]
         await settled()
+        begun = [receipt for receipt in receipts if receipt.truth is Truth.UNKNOWN]
         disk.hang()
         waiting = Call(nursery, channel.send, "waiting")
-        unawaited = channel.send_nowait("unawaited")
+        receipts.append(channel.send_nowait("unawaited"))
         await settled()
         began = trio.current_time()
         await channel.aclose()
 
         assert trio.current_time() - began <= 2
     await settled()
-    # Their marks are on the disk, and could not be taken back.
+    assert 0 < len(begun) < 20 == len(disk.marked)
+    # The marks are on the disk, and could not be taken back.
     assert {(Outcome.LOST_UNKNOWN, Truth.UNKNOWN)} == {
-        (receipt.outcome, receipt.truth) for receipt in [stuck, unawaited, *receipts]
+        (receipt.outcome, receipt.truth) for receipt in receipts
     }
     assert isinstance(waiting.error, errors.OutboxIOError)
 
@@ -1141,6 +1155,47 @@ async def test_a_slow_disk_holds_up_neither_receiving_nor_heartbeats(
         assert 1 == channel.epoch
         disk.answer()
         await server.wait_messages(1)
+
+
+async def test_what_no_longer_takes_its_id_is_put_aside(autojump_clock, disk, use):
+    def mark(message, id, again):
+        if again:
+            raise ValueError("no")
+        return message
+
+    use(disk)
+    outbox = _make_outbox(
+        disk,
+        DeliveryOptions(
+            acknowledgement=wsclient.FunctionAcknowledgement(mark, lambda message: None)
+        ),
+    )
+    await outbox.load()
+    async with trio.open_nursery() as nursery:
+        running = Call(nursery, outbox.run)
+        await outbox.accept(outbox.offer("a", Delivery.ACKED))
+        tap = Tap(outbox)
+        tap.pull()
+        await settled()
+        tap.pull()
+        tap.close()
+
+        assert Tap(outbox).pull() is None
+        assert {Outcome.QUARANTINED: 1} == outbox.outcomes
+        await outbox.aclose()
+        running.scope.cancel()
+    assert {} == disk.messages
+
+
+async def test_what_is_not_on_the_disk_at_the_end_is_cancelled(autojump_clock, disk, use):
+    use(disk)
+    outbox = _make_outbox(disk)
+    await outbox.load()
+    receipt = outbox.accept_nowait(outbox.offer("now", Delivery.DIRECT))
+    await outbox.aclose()
+    outbox.settle()
+
+    assert Outcome.CANCELLED is receipt.outcome
 
 
 # --- arguments, and files -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ import trio.testing
 from wsclient import errors
 from wsclient.events import Delivery
 from wsclient.session._journal import CLOSING, LINGER, PATIENCE, RETRY_AFTER, Journal
-from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored
+from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored, Unmark
 
 
 def message(id):
@@ -192,6 +192,51 @@ async def test_s1_9_a_mark_is_told_once_when_it_is_on_the_disk(journal, disk, au
     await settled()
 
     assert [[(Mark("a"),)]] == told
+
+
+async def test_marks_are_taken_back_behind_what_marks(journal, disk, autojump_clock):
+    told = []
+    journal.mark_soon(["a"], lambda: told.append("marked"))
+    journal.unmark_soon(["a"], lambda: told.append("unmarked"))
+    await settled()
+
+    assert [(Mark("a"), Unmark("a"))] == disk.commits
+    assert ["marked", "unmarked"] == told
+
+
+async def test_a_message_for_which_nobody_waits_is_told_of_all_the_same(
+    journal, disk, autojump_clock
+):
+    told = []
+    disk.failures = [errors.OutboxDiskFull("full"), None]
+    for id in "ab":
+        item = journal.add_soon(
+            message(id), lambda id=id: told.append(id), lambda error: told.append(type(error))
+        )
+        await settled()
+
+    assert [errors.OutboxDiskFull, "b"] == told
+    assert item.is_answered
+
+
+async def test_a_journal_that_is_closed_says_at_once_that_it_takes_nothing_more(
+    journal, disk, autojump_clock
+):
+    await journal.aclose()
+    item = journal.add_soon(message("a"))
+
+    assert isinstance(item.error, trio.ClosedResourceError)
+    with pytest.raises(trio.ClosedResourceError):
+        await journal.wait(item)
+
+
+async def test_closing_commits_messages_for_which_nobody_waits(disk, autojump_clock):
+    journal = Journal(disk, run_sync=disk.run_sync)
+    await journal.open()
+    journal.add_soon(message("a"))
+    await journal.aclose()
+
+    assert ["a"] == disk.added
 
 
 async def test_a_removal_goes_with_the_next_commit_or_soon_alone(journal, disk, autojump_clock):

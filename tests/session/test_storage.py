@@ -26,6 +26,7 @@ from wsclient.session._storage import (
     SqliteOutbox,
     SqliteStorage,
     Stored,
+    Unmark,
     _sealed,
 )
 
@@ -112,6 +113,17 @@ def test_s1_9_a_mark_is_kept_and_counted(opened, path):
     storage.close()
 
     assert [("a", 2, True), ("b", 0, False)] == [
+        (stored.id, stored.attempts, stored.begun) for stored in reopen(path)
+    ]
+
+
+def test_s1_9_a_mark_can_be_taken_back(opened, path):
+    storage, _ = opened()
+    storage.commit([Add(message("a", attempts=1)), Add(message("b")), Mark("b"), Mark("b")])
+    storage.commit([Unmark("a"), Unmark("b")])
+    storage.close()
+
+    assert [("a", 0, False), ("b", 1, True)] == [
         (stored.id, stored.attempts, stored.begun) for stored in reopen(path)
     ]
 

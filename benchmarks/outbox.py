@@ -5,9 +5,10 @@
     python benchmarks/outbox.py --sync 5            a disk that takes 5 ms longer for each commit
     python benchmarks/outbox.py --folder /data      on another disk than that of the temporary files
 
-A message is added (that is what its sender waits for, and what is timed), marked as about to be
-written, and removed, as the channel does it.  Each row is a process of its own, and a second,
-shorter one under strace, if there is one, counts the fsyncs.
+What is timed is `send()` of a channel that sends to a server process: each message is added, which
+its sender waits for, marked as about to be written, sent, and removed when the peer has read it.
+The rows of the journal do the same to the disk without a channel.  Each row is a process of its
+own, and a second, shorter one under strace, if there is one, counts the fsyncs.
 Exit status 1: a row that has bars misses them: 1,000 messages a second, p99 at most 10 ms.
 """
 
@@ -23,14 +24,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from compare import Progress, machine, print_table
 
+HERE: Final = Path(__file__).parent
+
+Send: TypeAlias = Callable[[int], Awaitable[object]]
+"""Keeps the message of that number, until it is durable."""
 RATE: Final = 1000.0  # messages a second, at least
 LATENCY: Final = 0.010  # seconds, at most, for 99 of 100 messages
 
@@ -42,6 +48,8 @@ class Row:
     """Messages that arrive in a second, at random; 0: each sender sends one after the other."""
     shared: bool = True
     """Whether messages share commits."""
+    channel: bool = True
+    """Whether they are sent by a channel, or only kept by its journal."""
     has_bars: bool = False
 
 
@@ -52,6 +60,8 @@ ROWS: Final = {
     "400 senders": Row(400),
     "1,000 arrive a second": Row(400, rate=1000, has_bars=True),
     "100 senders, a commit each": Row(100, shared=False),
+    "journal: 100 senders": Row(100, channel=False, has_bars=True),
+    "journal: 1,000 arrive a second": Row(400, rate=1000, channel=False, has_bars=True),
 }
 
 
@@ -85,7 +95,7 @@ def measure(row: Row, messages: int, size: int, path: Path, delay: float) -> dic
     """Run one row here."""
     import trio
 
-    from wsclient.events import Delivery
+    import wsclient
     from wsclient.session._journal import Journal
     from wsclient.session._storage import Change, SqliteStorage, Stored
 
@@ -98,21 +108,52 @@ def measure(row: Row, messages: int, size: int, path: Path, delay: float) -> dic
                 super().commit(part)
                 self.commits += 1
 
+    disk = Disk(str(path))
+
+    class Outbox(wsclient.SqliteOutbox):
+        def storage(self) -> Disk:
+            return disk
+
     latencies: list[float] = []
     payload = "x" * size
     pending = iter(range(messages))
 
-    async def main() -> float:
-        disk = Disk(str(path))
+    @asynccontextmanager
+    async def a_channel() -> AsyncGenerator[Send, None]:
+        with serving() as port:
+            async with wsclient.open_channel(
+                f"ws://127.0.0.1:{port}/heed/{messages}", outbox=Outbox(path), observers=()
+            ) as channel:
+                await channel.wait_ready()
+                yield lambda _: channel.send(payload)
+                if not await channel.flush():
+                    raise AssertionError("not every message has arrived")
+
+    @asynccontextmanager
+    async def a_journal() -> AsyncGenerator[Send, None]:
         journal = Journal(disk)
         await journal.open()
+
+        async def send(number: int) -> None:
+            id = f"message-{number:010}"
+            await journal.add(Stored(id=id, message=payload, delivery=wsclient.Delivery.QUEUED))
+            journal.mark_soon([id], lambda: journal.remove_soon(id))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            yield send
+            await journal.aclose(60)
+
+    async def main() -> float:
+        async with a_channel() if row.channel else a_journal() as keep:
+            return await send_all(keep)
+
+    async def send_all(keep: Send) -> float:
         room = trio.CapacityLimiter(row.senders)
 
         async def send(number: int, since: float) -> None:
-            id = f"message-{number:010}"
-            await journal.add(Stored(id=id, message=payload, delivery=Delivery.QUEUED))
+            await keep(number)
             latencies.append(trio.current_time() - since)
-            journal.mark_soon([id], lambda: journal.remove_soon(id))
 
         async def send_one_after_the_other() -> None:
             for number in pending:
@@ -122,26 +163,19 @@ def measure(row: Row, messages: int, size: int, path: Path, delay: float) -> dic
             async with room:
                 await send(number, since)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.run)
-            began = trio.current_time()
-            async with trio.open_nursery() as senders:
-                if not row.rate:
-                    for _ in range(row.senders):
-                        senders.start_soon(send_one_after_the_other)
-                at = began
-                for number in pending if row.rate else ():
-                    at += random.expovariate(row.rate)
-                    # Also where nothing is waited for: whoever is late must not starve the others.
-                    await trio.sleep_until(at)
-                    senders.start_soon(send_in_turn, number, at)
-            seconds = trio.current_time() - began
-            await journal.aclose(60)
-        nonlocal commits
-        commits = disk.commits
-        return seconds
+        began = trio.current_time()
+        async with trio.open_nursery() as senders:
+            if not row.rate:
+                for _ in range(row.senders):
+                    senders.start_soon(send_one_after_the_other)
+            at = began
+            for number in pending if row.rate else ():
+                at += random.expovariate(row.rate)
+                # Also where nothing is waited for: whoever is late must not starve the others.
+                await trio.sleep_until(at)
+                senders.start_soon(send_in_turn, number, at)
+        return trio.current_time() - began
 
-    commits = 0
     seconds = trio.run(main)
     quantiles = statistics.quantiles(latencies, n=100)
     return {
@@ -149,8 +183,20 @@ def measure(row: Row, messages: int, size: int, path: Path, delay: float) -> dic
         "rate": messages / seconds,
         "p50": quantiles[49],
         "p99": quantiles[98],
-        "commits": commits,
+        "commits": disk.commits,
     }
+
+
+@contextmanager
+def serving() -> Iterator[int]:
+    """A server process; gives its port."""
+    command = [sys.executable, str(HERE / "_server.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
 
 
 def time_syncs(folder: Path) -> list[float]:

@@ -22,7 +22,7 @@ from wsclient.connection import _cancellation, open_websocket, stream_opener, wr
 from wsclient.connection._cancellation import cancel_status, is_cancelled
 from wsclient.errors import ConnectionClosed, HandshakeError
 
-CONT, TEXT, CLOSE, PING = 0, 1, 8, 9
+CONT, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
 MESSAGES = ["first", "second" * 20, "third"]
 
 
@@ -606,6 +606,7 @@ def every_way(make_peer, tls):
 
 SHORT = ["first", "second" * 20, "third"]
 LONG = ["x" * MIB]
+LONG_COMING = ["first", b"x" * 300_000, "between", b"y" * 150_000]
 COMING = ["first", "", "second" * 20_000, "third", "é" * 300, "last"]
 
 
@@ -648,6 +649,11 @@ async def send_parts(connection, done, messages):
 
 async def get(connection, done, messages):
     while len(done) < len(COMING):
+        done.append(await connection.get_message())
+
+
+async def get_long(connection, done, messages):
+    while len(done) < len(LONG_COMING):
         done.append(await connection.get_message())
 
 
@@ -695,6 +701,7 @@ CALLS = {
     "send at the same time": Call(send_at_the_same_time, ["a" * 70_000, "b", "c" * 70_000, "d"]),
     "send_parts": Call(send_parts, ["x" * 100_000, "y"], ends=True),
     "get_message": Call(get, receives=COMING),
+    "get_message, long": Call(get_long, receives=LONG_COMING),
     "async for": Call(iterate, receives=COMING),
     "receive_many": Call(receive_many, receives=COMING),
     "receive_parts": Call(receive_in_parts, receives=COMING),
@@ -707,7 +714,10 @@ CALLS = {
 
 def says_of(frame, call):
     """What the server sends, in pieces that end anywhere."""
-    says = b"".join(frame(TEXT, message.encode()) for message in call.receives)
+    says = b"".join(
+        frame(TEXT, message.encode()) if isinstance(message, str) else frame(BINARY, message)
+        for message in call.receives
+    )
     return [says[start : start + 50_001] for start in range(0, len(says), 50_001)]
 
 

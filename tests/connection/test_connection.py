@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import tracemalloc
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
@@ -1292,6 +1292,121 @@ async def test_receive_many_raises_when_nothing_will_come(connected, frame):
         assert ["last"] == await connection.receive_many()
         with pytest.raises(ConnectionClosed):
             await connection.receive_many()
+
+
+# --- long messages, over a socket ---------------------------------------------------------------
+
+LONG = 2**20
+
+
+@pytest.fixture
+def over_tcp(make_peer):
+    """Opens a connection over loopback: ``async with over_tcp() as (connection, peer)``."""
+
+    @asynccontextmanager
+    async def over_tcp():
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        peers = []
+
+        async def accept():
+            peers.append(make_peer(await listener.accept()))
+            await peers[0].accept()
+
+        async with trio.open_nursery() as nursery:
+            async with listener, trio.open_nursery() as accepting:
+                accepting.start_soon(accept)
+                connection = await connect_websocket(nursery, "127.0.0.1", port, "/", use_ssl=False)
+            async with peers[0].stream:
+                yield connection, peers[0]
+            nursery.cancel_scope.cancel()
+
+    return over_tcp
+
+
+async def wait_received(connection, since):
+    """Wait for a sign of life."""
+    while connection.last_received == since:
+        await trio.lowlevel.checkpoint()
+    return connection.last_received
+
+
+async def test_a_long_message_comes_whole_and_each_read_is_a_sign_of_life(over_tcp, frame, nursery):
+    message = os.urandom(LONG)
+    data = frame(TEXT, b"before") + frame(BINARY, message) + frame(PING, b"?")
+    async with over_tcp() as (connection, peer):
+        seen = connection.last_received
+        for start in range(0, len(data), 300_000):
+            await peer.send(data[start : start + 300_000])
+            seen = await wait_received(connection, seen)
+
+        assert ["before", message] == [await connection.get_message() for _ in range(2)]
+        assert (PONG, b"?") == await peer.receive_frame()
+
+        nursery.start_soon(peer.send, data * 5)
+        for _ in range(5):
+            assert "before" == await connection.get_message()
+            assert message == await connection.get_message()
+
+
+async def test_a_long_message_goes_straight_to_where_it_stays(over_tcp, frame, monkeypatch):
+    async with over_tcp() as (connection, peer):
+        filled = []
+        updated = type(connection._protocol).buffer_updated
+
+        def buffer_updated(protocol, size):
+            filled.append(size)
+            return updated(protocol, size)
+
+        monkeypatch.setattr(type(connection._protocol), "buffer_updated", buffer_updated)
+        await peer.send(frame(BINARY, bytes(LONG)))
+
+        assert bytes(LONG) == await connection.get_message()
+        # The first read, of whatever was there, takes the header and up to 256 KiB.
+        assert LONG - 2**18 <= sum(filled) <= LONG
+
+
+async def test_parts_may_be_wanted_in_the_middle_of_a_long_message(over_tcp, frame, nursery):
+    message = os.urandom(LONG)
+    data = frame(BINARY, message)
+    async with over_tcp() as (connection, peer):
+        seen = connection.last_received
+        for piece in (data[:20], data[20:1000], data[1000:300_000]):
+            await peer.send(piece)
+            seen = await wait_received(connection, seen)
+        parts = connection.receive_parts()
+        nursery.start_soon(peer.send, data[300_000:])
+        received = b""
+        async for part in parts:
+            received += part
+
+        assert message == received
+
+
+@pytest.mark.parametrize("sent", [10, 11, LONG // 32, LONG // 2, LONG + 9])
+async def test_the_end_in_the_middle_of_a_long_message_is_an_end(over_tcp, frame, sent):
+    async with over_tcp() as (connection, peer):
+        await peer.send(frame(BINARY, bytes(LONG))[:sent])
+        await peer.stream.aclose()
+        with pytest.raises(ConnectionClosed) as caught:
+            await connection.get_message()
+
+        assert 1006 == caught.value.reason.code
+
+
+async def test_we_may_close_in_the_middle_of_a_long_message(over_tcp, frame, nursery):
+    data = frame(BINARY, bytes(LONG))
+    async with over_tcp() as (connection, peer):
+        seen = connection.last_received
+        await peer.send(data[:300_000])
+        await wait_received(connection, seen)
+        nursery.start_soon(connection.aclose)
+
+        assert (CLOSE, close_payload(1000)) == await peer.receive_frame()
+
+        await peer.send(data[300_000:] + frame(CLOSE, close_payload(1000)))
+        with trio.fail_after(5):
+            assert CloseReason(1000) == await connection.wait_closed()
 
 
 # --- messages in parts --------------------------------------------------------------------------

@@ -68,13 +68,16 @@ class Other:
 
 
 @contextmanager
-def server(talk, *headers):
-    """A thread that accepts one connection and lets ``talk(socket, is_over)`` do what it likes."""
+def server(talk, *headers, context=None):
+    """A thread that accepts one connection and lets ``talk(socket, is_over)`` do what it likes.
+
+    With a ``context`` over TLS.
+    """
 
     def serve():
         with listener, suppress(OSError):
             client, _ = listener.accept()
-            with client:
+            with context.wrap_socket(client, server_side=True) if context else client as client:
                 request = b""
                 while not request.endswith(b"\r\n\r\n"):
                     request += client.recv(65536)
@@ -107,14 +110,14 @@ def server(talk, *headers):
         assert not thread.is_alive()
 
 
-async def measured(port, use, **options):
+async def measured(port, use, *, use_ssl=False, **options):
     """Open a connection, let ``use(connection)`` do something with it; return what was noticed."""
     steps, other = Steps(), Other()
     gc.collect()
     gc.freeze()  # The many objects of other tests take their time to be looked at.
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other.run)
-        async with open_websocket("127.0.0.1", port, "/", use_ssl=False, **options) as connection:
+        async with open_websocket("127.0.0.1", port, "/", use_ssl=use_ssl, **options) as connection:
             trio.lowlevel.add_instrument(steps)
             # So that the step in which it began, and the one in which it ended, count.
             await trio.lowlevel.checkpoint()
@@ -258,6 +261,34 @@ async def test_a_flood_of_pings_starves_nobody(frame, talk):
     block, times = frame(PING, b"x" * 125) * 1000 + frame(TEXT, b"message"), 100
     with server(talk(block, times)) as port:
         steps, other = await measured(port, lambda c: get(c, times))
+    check(steps, other)
+
+
+FLOODS_OVER_TLS = {
+    # name: (one block of it, how many blocks, messages in one)
+    "short messages": (lambda f: f(TEXT, b"x" * 100) * 10_000, 20, 10_000),
+    "long messages": (lambda f: f(BINARY, b"x" * MIB), 50, 1),
+    "long texts": (lambda f: f(TEXT, "é".encode() * (MIB // 2)), 50, 1),
+    "pings": (lambda f: f(PING, b"x" * 125) * 1000 + f(TEXT, b"message"), 100, 1),
+    "fragments": (lambda f: (f(TEXT, fin=False) + f(CONT)) * 10_000, 10, 10_000),
+}
+
+
+@pytest.mark.parametrize("take", [iterate, get, take_many])
+@pytest.mark.parametrize("name", FLOODS_OVER_TLS)
+async def test_a_flood_over_tls_lets_others_run(frame, tls, take, name):
+    make, times, messages = FLOODS_OVER_TLS[name]
+    # It reads nothing meanwhile: two threads must not use one TLS object.
+    with server(sends_and_never_reads(make(frame), times), context=tls.server) as port:
+        steps, other = await measured(port, lambda c: take(c, times * messages), use_ssl=tls.client)
+    check(steps, other)
+
+
+@pytest.mark.parametrize("take", [iterate, get, take_many])
+@pytest.mark.parametrize(("size", "times"), [(MIB, 100), (16 * MIB, 10)], ids=str)
+async def test_a_flood_of_long_messages_lets_others_run(frame, size, times, take):
+    with server(sends(frame(BINARY, b"x" * size), times)) as port:
+        steps, other = await measured(port, lambda c: take(c, times), max_message_size=size)
     check(steps, other)
 
 

@@ -108,6 +108,17 @@ async def test_a_forgotten_ping_leaves_nothing_behind():
     assert (False, True) == (first.answered, second.answered)
 
 
+async def test_a_ping_whose_answer_someone_wants_to_hear_of_is_not_forgotten():
+    pings, heard = Pings(), []
+    ping = begin(pings, b"1")
+    ping.on_answer = lambda: heard.append(True)
+    pings.forget(ping)
+    pings.received(b"1")
+
+    assert [True] == heard
+    assert 0 == len(pings)
+
+
 async def test_giving_up_wakes_everyone_without_an_answer():
     pings = Pings()
     sent = [pings.register(None), pings.register(None)]

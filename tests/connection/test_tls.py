@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
@@ -81,6 +82,53 @@ async def test_what_goes_in_at_one_end_comes_out_at_the_other(secured, nursery, 
         received += await theirs.receive_some()
 
     assert data == received
+
+
+@pytest.mark.parametrize("size", [1, RECORD_SIZE, RECORD_SIZE + 1, 2**20 + 1])
+async def test_plain_text_goes_where_it_belongs_and_no_further(secured, nursery, size):
+    ours, theirs, _ = await secured()
+    place = bytearray(size)
+    rest = memoryview(place)
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    nursery.start_soon(theirs.send_all, data + b"behind")
+    while rest:
+        buffer, count = await ours.receive_into(functools.partial(memoryview, rest))
+
+        assert buffer is None
+        assert count
+        rest = rest[count:]
+
+    assert data == place
+
+    data, count = await ours.receive_into(lambda: None)
+
+    assert b"behind"[:count] == data[:count]
+    assert b"behind"[count:] == await receive_exactly(ours, 6 - count)
+
+    nursery.start_soon(trio.SSLStream.aclose, theirs)
+
+    assert (None, 0) == await ours.receive_into(lambda: memoryview(place))
+
+
+async def test_where_plain_text_belongs_is_asked_when_it_has_come(secured, nursery):
+    ours, theirs, _ = await secured()
+    old, new = bytearray(5), bytearray(5)
+    places = [memoryview(old)]
+    results = []
+
+    async def read():
+        results.append(await ours.receive_into(lambda: places[-1]))
+
+    nursery.start_soon(read)
+    await trio.testing.wait_all_tasks_blocked()
+    places[0].release()
+    places.append(memoryview(new))
+    await theirs.send_all(b"hello")
+    while not results:
+        await trio.lowlevel.checkpoint()
+
+    assert [(None, 5)] == results
+    assert (bytes(5), b"hello") == (old, new)
 
 
 async def test_small_reads_of_cipher_text_are_put_together(secured, nursery):

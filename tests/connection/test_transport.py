@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from wsclient.connection._transport import (
+    AHEAD_SIZE,
     READ_SIZE,
     WRITE_SLICE,
     SocketTransport,
@@ -150,6 +152,16 @@ async def test_a_write_that_was_cancelled_before_it_began_has_torn_nothing():
         await transport.send(bytearray(b"x"), 0)
 
     assert not transport.is_torn
+
+
+async def test_a_stream_makes_bytes_of_its_own():
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = StreamTransport(ours, None)
+    place = memoryview(bytearray(3))
+    await theirs.send_all(b"hello")
+
+    assert (b"hello", 5) == await transport.receive_into(lambda: place)
+    assert bytes(3) == place
 
 
 # --- a socket -----------------------------------------------------------------------------------
@@ -314,8 +326,12 @@ async def test_a_peer_that_sends_without_end_does_not_keep_others_from_running(s
             await trio.lowlevel.checkpoint()
 
     nursery.start_soon(other)
-    for _ in range(100):
-        await transport.receive()
+    place = memoryview(bytearray(1))
+    for number in range(100):
+        if number % 2:
+            await transport.receive()
+        else:
+            await transport.receive_into(lambda: place)
     nursery.cancel_scope.cancel()
 
     assert turns >= 90
@@ -338,7 +354,113 @@ async def test_a_read_that_waits_can_be_cancelled_and_loses_nothing(sockets):
         await transport.receive()
 
     assert scope.cancelled_caught
+
+    place = memoryview(bytearray(4))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await transport.receive_into(lambda: place)
+
+    assert scope.cancelled_caught
+    assert bytes(4) == place
     assert b"more" == received(await transport.receive())
+
+
+async def receive_all(transport, size, get_buffer):
+    """The sizes of the reads that bring ``size`` bytes, and where they went."""
+    reads = []
+    while size:
+        data, read = await transport.receive_into(get_buffer)
+        assert read
+        size -= read
+        reads.append(("place" if data is None else "shared", read))
+    return reads
+
+
+async def test_bytes_go_where_they_belong_or_into_the_shared_buffer(sockets):
+    transport, theirs = await sockets()
+    place = bytearray(5)
+    await theirs.send_all(b"helloworld")
+
+    assert (None, 5) == await transport.receive_into(lambda: memoryview(place))
+    assert b"hello" == place
+    assert b"world" == received(await transport.receive_into(lambda: None))
+
+    await theirs.send_eof()
+
+    assert 0 == (await transport.receive_into(lambda: memoryview(place)))[1]
+    assert b"" == received(await transport.receive_into(lambda: None))
+    assert b"hello" == place
+
+
+async def test_where_they_belong_is_asked_when_they_have_come(sockets, nursery):
+    transport, theirs = await sockets()
+    old, new = bytearray(5), bytearray(5)
+    places = [memoryview(old)]
+    results = []
+
+    async def read():
+        results.append(await transport.receive_into(lambda: places[-1]))
+
+    nursery.start_soon(read)
+    await trio.testing.wait_all_tasks_blocked()
+    places[0].release()
+    places.append(memoryview(new))
+    await theirs.send_all(b"hello")
+    while not results:
+        await trio.lowlevel.checkpoint()
+
+    assert [(None, 5)] == results
+    assert (bytes(5), b"hello") == (old, new)
+
+
+@pytest.mark.parametrize(("asked", "size"), [(None, READ_SIZE), (7, 7)])
+async def test_a_place_does_not_make_a_read_larger(sockets, nursery, asked, size):
+    transport, theirs = await sockets(asked)
+    place = bytearray(READ_SIZE + 1 if asked is None else 100)
+    nursery.start_soon(theirs.send_all, b"x" * len(place))
+    rest = memoryview(place)
+    while rest:
+        _, read = await transport.receive_into(functools.partial(memoryview, rest))
+        assert 0 < read <= size
+        rest = rest[read:]
+
+    assert b"x" * len(place) == place
+
+
+async def test_little_is_read_ahead_behind_a_place_that_was_filled(sockets, nursery):
+    transport, theirs = await sockets()
+    places = [memoryview(bytearray(100))]
+    size = 4 * AHEAD_SIZE
+    await theirs.send_all(b"x" * (100 + size))
+    await wait_readable(transport, 100 + size)
+    reads = await receive_all(transport, 100 + size, lambda: places.pop() if places else None)
+
+    assert [
+        ("place", 100),
+        ("shared", AHEAD_SIZE),
+        ("shared", 3 * AHEAD_SIZE),
+    ] == reads
+
+    # What is less than that shows that nothing more has come.
+    for reading in (100, AHEAD_SIZE - 1):
+        places.append(memoryview(bytearray(100)))
+        await theirs.send_all(b"x" * (100 + reading))
+        await wait_readable(transport, 100 + reading)
+        reads = await receive_all(
+            transport, 100 + reading, lambda: places.pop() if places else None
+        )
+
+        assert [("place", 100), ("shared", reading)] == reads
+
+
+async def wait_readable(transport, size):
+    """Wait until so many bytes have come."""
+    peeking = socket.socket(fileno=socket.dup(transport._socket.fileno()))
+    with peeking:
+        peeking.setblocking(False)
+        await trio.lowlevel.wait_readable(peeking)
+        while len(peeking.recv(size, socket.MSG_PEEK)) < size:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_a_reset_is_an_end(sockets):

@@ -81,6 +81,8 @@ def test_block_names_what_there_is(block: Block) -> None:
 # --- programs -----------------------------------------------------------------------------------
 
 ECHOED = {
+    "rotate.py": ['{"id": 1, "text": "hello"}'],
+    "while_connected.py": ["still here"],
     "acked.py": ["<Receipt acknowledged>"],
     "acked_functions.py": ["True"],
     "application_ping.py": ["hello"],

@@ -30,7 +30,10 @@ from wsclient.protocol._codec import (
     BURST_SIZE,
     COMPILED,
     FRAME_OVERHEAD,
+    MAX_PROMISE,
+    MAX_TARGET_SIZE,
     MESSAGE_OVERHEAD,
+    MIN_TARGET_SIZE,
     PART_SIZE,
     Decoder,
     Encoder,
@@ -460,6 +463,7 @@ def test_a_long_message_takes_no_memory_before_it_comes(frame):
     try:
         assert [] == receive(decoder, header)
         assert [] == receive(decoder, b"x" * 1000)
+        assert decoder.get_buffer() is None
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
@@ -736,6 +740,279 @@ def test_a_message_of_nothing_is_whole_also_in_parts(frame, peer):
     )
 
 
+# --- a long message is read where it stays ------------------------------------------------------
+
+LONG = MIN_TARGET_SIZE + 10_000
+BEGUN = LONG // MAX_PROMISE
+"""Bytes of it that are enough to believe in the rest."""
+
+
+def fill(decoder, data):
+    """Put as much of ``data`` where the decoder wants it as goes there; what is left of it."""
+    facts = []
+    while data and (buffer := decoder.get_buffer()) is not None:
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        facts += decoder.buffer_updated(size)
+        data = data[size:]
+    return facts, data
+
+
+def receive_anyhow(decoder, pieces, chance):
+    """The facts of the pieces: each is put where it belongs, if that is known, or just given."""
+    facts = []
+    for piece in pieces:
+        rest = piece
+        if chance.random() < 0.7:
+            filled, rest = fill(decoder, piece)
+            facts += filled
+        facts += receive(decoder, rest)
+    return facts
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_however_bytes_come_in_they_mean_the_same(frame, seed, monkeypatch):
+    chance = random.Random(seed)
+    size = chance.randint(LONG, 3 * LONG)
+    if seed % 3:
+        # All binary messages are long ones.
+        monkeypatch.setattr(_codec, "MIN_TARGET_SIZE", 1)
+        monkeypatch.setattr(_codec, "MAX_PROMISE", 2**30)
+        size = chance.randint(1, 3000)
+    data, facts = random_conversation(chance, Server(frame), compressed=seed % 2 == 1)
+    long = chance.randbytes(size)
+    data += frame(BINARY, long) + frame(PING, b"after")
+    facts += [long, PingReceived(b"after")]
+    for size in (
+        chance.choice([1, 3, 126]) if seed % 3 else 500,
+        1000,
+        chance.randint(1, len(data)),
+    ):
+        decoder = make_decoder(compressed=True)
+
+        assert facts == receive_anyhow(decoder, in_pieces(data, size), chance)
+
+        received = []
+        for piece in in_pieces(data, size):
+            decoder.in_parts = chance.random() < 0.2
+            received += receive_anyhow(decoder, [piece], chance)
+
+        assert facts == joined(received)
+
+
+def test_a_place_is_given_for_what_is_missing_of_a_long_message_alone(frame):
+    message = os.urandom(LONG)
+    data = frame(PING) + frame(BINARY, message)
+    start = BEGUN + 100
+    decoder = make_decoder()
+
+    assert [PingReceived(b"")] == receive(decoder, data[:start])
+
+    place = decoder.get_buffer()
+
+    assert len(data) - start == len(place)
+    assert (1, "B", False) == (place.ndim, place.format, place.readonly)
+    assert place is decoder.get_buffer()
+
+    place[:4] = data[start : start + 4]
+
+    assert [] == decoder.buffer_updated(4)
+    assert (0, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
+
+    place = decoder.get_buffer()
+
+    assert len(data) - start - 4 == len(place)
+
+    place[:] = data[start + 4 :]
+
+    assert [message] == decoder.buffer_updated(len(place))
+    assert (LONG, 0, False) == (decoder.size, decoder.controls, decoder.has_more)
+    assert decoder.get_buffer() is None
+    assert ["next"] == receive(decoder, frame(TEXT, b"next"))
+
+
+LONG_FRAMES = {
+    "between messages": (lambda f: f(BINARY, b"x" * LONG), None),
+    "a header": (lambda f: begun(f, LONG, 0), None),
+    "hardly begun": (lambda f: begun(f, MAX_PROMISE * 3000 + 3000, 2999), None),
+    "begun": (lambda f: begun(f, MAX_PROMISE * 3000 + 3000, 3000), True),
+    "the shortest": (lambda f: begun(f, MIN_TARGET_SIZE + BEGUN), True),
+    "too short": (lambda f: begun(f, MIN_TARGET_SIZE + BEGUN - 1), None),
+    "nearly here": (lambda f: begun(f, LONG, LONG - 1000), None),
+    "the longest": (lambda f: begun(f, MAX_TARGET_SIZE, 2**19), True),
+    "too long": (lambda f: begun(f, MAX_TARGET_SIZE + 1, 2**19), None),
+    "endless": (lambda f: begun(f, 2**63 - 1, 2**19), None),
+    "half a header": (lambda f: begun(f, LONG)[:9], None),
+    "text": (lambda f: begun(f, LONG, opcode=TEXT), None),
+    "compressed": (lambda f: f(BINARY, deflated(2 * BEGUN), length=LONG, rsv=RSV1), None),
+    "the first of many": (lambda f: begun(f, LONG, fin=False), None),
+    "the last of many": (lambda f: f(BINARY, b"x", fin=False) + begun(f, LONG, opcode=CONT), None),
+    "behind a full batch": (lambda f: f(BINARY, b"x" * BATCH_SIZE) + begun(f, LONG), None),
+}
+
+
+def begun(frame, length, size=BEGUN, opcode=BINARY, **options):
+    """A frame of which ``size`` bytes have come."""
+    return frame(opcode, b"x" * size, length=length, **options)
+
+
+def deflated(size):
+    """Some of a compressed message, of so many bytes, and no shorter itself."""
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(os.urandom(size)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.parametrize("name", LONG_FRAMES)
+def test_only_a_long_binary_message_of_one_frame_has_a_place(frame, name):
+    make, has_place = LONG_FRAMES[name]
+    decoder = make_decoder(math.inf, compressed=True)
+    data = make(frame)
+
+    assert not any(isinstance(fact, ProtocolViolated) for fact in decoder.receive(data, len(data)))
+    assert has_place == (True if decoder.get_buffer() is not None else None)
+
+
+def test_nobody_is_given_memory_for_a_promise(frame):
+    """A thousand peers that send a header each, and then little."""
+
+    def act():
+        for piece in begun(frame, MAX_TARGET_SIZE, 0), b"x", b"x" * 100:
+            for decoder in decoders:
+                receive(decoder, piece)
+                decoder.get_buffer()
+
+    decoders = [make_decoder(MAX_TARGET_SIZE) for _ in range(1000)]
+
+    assert peak_memory(act) < 1000 * 1000
+
+
+@pytest.mark.parametrize("limits", [{"max_message_size": LONG - 1}, {"max_frame_size": LONG - 1}])
+def test_what_is_too_large_has_no_place(frame, limits):
+    decoder = make_decoder(**limits)
+
+    assert [1009] == [fact.code for fact in receive(decoder, frame(BINARY, length=LONG))]
+    assert decoder.get_buffer() is None
+
+
+def test_bytes_that_are_just_given_go_to_the_place_as_well(frame):
+    message = os.urandom(LONG)
+    data = frame(BINARY, message)
+    for cuts in ((4000, len(data)), (10, 4000, 5000, len(data)), (4000, len(data) - 1, len(data))):
+        decoder = make_decoder()
+        start, facts = 0, []
+        for cut in cuts:
+            facts += receive(decoder, data[start:cut])
+            decoder.get_buffer()
+            start = cut
+
+        assert [message] == facts
+        assert decoder.get_buffer() is None
+        assert [b"next"] == receive(decoder, frame(BINARY, b"next"))
+
+
+def test_a_place_is_forgotten_with_its_message(frame):
+    decoder = make_decoder()
+    for byte in b"ab":
+        message = bytes([byte]) * LONG
+        receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
+
+        assert ([message], b"") == fill(decoder, message[BEGUN:])
+        assert [message] == receive(decoder, frame(BINARY, message))
+
+
+@pytest.mark.parametrize("filled", [0, 1, 1000, LONG - BEGUN - 1, LONG - BEGUN])
+def test_parts_may_be_wanted_while_a_place_is_filled(frame, filled):
+    message = os.urandom(LONG)
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
+    decoder.get_buffer()[: filled // 2] = message[BEGUN : BEGUN + filled // 2]
+    decoder.buffer_updated(filled // 2)
+    start = BEGUN + filled // 2
+    place = decoder.get_buffer()
+    size = min(filled - filled // 2, len(place))
+    place[:size] = message[start : start + size]
+    decoder.in_parts = True
+    facts = decoder.buffer_updated(size)
+
+    assert facts[0] == MessagePart(message[: start + size], False)
+    assert start + size == decoder.size
+    assert decoder.get_buffer() is None
+
+    facts += receive(decoder, message[start + size :] + frame(TEXT, b"after"))
+
+    assert [message, "after"] == joined(facts)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_parts_may_be_wanted_while_a_place_waits(frame, goes_on):
+    message = os.urandom(LONG)
+    decoder = make_decoder()
+    receive(decoder, frame(BINARY, message[:BEGUN], length=LONG))
+    place = decoder.get_buffer()
+    decoder.in_parts = True
+
+    assert decoder.get_buffer() is None
+
+    decoder.in_parts = goes_on
+    if not goes_on:
+        assert place is decoder.get_buffer()
+
+    facts = receive(decoder, message[BEGUN:])
+
+    assert [message] == joined(facts)
+    assert goes_on == isinstance(facts[0], MessagePart)
+    with pytest.raises(ValueError, match="released"):
+        place[0] = 0
+
+
+def test_a_part_that_ends_its_message_is_what_came_and_no_more(frame):
+    """Of a place that is not filled nothing is given, whatever was there."""
+    decoder = make_decoder()
+    size = BEGUN + 10
+    receive(decoder, begun(frame, LONG))
+    decoder.get_buffer()
+    receive(decoder, b"x" * 10)
+    decoder.in_parts = True
+
+    assert [
+        MessagePart(b"x" * size, False),
+        MessagePart(b"y" * (LONG - size), False),
+        MessagePart(b"", True),
+    ] == receive(decoder, b"y" * (LONG - size))
+
+
+def test_who_keeps_a_place_cannot_write_into_what_was_received(frame):
+    message = b"x" * LONG
+    decoder = make_decoder()
+    receive(decoder, begun(frame, LONG))
+    first = decoder.get_buffer()
+    first[:10] = b"x" * 10
+    decoder.buffer_updated(10)
+    second = decoder.get_buffer()
+    second[:] = b"x" * len(second)
+    [received] = decoder.buffer_updated(len(second))
+    for place in (first, second):
+        with pytest.raises(ValueError, match="released"):
+            place[0] = 0
+
+    assert message == received
+    assert hash(message) == hash(received)
+    assert bytes is type(received)
+
+
+def test_a_place_outlives_the_decoder(frame):
+    """Whoever is still writing there writes into memory that is nobody else's."""
+    decoder = make_decoder()
+    receive(decoder, begun(frame, LONG))
+    with decoder.get_buffer()[:] as kept:
+        del decoder
+        others = [bytes(LONG) for _ in range(100)]
+        kept[:] = b"x" * len(kept)
+
+        assert [bytes(LONG)] * 100 == others
+        assert b"x" * len(kept) == kept
+
+
 # --- memory -------------------------------------------------------------------------------------
 
 
@@ -788,6 +1065,24 @@ def test_a_message_of_pieces_of_one_byte_takes_its_own_size(frame):
 
     assert peak_memory(act) < 2 * size
     assert [b"x" * (size + 1)] == receive(decoder, frame(CONT))
+
+
+@pytest.mark.parametrize("size", [2**20, MAX_TARGET_SIZE])
+def test_a_long_message_is_in_memory_once(frame, size):
+    """Or twice, while a package that is not compiled copies it."""
+
+    def act():
+        received.extend(receive(decoder, start))
+        place = decoder.get_buffer()
+        received.extend(decoder.buffer_updated(len(place)))
+
+    start = begun(frame, size, size // MAX_PROMISE)
+    decoder, received = make_decoder(size), []
+
+    beside = size // MAX_PROMISE + 10_000  # What had come before.
+
+    assert peak_memory(act) < size * (1 if COMPILED else 2) + beside
+    assert [size] == [len(message) for message in received]
 
 
 def test_a_very_large_message_leaves_no_buffer_behind(frame):

@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from unittest import mock
 
 import attrs
 from hypothesis import HealthCheck, example, given, settings
@@ -29,6 +30,7 @@ from wsclient.protocol import (
     PingReceived,
     PongReceived,
     ProtocolViolated,
+    _codec,
 )
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -58,13 +60,25 @@ def make_protocol(*, deflate: bool) -> ClientProtocol:
     return ClientProtocol(max_message_size=LIMIT, deflate=agreed)
 
 
-def facts_of(slices: list[bytes], *, deflate: bool = False) -> list[Fact]:
+def facts_of(slices: list[bytes], *, deflate: bool = False, in_place: bool = False) -> list[Fact]:
+    """What the slices amount to.
+
+    ``in_place``: bytes go where the protocol wants them, and it wants those of any binary message,
+    however short, of which a byte has come.
+    """
     protocol = make_protocol(deflate=deflate)
     facts = []
-    for piece in slices:
-        facts += protocol.receive_data(piece)
-        while protocol.has_more:
-            facts += protocol.receive_data(b"")
+    with mock.patch.multiple(_codec, MIN_TARGET_SIZE=1, MAX_PROMISE=2**30):
+        for piece in slices:
+            rest = piece
+            while in_place and rest and (place := protocol.get_buffer()) is not None:
+                size = min(len(place), len(rest))
+                place[:size] = rest[:size]
+                facts += protocol.buffer_updated(size)
+                rest = rest[size:]
+            facts += protocol.receive_data(rest)
+            while protocol.has_more:
+                facts += protocol.receive_data(b"")
     return [plain(fact) for fact in facts]
 
 
@@ -267,9 +281,10 @@ def check(data: bytes, cuts: list[int], *, deflate: bool = False) -> None:
     """Every slicing gives the same facts, and these are wsproto's where wsproto is right."""
     data += TAIL
     whole = facts_of([data], deflate=deflate)
-    for slices in cut(data, cuts), [bytes([byte]) for byte in data]:
-        sliced = facts_of(slices, deflate=deflate)
-        assert whole == sliced, (slices, whole, sliced)
+    cuttings = cut(data, cuts), [bytes([byte]) for byte in data]
+    for slices, in_place in itertools.product(cuttings, (False, True)):
+        sliced = facts_of(slices, deflate=deflate, in_place=in_place)
+        assert whole == sliced, (slices, in_place, whole, sliced)
 
     wsproto = facts_of_wsproto(data, deflate=deflate)
     if deflate and (
@@ -426,6 +441,7 @@ cuttings = st.lists(st.integers(0, 2**16), max_size=8)
 SEEDS: Final = [
     b"",
     make_frame(TEXT, b"Hello"),
+    make_frame(BINARY, bytes(1000)) + make_frame(PING) + make_frame(BINARY, b"short"),
     make_frame(BINARY, bytes(126)) + make_frame(BINARY, bytes(200), length_bytes=8),
     make_frame(TEXT, b"He", fin=False) + make_frame(PING, b"?") + make_frame(CONT, b"llo"),
     make_frame(TEXT, "κόσμε".encode()[:3], fin=False) + make_frame(CONT, "κόσμε".encode()[3:]),

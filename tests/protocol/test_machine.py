@@ -18,6 +18,7 @@ from wsclient.protocol import (
     ProtocolViolated,
     State,
 )
+from wsclient.protocol._codec import Decoder
 from wsclient.protocol._machine import TRANSITIONS, Input, NotAllowed
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -392,6 +393,28 @@ def test_parts_are_given_where_they_are_wanted(protocol, frame):
 
     assert protocol.in_parts
     assert [MessagePart("a", False)] == protocol.receive_data(frame(TEXT, b"a", fin=False))
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_long_message_has_its_place_while_messages_may_come(in_state, frame, state):
+    protocol = in_state(State.OPEN)
+    protocol._decoder = Decoder(2**20)
+    size = 2**18
+    begun = b"begun" * 1000
+    protocol.receive_data(frame(BINARY, begun, length=size))
+    # As if the state had come about while it waits, as that of our close frame can.
+    protocol._state = state
+    place = protocol.get_buffer()
+    if Input.RECEIVE_MESSAGE not in TRANSITIONS[state]:
+        assert place is None
+        return
+    rest = b"x" * (size - len(begun))
+    place[:] = rest
+
+    assert [begun + rest] == protocol.buffer_updated(len(rest))
+    assert (size, 0, False) == (protocol.batch_size, protocol.batch_controls, protocol.has_more)
+    assert protocol.get_buffer() is None
+    assert state is protocol.state
 
 
 def byte_by_byte(protocol, data):

@@ -1550,6 +1550,7 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 outbox_messages=0,
                 outbox_size=0,
                 messages_dropped=0,
+                messages_repeated=0,
                 messages_stale=0,
                 inbox_messages=6,
                 inbox_size=15,

@@ -82,7 +82,7 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
         assert None is await line.establish()
         line.tell_ready(2.5)
         lost = await line.watch()
-        line.tell_lost(str(lost), 1001, ready=True)
+        line.tell_lost(str(lost), 1001)
         await line.close()
 
     assert (ConnectionClosed, CloseReason(1001)) == (type(lost), lost.reason)

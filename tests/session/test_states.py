@@ -13,7 +13,7 @@ TABLE = """
              OPENED        ESTABLISHED  LOST       MOVED       WAITED      LEFT      CLOSED  GAVE_UP
 CONNECTING   ESTABLISHING  .            WAITING    .           .           DRAINING  CLOSED  FAILED
 ESTABLISHING .             READY        WAITING    .           .           DRAINING  CLOSED  FAILED
-READY        .             .            WAITING    CONNECTING  .           DRAINING  CLOSED  FAILED
+READY        .             READY        WAITING    CONNECTING  .           DRAINING  CLOSED  FAILED
 WAITING      .             .            .          .           CONNECTING  DRAINING  CLOSED  FAILED
 DRAINING     DRAINING      DRAINING     DRAINING   DRAINING    DRAINING    .         CLOSED  FAILED
 CLOSED       .             .            .          .           .           .         .       .

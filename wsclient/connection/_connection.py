@@ -575,10 +575,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._end_within(LAST_WORD)
 
     async def _read(self) -> None:
-        data: bytes | bytearray = self._accepted.trailing
-        size = len(data)
+        data: bytes | bytearray | None = self._accepted.trailing
+        size = len(self._accepted.trailing)
         while not await self._receive(data, size):
-            data, size = await self._transport.receive()
+            data, size = await self._transport.receive_into(self._protocol.get_buffer)
             if not size:
                 self._protocol.receive_eof()
                 # In the same step: what is sent from here on would meet a protocol that is closed.
@@ -598,14 +598,18 @@ class WebSocketConnection(trio.abc.AsyncResource):
                     return
                 discarded += size
 
-    async def _receive(self, data: bytes | bytearray, size: int) -> bool:
+    async def _receive(self, data: bytes | bytearray | None, size: int) -> bool:
         """Act on what one read brought, a batch at a time; true if it holds the last word.
 
-        The buffer is decoded before anything here waits: the transport fills it again.
+        ``data`` is ``None`` if it went where the protocol wanted it.  Any other buffer is decoded
+        before anything here waits: the transport fills it again.
         """
         protocol = self._protocol
         while True:
-            facts = protocol.receive_data(data, size)
+            if data is None:
+                facts = protocol.buffer_updated(size)
+            else:
+                facts = protocol.receive_data(data, size)
             last_word = None
             if protocol.batch_controls:
                 facts, last_word = await self._answer(facts)
@@ -789,7 +793,7 @@ def round_trips(connection: WebSocketConnection) -> RoundTrips | None:
 
 
 def forget_ping(connection: WebSocketConnection, ping: Ping) -> None:
-    """Stop to listen for the pong."""
+    """Stop to listen for the pong, unless someone was to be called when it comes."""
     connection._pings.forget(ping)
 
 

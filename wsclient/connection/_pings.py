@@ -83,8 +83,8 @@ class Pings:
         return ping
 
     def forget(self, ping: Ping) -> None:
-        """Stop to listen for this one."""
-        if self._in_flight.get(ping.payload) is ping:
+        """Stop to listen for this one, if nobody else wants to hear that it was answered."""
+        if ping.on_answer is None and self._in_flight.get(ping.payload) is ping:
             del self._in_flight[ping.payload]
 
     def received(self, payload: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import trio
 
-from ._transport import READ_SIZE, Buffer, SocketTransport, shared_buffer
+from ._transport import READ_SIZE, Buffer, GetBuffer, SocketTransport, shared_buffer
 
 RECORD_SIZE: Final = 16 * 1024
 """Bytes of plain text in a record at most (RFC 8446 §5.1)."""
@@ -73,18 +73,25 @@ class TlsTransport(SocketTransport):
                 return
 
     async def receive(self) -> tuple[bytes | bytearray, int]:
-        while not (size := self._decipher()):
+        while not (size := self._decipher(self._buffer)):
             if not await self._receive_cipher_text():
                 return b"", 0
         return self._buffer, size
 
-    def _decipher(self) -> int:
-        """Fill the buffer with plain text; return its size, 0 if there is none."""
+    async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
+        while True:
+            target = get_buffer()
+            size = self._decipher(self._buffer if target is None else target)
+            if size or not await self._receive_cipher_text():
+                return (self._buffer if target is None else None), size
+
+    def _decipher(self, buffer: bytearray | memoryview) -> int:
+        """Fill ``buffer`` with plain text; return its size, 0 if there is none."""
         size = 0
-        with memoryview(self._buffer) as buffer:
+        with memoryview(buffer) as target:
             try:
-                while size <= READ_SIZE - RECORD_SIZE:
-                    with buffer[size:] as rest:
+                while size < len(target):
+                    with target[size:] as rest:
                         read = cast("int", self._ssl.read(RECORD_SIZE, rest))  # With a buffer.
                     if not read:
                         self._end()
@@ -112,12 +119,15 @@ class TlsTransport(SocketTransport):
         """Wait for cipher text; false at the end of the stream, however it came."""
         if self._has_ended:
             return False
-        size = await self._receive_into(self._cipher_buffer)
+        size = await self._receive_by(self._read_cipher_text)
         if size:
             with memoryview(self._cipher_buffer)[:size] as data:
                 self._received.write(data)
             return True
         return False
+
+    def _read_cipher_text(self) -> int:
+        return self._socket.recv_into(self._cipher_buffer, self._read_size)
 
     def send_nowait(self, data: bytearray, start: int) -> int:
         # Also what an answer to the peer's TLS has pushed out meanwhile is still to be told of.

@@ -3,9 +3,9 @@
 trio's streams are made for any caller: each call looks out for others, is a checkpoint, and takes
 care of one buffer.  A connection has one reader, one writer and checkpoints of its own.  So over a
 TCP socket that is its own it uses the socket itself: it reads into one buffer that all connections
-of a trio run share (nothing waits between filling and decoding it), and writes without waiting what
-the socket takes.  Over TLS, and over a stream that someone else has made, it is content with the
-stream's interface.
+of a trio run share (nothing waits between filling and decoding it), or to where a long message will
+stay, and writes without waiting what the socket takes.  Over a stream that someone else has made,
+it is content with the stream's interface.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import trio
@@ -22,12 +23,18 @@ from ._socket import has_answered
 READ_SIZE: Final = 256 * 1024
 """Bytes per read at most: more no longer fits a processor's cache."""
 
+AHEAD_SIZE: Final = 16 * 1024
+"""Bytes that are read behind a long message: of the next one, they have to be copied."""
+
 WRITE_SLICE: Final = 16 * 1024
 """Bytes that are handed to a stream at a time: each time shows that the peer still reads."""
 
 _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
+
+GetBuffer: TypeAlias = Callable[[], memoryview | None]
+"""Says where what comes next belongs; ``None`` is nowhere in particular."""
 
 Buffer: TypeAlias = trio.lowlevel.RunVar[bytearray | None]
 
@@ -74,6 +81,14 @@ class Transport(ABC):
             A buffer, and how many bytes in it are new; 0 at the end, however it came.
             The buffer is the caller's until its next checkpoint.
         """
+
+    async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
+        """Wait for bytes, to be where ``get_buffer`` says, if the transport knows how.
+
+        Returns:
+            As :meth:`receive`, with ``None`` for that place.
+        """
+        return await self.receive()
 
     @abstractmethod
     def send_nowait(self, data: bytearray, start: int) -> int:
@@ -148,7 +163,7 @@ class SocketTransport(Transport):
             # The system's own choice again: with trio's 16 KiB, a large message takes a fifth more
             # time, in smaller pieces.
             self._socket.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, 0)
-        self._read_size = min(read_size or READ_SIZE, READ_SIZE)
+        self._read_size = self._next_size = min(read_size or READ_SIZE, READ_SIZE)
         self._buffer = shared_buffer(_read_buffer)
         self._has_waited = True
         self._is_full = False
@@ -163,17 +178,40 @@ class SocketTransport(Transport):
         return True
 
     async def receive(self) -> tuple[bytes | bytearray, int]:
-        return self._buffer, await self._receive_into(self._buffer)
+        return self._buffer, await self._receive_by(self._read)
 
-    async def _receive_into(self, buffer: bytearray) -> int:
-        """Wait for bytes; return how many are in ``buffer``, 0 at the end."""
+    async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
+        target = None
+
+        def read() -> int:
+            nonlocal target
+            # Asked for behind the checkpoint, and anew behind a wait: it may have become another
+            # one, and whoever runs meanwhile may give memory back that it takes.
+            target = get_buffer()
+            return self._read() if target is None else self._read_into(target)
+
+        size = await self._receive_by(read)
+        return (self._buffer if target is None else None), size
+
+    def _read(self) -> int:
+        size = self._socket.recv_into(self._buffer, self._next_size)
+        if size == self._next_size:  # It was not much that was read ahead: there is more.
+            self._next_size = self._read_size
+        return size
+
+    def _read_into(self, target: memoryview) -> int:
+        self._next_size = min(AHEAD_SIZE, self._read_size)
+        return self._socket.recv_into(target, min(len(target), self._read_size))
+
+    async def _receive_by(self, read: Callable[[], int]) -> int:
+        """Wait until ``read`` brings bytes; return how many, 0 at the end."""
         if not self._has_waited:
             # A peer that sends without end leaves nothing to wait for: others run all the same.
             await trio.lowlevel.checkpoint()
         self._has_waited = False
         while True:
             try:
-                return self._socket.recv_into(buffer, self._read_size)
+                return read()
             except BlockingIOError:
                 pass
             except OSError as error:

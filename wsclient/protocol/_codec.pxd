@@ -17,11 +17,12 @@ cdef class Decoder:
     cdef int _opcode
     cdef bint _is_compressed, _is_in_parts, _in_frame, _is_last, _is_inflating
     cdef long long _fragments, _received, _missing, _length
-    cdef bytearray _payload
-    cdef object _utf8
+    cdef object _payload, _target, _utf8
     cdef Py_ssize_t _header_size
 
     cpdef list receive(self, object data, Py_ssize_t size)
+    cpdef object get_buffer(self)
+    cpdef list buffer_updated(self, Py_ssize_t size)
 
     @cython.locals(view="const unsigned char*", position=Py_ssize_t, room=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, first=int, whole_text=int, whole_binary=int, overhead=Py_ssize_t, frames=Py_ssize_t)
     cdef Py_ssize_t _decode(self, object data, Py_ssize_t end, list facts) except -1
@@ -41,6 +42,10 @@ cdef class Decoder:
     cdef object _release(self)
     cdef object _give(self, object data, list facts)
     cdef object _collect(self, object chunk)
+    cdef bint _deserves_target(self)
+    cdef object _open_target(self)
+    cdef object _fill_target(self, Py_ssize_t size)
+    cdef object _give_collected(self, list facts)
     cdef object _collected(self)
     cdef object _end_message(self, list facts)
     cdef object _reset(self)
@@ -75,3 +80,23 @@ cpdef object _write_short(bytearray buffer, Py_ssize_t start, int first, bytes p
 cdef extern from "Python.h":
     # Room at the end of a bytearray, without clearing it first.
     int resize "PyByteArray_Resize"(object buffer, Py_ssize_t size) except -1
+
+    bytes PyBytes_FromStringAndSize(const char *data, Py_ssize_t size)
+    object PyMemoryView_FromObject(object exporter)
+    Py_buffer *PyMemoryView_GET_BUFFER(object view)
+
+
+cdef inline bytes new_bytes(Py_ssize_t size):
+    """Bytes that are not cleared: to be filled before anyone sees them."""
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef inline object writable(bytes target):
+    """A view through which they can be filled.
+
+    It holds them, as each part of it does: they live as long as anyone can write there.  What
+    ``PyMemoryView_FromMemory`` gives would be writable too, and hold nothing.
+    """
+    view = PyMemoryView_FromObject(target)
+    PyMemoryView_GET_BUFFER(view).readonly = 0
+    return view

@@ -6,14 +6,16 @@ built; ``_codec.pxd`` beside it says which names are C's then.  What it does for
 1. *One read, one call, one list.*  There is no object for a frame.  The common one, a whole message
    in one short frame, is understood in the loop of ``Decoder._decode`` itself, and its payload is
    copied once: text is decoded straight from the buffer that the socket filled.
-2. *Many sends, one buffer.*  A frame is written at the end of the buffer that goes to the socket,
+2. *A long message is read where it stays.*  While nothing but the rest of a long binary message can
+   come, ``Decoder.get_buffer`` gives the place for it, and the socket fills that.
+3. *Many sends, one buffer.*  A frame is written at the end of the buffer that goes to the socket,
    and masked there.
 
 And for safety:
 
-3. *Numbers before bytes.*  A declared length that breaks a limit ends the connection before a byte
+4. *Numbers before bytes.*  A declared length that breaks a limit ends the connection before a byte
    of it is kept; what inflates gets the room of the limit and one byte more.
-4. *One bytearray, no list of pieces.*  A million pieces of one byte take a megabyte.
+5. *One bytearray, no list of pieces.*  A million pieces of one byte take a megabyte.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import math
 import os
 import sys
 from types import FunctionType
-from typing import Final
+from typing import Final, cast
 
 from wsclient.codes import CloseCode, is_sendable
 
@@ -62,6 +64,17 @@ longer, and a message may have any number of them."""
 
 PART_SIZE: Final = 64 * 1024
 """Bytes that a part inflates to at most."""
+
+MIN_TARGET_SIZE: Final = 128 * 1024
+"""Bytes that must be missing of a message to be read where they stay: one more read for the next
+message takes as long as copying them."""
+
+MAX_TARGET_SIZE: Final = 16 * 2**20
+"""Bytes of such a message at most: whoever declares them gets the memory before they have come."""
+
+MAX_PROMISE: Final = 64
+"""Times as much as has come that may be missing then: a header alone must not take megabytes.  The
+first 16 KiB are enough for 1 MiB."""
 
 BURST_SIZE: Final = 64 * 1024
 """Bytes in the buffer to which no message of a burst is added."""
@@ -124,7 +137,9 @@ class Decoder:
         self._is_compressed = False
         self._fragments = 0
         self._received = 0
-        self._payload = bytearray()
+        self._payload: bytearray | bytes = bytearray()
+        # Once the whole of a message has its place in _payload: the part that is not filled.
+        self._target: memoryview | None = None
         self._utf8: codecs.IncrementalDecoder | None = None
         self._is_in_parts = False
         # Its frame whose payload is being received.
@@ -161,6 +176,34 @@ class Decoder:
         except _Violation as violation:
             facts.append(ProtocolViolated(violation.code, violation.reason))
         self.controls += 1
+        return facts
+
+    def get_buffer(self) -> memoryview | None:
+        """The place for what comes next, if that can only be more of one long message.
+
+        Its first bytes may be filled until any other method is called; :meth:`buffer_updated` tells
+        how many were.  No part of it may be kept.
+        """
+        if self._streams():
+            return None
+        if self._target is None and self._deserves_target():
+            self._open_target()
+        return self._target
+
+    def buffer_updated(self, size: int) -> list[Fact]:
+        """Take ``size`` bytes that are where :meth:`get_buffer` said; as :meth:`receive` does."""
+        facts: list[Fact] = []
+        self.size = 0
+        self.controls = 0
+        self.has_more = False
+        self._fill_target(size)
+        self._received += size
+        self._missing -= size
+        if self._streams():  # Parts are wanted since it was given.
+            self._is_in_parts = True
+            self._give_collected(facts)
+        if not self._missing:
+            self._end_message(facts)
         return facts
 
     def _decode(self, data: bytes | bytearray, end: int, facts: list[Fact]) -> int:
@@ -382,10 +425,7 @@ class Decoder:
         if self._streams():
             self._is_in_parts = True
             if self._payload:
-                # What was collected before parts were wanted; of text, up to its last character.
-                self._give(self._collected(), facts)
-                self.size += self._received
-                self._release()
+                self._give_collected(facts)
             self._give(text if self._opcode == TEXT else bytes(chunk), facts)
             self.size += len(chunk)
         else:
@@ -398,17 +438,65 @@ class Decoder:
         return self._utf8.decode(chunk, is_last)
 
     def _collect(self, chunk: memoryview) -> None:
+        if self._target is not None:
+            self._target[: len(chunk)] = chunk
+            self._fill_target(len(chunk))
+            return
         if not self._received and _scratch:
             self._payload = _scratch.pop()
         end = self._received + len(chunk)
-        if end > len(self._payload):
-            del self._payload[self._received :]
-            self._payload += chunk
+        payload = cast("bytearray", self._payload)
+        if end > len(payload):
+            del payload[self._received :]
+            payload += chunk
         else:
-            self._payload[self._received : end] = chunk
+            payload[self._received : end] = chunk
+
+    def _deserves_target(self) -> bool:
+        """Whether what is missing belongs to one message, and is worth a read of its own."""
+        return (
+            self._in_frame
+            and self._is_last
+            and self._fragments == 1
+            and self._opcode == BINARY
+            and not self._is_compressed
+            and self._missing >= MIN_TARGET_SIZE
+            and self._length <= MAX_TARGET_SIZE
+            and self._missing <= MAX_PROMISE * self._received
+        )
+
+    def _open_target(self) -> None:
+        """Make the place for the whole message, and move there what was collected."""
+        collected = self._payload
+        if COMPILED:
+            # The message itself, which nobody sees before it is filled.
+            self._payload = new_bytes(self._length)  # type: ignore[name-defined]  # noqa: F821
+            self._target = writable(self._payload)  # type: ignore[name-defined]  # noqa: F821
+        else:
+            self._payload = bytearray(self._length)
+            self._target = memoryview(self._payload)
+        with memoryview(collected)[: self._received] as begun:
+            self._target[: self._received] = begun
+        self._fill_target(self._received)
+        _keep(collected)
+
+    def _fill_target(self, size: int) -> None:
+        """Go on behind the next ``size`` bytes; who holds what was given can write no more."""
+        assert self._target is not None
+        rest = self._target[size:]
+        self._target.release()
+        self._target = rest
+
+    def _give_collected(self, facts: list[Fact]) -> None:
+        """Give what was collected before parts were wanted; of text, up to its last character."""
+        self._give(self._collected(), facts)
+        self.size += self._received
+        self._release()
 
     def _collected(self) -> str | bytes:
         """What was collected of the message; of text, up to its last whole character."""
+        if COMPILED and isinstance(self._payload, bytes) and self._received == len(self._payload):
+            return self._payload
         with memoryview(self._payload)[: self._received] as payload:
             if self._opcode == TEXT:
                 return codecs.utf_8_decode(payload)[0]
@@ -416,9 +504,12 @@ class Decoder:
 
     def _release(self) -> None:
         """Leave the buffer in which the message was collected to the next one."""
-        if not _scratch and 0 < len(self._payload) <= _MAX_SCRATCH_SIZE:
-            _scratch.append(self._payload)
-        self._payload = bytearray()
+        if self._target is not None:
+            self._target.release()
+            self._target = None
+        if self._payload:
+            _keep(self._payload)
+            self._payload = bytearray()
 
     def _give(self, data: str | bytes, facts: list[Fact]) -> None:
         if data:  # Of a character that is not whole yet there is nothing to give.
@@ -432,7 +523,6 @@ class Decoder:
         else:
             facts.append(self._collected())
             self.size += self._received
-            self._release()
         self._end_compression()
         self._reset()
 
@@ -447,6 +537,7 @@ class Decoder:
         self._received = 0
         self._is_in_parts = False
         self._in_frame = False
+        self._release()
 
 
 class Encoder:
@@ -586,6 +677,12 @@ def encoded_size(message: str | bytes) -> int:
     if isinstance(message, bytes) or message.isascii():
         return len(message)
     return len(message.encode())
+
+
+def _keep(buffer: bytearray | bytes) -> None:
+    """Keep a buffer for the next long message, if it is one and none is kept."""
+    if not _scratch and isinstance(buffer, bytearray) and len(buffer) <= _MAX_SCRATCH_SIZE:
+        _scratch.append(buffer)
 
 
 def _as_int(limit: float) -> int:

@@ -220,6 +220,22 @@ class ClientProtocol:
                     self._receiving(Input.RECEIVE_VIOLATION)
         return facts
 
+    def get_buffer(self) -> memoryview | None:
+        """The place for what comes next, if that can only be more of one long message.
+
+        Whoever has filled its first bytes calls :meth:`buffer_updated` then, and nothing else
+        before; else ``receive_data`` takes these bytes as well.
+        """
+        return self._decoder.get_buffer() if self.allows(Input.RECEIVE_MESSAGE) else None
+
+    def buffer_updated(self, size: int) -> list[Fact]:
+        """Take what one read brought to where :meth:`get_buffer` said, ``size`` bytes.
+
+        Returns:
+            As ``receive_data``; no more than the message, or a part of it.
+        """
+        return self._decoder.buffer_updated(size)
+
     @property
     def has_more(self) -> bool:
         """Whether a part of what came is not understood yet: what was is a full batch."""

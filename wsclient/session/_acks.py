@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -75,13 +76,19 @@ class JsonAcknowledgement:
         if redelivered and self.redelivered_field is not None:
             content[self.redelivered_field] = True
         text = json.dumps(content, ensure_ascii=False)
-        return text if isinstance(message, str) else text.encode()
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError:
+            # A lone surrogate: only an escape can say it.
+            text = json.dumps(content)
+            encoded = text.encode()
+        return text if isinstance(message, str) else encoded
 
     def recognise(self, message: str | bytes) -> Ack | None:
         """The acknowledgement that a JSON object is, if it is one."""
         # Most messages are none, and need not be parsed to see that.
         for field, accepted in ((self.ack_field, True), (self.nack_field, False)):
-            if field is None or not _contains(message, json.dumps(field)):
+            if field is None or not _names(message, field):
                 continue
             try:
                 content = json.loads(message)
@@ -92,8 +99,17 @@ class JsonAcknowledgement:
         return None
 
 
-def _contains(message: str | bytes, text: str) -> bool:
-    return text in message if isinstance(message, str) else text.encode() in message
+def _names(message: str | bytes, field: str) -> bool:
+    """Whether ``field`` may be a name in a message."""
+    if isinstance(message, str):
+        return any(name in message for name in _spellings(field))
+    return any(name.encode() in message for name in _spellings(field))
+
+
+@functools.cache
+def _spellings(field: str) -> set[str]:
+    """How JSON writes a name: as it is, or escaped."""
+    return {json.dumps(field, ensure_ascii=ensure_ascii) for ensure_ascii in (False, True)}
 
 
 @attrs.frozen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, cast
 
@@ -11,11 +12,18 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.connection import MessageIterator, round_trips
-from wsclient.errors import ChannelFailed, NotConnected, OutboxError, SendUnknown
+from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
+from wsclient.errors import (
+    ChannelFailed,
+    ConnectionClosed,
+    NotConnected,
+    OutboxError,
+    SendUnknown,
+)
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
+from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
@@ -70,6 +78,8 @@ class ChannelStatistics:
     """Bytes of them."""
     messages_dropped: int
     """Messages that came and were dropped, as ``Limits.inbox_overflow`` says."""
+    messages_repeated: int
+    """Messages that came over two connections, and were dropped the second time (``dedupe``)."""
     messages_stale: int
     """Messages that came on a connection that had been left."""
     inbox_messages: int
@@ -105,6 +115,7 @@ class DurableChannel:
         settings: Settings,
         limits: Limits,
         delivery: DeliveryOptions,
+        dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
         storage: Storage | None = None,
     ) -> None:
@@ -116,8 +127,9 @@ class DurableChannel:
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
         self._outbox = self._make_outbox(delivery, storage)
-        if delivery.acknowledgement is not None:
-            self._inbox.recognise = self._acknowledged
+        self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
+        if dedupe is not None or delivery.acknowledgement is not None:
+            self._inbox.recognise = self._recognised
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
@@ -190,6 +202,7 @@ class DurableChannel:
             outbox_messages=self._outbox.messages,
             outbox_size=self._outbox.size,
             messages_dropped=self._inbox.dropped,
+            messages_repeated=0 if self._dedupe is None else self._dedupe.repeated,
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
@@ -249,8 +262,9 @@ class DurableChannel:
     def reconnect(self, reason: str) -> bool:
         """Leave the present connection for a new one to the same endpoint, at once.
 
+        What it has written is proven first, for a second at most; what cannot be is treated as when
+        a connection is lost, and a gap follows its messages.
         The old one is closed in the background with 1001.
-        What it had in flight is treated as when it is lost, and a gap follows its messages.
 
         Args:
             reason: Why; for the events, and not for the server.
@@ -264,6 +278,37 @@ class DurableChannel:
         if not isinstance(reason, str):
             raise TypeError(f"reason must be str, not {type(reason).__name__}")
         return self._supervisor.reconnect(reason)
+
+    def rotate(self, reason: str) -> bool:
+        """Move to a new connection, and leave the present one once the new one is established.
+
+        For a server that announces that it will close the connection.
+        Nothing is missed: both are read, until what the server had said on the old one is here.
+        See ``rotate_every`` of :func:`open_channel`.
+
+        Args:
+            reason: Why; for the events, and not for the server.
+
+        Returns:
+            Whether the channel was ready; if not, nothing happens.
+
+        Raises:
+            TypeError: ``reason`` is not ``str``.
+            ValueError: The channel was opened without ``dedupe``.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        if self._dedupe is None:
+            raise ValueError("rotate() needs to know repeated messages: open with dedupe=…")
+        return self._supervisor.rotate(reason)
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a second connection would take over if the present one were lost now.
+
+        Nothing would be missed: it is established and read.
+        """
+        return self._supervisor.has_standby
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.state.value}, epoch {self.epoch}>"
@@ -296,6 +341,56 @@ class DurableChannel:
             if not isinstance(state, ChannelState):
                 raise TypeError(f"a state must be ChannelState, not {type(state).__name__}")
         return await self._states.wait_for(*states)
+
+    # What lives as long as one connection.
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[WebSocketConnection, None]:
+        """A block that lives as long as one connection: ``async with channel.connection() as …``.
+
+        Waits until the channel is ready; the block is cancelled when that connection is lost or
+        left, before messages flow over another one.
+        The block gets the connection to ask it (its subprotocol, a ping); messages are sent and
+        received by the channel.
+
+        Raises:
+            ConnectionClosed: Out of the block: the connection is lost or left.
+            ChannelFailed: The channel has given up.
+            trio.ClosedResourceError: It is draining or closed.
+        """
+        while (line := self._supervisor.ready_line) is None:
+            await self.wait_ready()
+        with line.life() as scope:
+            yield line.connection
+        if scope.cancelled_caught:
+            raise ConnectionClosed(line.connection.closed)
+
+    async def while_connected(
+        self, task: Callable[[WebSocketConnection], Awaitable[object]]
+    ) -> None:
+        """Run ``task`` on each connection, for as long as that lives, until the channel is closed.
+
+        Give it to a nursery: ``nursery.start_soon(channel.while_connected, task)``.
+        The task is cancelled when its connection is lost or left, and begins anew on the next one;
+        one that returns has done its work for this connection.
+
+        Args:
+            task: An async function; see :meth:`connection` for what it gets.
+
+        Raises:
+            ChannelFailed: The channel has given up.
+            BaseException: What ``task`` raises.
+        """
+        while True:
+            try:
+                await self.wait_ready()
+            except trio.ClosedResourceError:
+                return
+            line = self._supervisor.ready_line
+            if line is not None:
+                with line.life():
+                    await task(line.connection)
+                    await trio.sleep_forever()
 
     # Receiving.
 
@@ -631,6 +726,19 @@ class DurableChannel:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()
             failed(self._supervisor.failure)
+
+    def _recognised(self, message: Message) -> bool:
+        """Whether a received message goes no further."""
+        if self._outbox.options.acknowledgement is not None and self._acknowledged(message):
+            return True
+        return self._dedupe is not None and self._dedupe.is_repeated(message)
+
+    def _dedupe_failed(self, error: Exception) -> None:
+        self._observe(
+            events.HandlerFailed(
+                channel=self.name, handler="dedupe", subject="a message's key", error=error
+            )
+        )
 
     def _acknowledged(self, message: Message) -> bool:
         """Whether a received message is an acknowledgement; then it is no one else's."""

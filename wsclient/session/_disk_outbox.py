@@ -334,15 +334,13 @@ class DiskOutbox(Outbox):
         self._is_wanted = entry is None
         return entry
 
-    def draw(self, entry: Entry) -> bool:
-        """Let ``entry`` be written from now on; see :meth:`Outbox.draw`."""
-        if not super().draw(entry):
-            return False
+    def draw(self, entry: Entry) -> None:
+        """Take ``entry`` as being written from now on; see :meth:`Outbox.draw`."""
+        super().draw(entry)
         self._ahead.pop(entry, None)
         if entry.record is not None and entry.attempts > 1:
             # Counted there, too; its first mark says what matters.
             self._journal.mark_soon([entry.record.id])
-        return True
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Let drawn messages be drawn again; see :meth:`Outbox.put_back`."""

@@ -28,6 +28,15 @@ class Endpoints:
         """Where the connection is, or the next attempt will go."""
         return self.addresses[self._index]
 
+    def move_to(self, address: Address) -> None:
+        """A connection to ``address`` is the one in use now."""
+        self._index = self.addresses.index(address)
+
+    def beside(self, turn: int) -> Address:
+        """Where a second connection goes: to another endpoint than the first, each in its turn."""
+        others = self._others() or [self._index]
+        return self.addresses[others[turn % len(others)]]
+
     def begin_round(self) -> None:
         """Nothing counts as tried."""
         self._tried.clear()

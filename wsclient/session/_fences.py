@@ -40,6 +40,7 @@ class Fences:
         is_leaving: Whether the channel wants its outcomes at once.
         lifted: Told of how many messages nothing can be proven, when fences are lifted.
         resume: Called when messages may be drawn that had to wait for a proof.
+        spend: Called for each ping, which may count towards a limit on the rate.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Fences:
         is_leaving: Callable[[], bool],
         lifted: Callable[[int], object],
         resume: Callable[[], object],
+        spend: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._tap = tap
@@ -58,6 +60,7 @@ class Fences:
         self._is_leaving = is_leaving
         self._lifted = lifted
         self._resume = resume
+        self._spend = spend
         self._asks = options.fence
         self._acquit_at = math.inf
         # How many messages were followed by a ping, and when the first one was drawn that was not.
@@ -93,6 +96,7 @@ class Fences:
 
     def ping(self) -> Ping:
         """Send a ping; where fences are on, it is one for all that was drawn when it is written."""
+        self._spend()
         if not self._asks:
             return start_ping(self._connection)
         covered = 0
@@ -102,11 +106,14 @@ class Fences:
             covered = self._asked = self._tap.drawn
             self._is_asking = False
             self._unasked_since = math.inf
-            self._unanswered_since = min(self._unanswered_since, trio.current_time())
+            if self._asks:
+                self._unanswered_since = min(self._unanswered_since, trio.current_time())
             self._wake.set()
 
         def answered() -> None:
-            self._unanswered_since = math.inf if covered == self._asked else trio.current_time()
+            if self._asks:
+                is_last = covered == self._asked
+                self._unanswered_since = math.inf if is_last else trio.current_time()
             self._tap.read_up_to(covered)
             if self._tap.is_held:
                 self._resume()
@@ -118,7 +125,7 @@ class Fences:
         while True:
             now = trio.current_time()
             if now >= self._unanswered_since + self._options.fence_timeout:
-                await self._judge(now)
+                await self._judge()
             if now >= self._acquit_at:
                 self._acquit_at = math.inf
                 self._tap.acquit()
@@ -130,10 +137,13 @@ class Fences:
             with trio.move_on_at(self._next_look_at):
                 await self._wake.wait()
 
-    async def _judge(self, now: float) -> None:
+    async def _judge(self) -> None:
         """No answer came in time: lift the fences, if that says something about the peer."""
         # What we do not read cannot be held against it.
         since = await wait_reading(self._connection)
+        now = trio.current_time()
+        if now < self._unanswered_since + self._options.fence_timeout:
+            return  # One came with the first that was read.
         if since > self._unanswered_since:
             self._unanswered_since = since
         elif self._connection.last_received > self._unanswered_since:

@@ -9,9 +9,10 @@ when it likes.
 from __future__ import annotations
 
 import inspect
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -66,6 +67,12 @@ class Settings:
     on_connect: ConnectHook | None
     startup_timeout: float
     """Seconds until the channel must have been ready once."""
+    overlaps: bool = False
+    """Whether two connections may live at once: repeated messages are known."""
+    redundancy: int = 1
+    """How many connections live at once, if it can be."""
+    rotate_every: float = math.inf
+    """Seconds after which a connection is left for a younger one."""
     connection: ConnectionOptions
     heartbeat: HeartbeatOptions
     retry: RetryPolicy
@@ -75,15 +82,19 @@ class Line:
     """A connection that is open; :func:`open_line` makes it.
 
     Attributes:
+        address: What it was opened to.
         connection: The connection.
         epoch: Its number among the channel's connections.
+        opened_at: When it was opened (trio's clock, seconds).
         left: Why it was left for another one; ``None`` if it was not.
         liveness: What watches over it, once it is ready.
+        is_ready: Whether messages flow over it, for the channel.
     """
 
     def __init__(
         self,
         settings: Settings,
+        address: Address,
         connection: WebSocketConnection,
         place: dict[str, Any],
         epoch: int,
@@ -91,11 +102,14 @@ class Line:
         duration: float,
     ) -> None:
         self._settings = settings
+        self.address: Final = address
         self._place = place
         self._observe = observe
         self._duration = duration
-        self._opened_at = trio.current_time()
+        self.opened_at: Final = trio.current_time()
         self._watching = trio.CancelScope()
+        self._tied: set[trio.CancelScope] = set()
+        self.is_ready = False
         self.left: str | None = None
         self.connection: Final = connection
         self.epoch: Final = epoch
@@ -136,7 +150,8 @@ class Line:
         return failed
 
     def tell_ready(self, outage: float | None) -> None:
-        """Tell the observers that messages flow, after an outage of so many seconds."""
+        """Messages flow, after an outage of so many seconds: tell the observers."""
+        self.is_ready = True
         self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
 
     def watch_over(
@@ -174,7 +189,10 @@ class Line:
             # A dead path is not worth a close frame.
             self.connection.abort()
 
-        with self._watching:
+        # Of one that takes over, this is not the first.
+        with trio.CancelScope() as self._watching:
+            if self.left is not None:
+                self._watching.cancel()
             async with open_background_nursery() as nursery:
                 nursery.start_soon(watch)
                 await self.connection.wait_closed()
@@ -186,12 +204,28 @@ class Line:
             liveness.tell_deaf()
         return ConnectionClosed(self.connection.closed)
 
+    @contextmanager
+    def life(self) -> Iterator[trio.CancelScope]:
+        """A block that is cancelled when messages flow over this connection no more."""
+        with trio.CancelScope() as scope:
+            self._tied.add(scope)
+            try:
+                yield scope
+            finally:
+                self._tied.discard(scope)
+
+    def release(self) -> None:
+        """Messages flow over it no more."""
+        self.is_ready = False
+        while self._tied:
+            self._tied.pop().cancel()
+
     def leave(self, reason: str) -> None:
         """End :meth:`watch`: the connection is good, and another one is wanted."""
         self.left = reason
         self._watching.cancel()
 
-    def tell_lost(self, cause: str, code: int | None, *, ready: bool) -> None:
+    def tell_lost(self, cause: str, code: int | None) -> None:
         """Tell the observers that the connection was lost, and whether messages had flowed."""
         self._observe(
             events.ConnectionLost(
@@ -199,8 +233,8 @@ class Line:
                 epoch=self.epoch,
                 cause=cause,
                 code=code,
-                duration=trio.current_time() - self._opened_at,
-                ready=ready,
+                duration=trio.current_time() - self.opened_at,
+                ready=self.liveness is not None,
             )
         )
 
@@ -211,7 +245,7 @@ class Line:
                 **self._place,
                 epoch=self.epoch,
                 reason=self.left or "",
-                duration=trio.current_time() - self._opened_at,
+                duration=trio.current_time() - self.opened_at,
             )
         )
 
@@ -274,7 +308,7 @@ async def open_line(
     if isinstance(connection, WebSocketError):
         observe(events.ConnectionFailed(**place, cause=str(connection), duration=duration))
         return connection
-    return Line(settings, connection, place, next(epochs), observe, duration)
+    return Line(settings, address, connection, place, next(epochs), observe, duration)
 
 
 async def _ask(

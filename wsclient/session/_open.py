@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias, TypeVar
 
@@ -47,6 +47,9 @@ def open_channel(
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
     startup_timeout: float | None = None,
+    dedupe: Callable[[str | bytes], Hashable] | None = None,
+    rotate_every: float | None = None,
+    redundancy: int = 1,
 ) -> AbstractAsyncContextManager[DurableChannel]:
     """Open a channel for the length of an ``async with`` block.
 
@@ -82,6 +85,19 @@ def open_channel(
         startup_timeout: Seconds within which the channel must have been ready once, else it gives
             up: for a host that never answers.
             ``None`` tries for ever.
+        dedupe: Gives the key of a message, and ``None`` for one that has none.
+            A message with a key that has come before (among the last 65,536) is dropped: it came
+            over two connections.
+            Called for each message, in the task that reads; it must not block.
+        rotate_every: Seconds after which the connection is left for a new one (up to a tenth
+            earlier, so that clients do not move in step), which is established and read before the
+            old one is left: no interruption, and no gap.
+            Needs ``dedupe``.
+        redundancy: How many connections there are at once: with 2, a second one is read all the
+            time, to the next endpoint if there are several.
+            The first arrival of a message wins, and there is a gap only where both missed
+            something; what is sent goes over one of them.
+            Needs ``dedupe``.
 
     Raises:
         ChannelFailed: Out of the block: the channel has given up.
@@ -107,6 +123,9 @@ def open_channel(
         outbox,
         observers,
         startup_timeout,
+        dedupe,
+        rotate_every,
+        redundancy,
     )
     return _open(channel, ready_timeout)
 
@@ -162,6 +181,9 @@ async def connect_channel(
     outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
     startup_timeout: float | None = None,
+    dedupe: Callable[[str | bytes], Hashable] | None = None,
+    rotate_every: float | None = None,
+    redundancy: int = 1,
 ) -> DurableChannel:
     """Open a channel whose session runs in a nursery of the caller's; return at once.
 
@@ -181,6 +203,9 @@ async def connect_channel(
         outbox: …
         observers: …
         startup_timeout: …
+        dedupe: …
+        rotate_every: …
+        redundancy: …
 
     Raises:
         ChannelFailed: Through the nursery: the channel has given up.
@@ -208,6 +233,9 @@ async def connect_channel(
         outbox,
         observers,
         startup_timeout,
+        dedupe,
+        rotate_every,
+        redundancy,
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
@@ -239,6 +267,9 @@ def _make(
     outbox: SqliteOutbox | None,
     observers: Iterable[Observer] | None,
     startup_timeout: float | None,
+    dedupe: Callable[[str | bytes], Hashable] | None,
+    rotate_every: float | None,
+    redundancy: int,
 ) -> DurableChannel:
     """Check every argument, and make a channel that does not run yet."""
     urls = url if isinstance(url, Sequence) and not isinstance(url, (str, bytes)) else [url]
@@ -252,6 +283,20 @@ def _make(
     ]:
         if function is not None and not callable(function):
             raise TypeError(f"{what} must be an async function, not {type(function).__name__}")
+    if dedupe is not None and not callable(dedupe):
+        raise TypeError(f"dedupe must be a function, not {type(dedupe).__name__}")
+    if isinstance(redundancy, bool) or not isinstance(redundancy, int):
+        raise TypeError(f"redundancy must be 1 or 2, not {type(redundancy).__name__}")
+    if redundancy not in (1, 2):
+        raise ValueError(f"redundancy must be 1 or 2, not {redundancy!r}")
+    age = _seconds(rotate_every, "rotate_every")
+    if age == 0:
+        raise ValueError("rotate_every must be more than 0")
+    if dedupe is None and (redundancy > 1 or rotate_every is not None):
+        raise ValueError(
+            "rotate_every and redundancy read two connections at once:"
+            " say with dedupe=… which of their messages are the same"
+        )
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be str, not {type(name).__name__}")
     settings = Settings(
@@ -262,6 +307,9 @@ def _make(
         credentials=credentials,
         on_connect=on_connect,
         startup_timeout=_seconds(startup_timeout, "startup_timeout"),
+        overlaps=dedupe is not None,
+        redundancy=redundancy,
+        rotate_every=age,
         connection=_checked(connection, ConnectionOptions, "connection"),
         heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
@@ -276,6 +324,7 @@ def _make(
         settings,
         _checked(limits, Limits, "limits"),
         _checked(delivery, DeliveryOptions, "delivery"),
+        dedupe,
         observers,
         None if outbox is None else outbox.storage(),
     )

@@ -256,12 +256,14 @@ class Outbox:
         if self._refusal is not None:
             raise self._refusal()
         replaced = None if entry.key is None else self._replaced_by(entry)
-        is_next = not self._senders or replaced is not None
         # Who waits for a connection to take the message needs no bound but itself.
-        if (is_next and self._has_room(entry, replaced)) or entry.delivery is Delivery.DIRECT:
-            if self._dropped:
-                self._tell_dropped()
+        if entry.delivery is Delivery.DIRECT or (
+            self._is_next(entry, replaced) and self._has_room(entry, replaced)
+        ):
+            is_over = self._dropped > 0 and not self.has_waiting
             self._add(entry, replaced)
+            if is_over:
+                self._tell_dropped()
             return entry.receipt
         match self.options.overflow:
             case OverflowPolicy.ERROR:
@@ -269,8 +271,11 @@ class Outbox:
             case OverflowPolicy.DROP_NEWEST:
                 self._count(entry)
                 self._drop(entry)
-            case OverflowPolicy.DROP_OLDEST if self._make_room(entry):
+            case OverflowPolicy.DROP_OLDEST if oldest := self._in_the_way_of(entry):
+                for older in oldest:
+                    self.resolve(older, Outcome.DROPPED)
                 self._add(entry)
+                self._count_dropped(len(oldest))
             case _:
                 raise trio.WouldBlock
         return entry.receipt
@@ -279,6 +284,8 @@ class Outbox:
         """What ``entry`` would take the place of."""
         if entry.key is None or self.options.overflow is not OverflowPolicy.CONFLATE:
             return None
+        if entry.delivery is Delivery.DIRECT:
+            return None  # It may come to nothing, and what waits is promised to be kept.
         older = self._by_key.get(entry.key)
         is_untouched = older is not None and older.receipt._progress is Progress.ACCEPTED
         return older if is_untouched else None
@@ -287,33 +294,56 @@ class Outbox:
         messages, size = self.messages, self.size
         if replaced is not None:
             messages, size = messages - 1, size - replaced.size
+        return self._fits(entry, messages, size)
+
+    def _fits(self, entry: Entry, messages: int, size: int) -> bool:
+        """Whether there is room beside so many messages, of so many bytes."""
         # A message larger than the whole bound goes alone, rather than never.
         return messages == 0 or (
             messages < self._limits.outbox_messages
             and size + entry.size <= self._limits.outbox_size
         )
 
-    def _make_room(self, entry: Entry) -> bool:
-        """Drop the oldest messages of which nothing was written; whether there is room now."""
-        for older in list(self._waiting):
-            if self._has_room(entry):
-                break
+    def _is_next(self, entry: Entry, replaced: Entry | None) -> bool:
+        """Whether ``entry`` overtakes nobody who waits for room."""
+        if not self._senders:
+            return True
+        # What takes the place of another needs no room, but must not come before an older value.
+        return replaced is not None and all(
+            other.key != entry.key for other in self._senders.values()
+        )
+
+    def _in_the_way_of(self, entry: Entry) -> list[Entry]:
+        """The oldest messages of which nothing was written, as many as have to go.
+
+        None if that would not make room, or if whoever waits for some would get it.
+        """
+        oldest = []
+        messages, size = self.messages, self.size
+        for older in () if self._senders else self._waiting:
             is_droppable = older.is_open and older.receipt._progress is Progress.ACCEPTED
             if is_droppable and older.delivery is not Delivery.DIRECT:
-                self._drop(older)
-        return not self._senders and self._has_room(entry)
+                oldest.append(older)
+                messages -= 1
+                size -= older.size
+                if self._fits(entry, messages, size):
+                    return oldest
+        return []
 
     def _drop(self, entry: Entry) -> None:
-        self._dropped += 1
-        if self._dropped == 1:
-            self._overflowed(1)
         self.resolve(entry, Outcome.DROPPED)
+        self._count_dropped(1)
+
+    def _count_dropped(self, count: int) -> None:
+        """Tell at the first one: when all is done, since an observer may send."""
+        self._dropped += count
+        if self._dropped == count:
+            self._overflowed(count)
 
     def _tell_dropped(self) -> None:
-        """Say what was dropped, once what waited behind it has gone."""
-        if not self.has_waiting:
-            dropped, self._dropped = self._dropped, 0
-            self._overflowed(dropped)
+        """Say what was dropped: what waited behind it has gone."""
+        dropped, self._dropped = self._dropped, 0
+        self._overflowed(dropped)
 
     def _count(self, entry: Entry) -> None:
         entry.number = self.accepted
@@ -462,45 +492,42 @@ class Outbox:
 
     def peek(self) -> Entry | None:
         """The next message to write; ``None`` if none waits."""
-        waiting = self._waiting
-        while waiting:
-            entry = waiting[0]
+        # Whatever leaves may let others in, and have the queue swept.
+        while self._waiting:
+            entry = self._waiting[0]
             if entry.receipt._outcome is not None:
                 self._dead -= 1
             elif entry.expires_at == math.inf or entry.expires_at > trio.current_time():
                 return entry
-            else:
-                entry.is_queued = False
-                self.resolve(entry, Outcome.EXPIRED)
-            waiting.popleft()
+            self._waiting.popleft()
+            entry.is_queued = False
+            self.resolve(entry, Outcome.EXPIRED)
         return None
 
-    def draw(self, entry: Entry) -> bool:
-        """Let ``entry``, which was peeked at, be written from now on; whether it can be."""
+    def draw(self, entry: Entry) -> None:
+        """Take ``entry``, which :meth:`peek` gave, as being written from now on.
+
+        Raises:
+            BaseException: What the user's strategy of acknowledging raises, if it goes again; it is
+                out of the queue then, and nothing holds it.
+        """
         self._waiting.popleft()
         entry.is_queued = False
         if entry.id is not None:
-            if entry.attempts and not self._mark_again(entry):
-                return False
-            self._unacked.pop(entry.id, None)  # To its end: in the order of the writes.
+            if entry.attempts:
+                self._mark_again(entry, entry.id)
+            # Where it was, if it goes again: in the order of the writes, as ever.
             self._unacked[entry.id] = entry
         entry.attempts += 1
         entry.receipt._advance(Progress.BEGUN)
-        return True
 
-    def _mark_again(self, entry: Entry) -> bool:
+    def _mark_again(self, entry: Entry, id: str) -> None:
         strategy = self.options.acknowledgement
-        assert entry.id is not None
         assert strategy is not None
-        try:
-            message = strategy.mark(entry.plain, entry.id, redelivered=True)
-            size = encoded_size(message)
-        except Exception:  # A user's function, which took the same message once before.
-            self.resolve(entry, Outcome.QUARANTINED)
-            return False
+        message = strategy.mark(entry.plain, id, redelivered=True)
+        size = encoded_size(message)
         self.size += size - entry.size
         entry.message, entry.size = message, size
-        return True
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Let drawn messages, and all that are unacknowledged, be drawn again before all others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -16,6 +17,9 @@ from ._outbox import Entry, Outbox
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._tap import Tap
+
+LAST_PROOF: Final = 1.0
+"""Seconds for which a connection that is left may owe the proof of what was written to it."""
 
 
 class Sending:
@@ -48,6 +52,7 @@ class Sending:
         self._observe = observe
         self._options: DeliveryOptions = outbox.options
         self._paused = trio.Event()
+        self._is_finishing = False
         self.wake: Callable[[], None] = _nothing
         """To be called when the outbox has something to write."""
         self._tap = Tap(
@@ -55,19 +60,24 @@ class Sending:
             is_fenced=self._options.fence,
             may_draw=None if bucket is None else lambda: self._may_draw(bucket),
             quarantine=self._quarantine,
+            resume=lambda: self.wake(),
         )
         self._fences = Fences(
             connection,
             self._tap,
             self._options,
-            is_leaving=lambda: outbox.is_leaving or outbox.hurried > 0,
+            is_leaving=lambda: self._is_finishing or outbox.is_leaving or outbox.hurried > 0,
             lifted=self._lifted,
             resume=lambda: self.wake(),
+            spend=self.spend,
         )
 
     def begin(self, inbox: Inbox) -> None:
         """Let messages flow, both ways."""
         self.wake = attach(self._connection, inbox, self._tap)
+        if self._tap.is_held:
+            # What was before it may have been written there and then.
+            self.wake()
 
     def receipts(self) -> list[Receipt]:
         """Of what is in flight."""
@@ -84,7 +94,6 @@ class Sending:
 
     def ping(self) -> Ping:
         """Send a ping for the heartbeat; where there are fences, it is one."""
-        self.spend()
         return self._fences.ping()
 
     def spend(self) -> None:
@@ -99,10 +108,18 @@ class Sending:
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
 
-    def close(self, code: int | None) -> None:
+    async def finish(self) -> None:
+        """Write nothing more, and wait for the proof of what was written: a second at most."""
+        self._tap.pause()
+        self._is_finishing = True
+        self._fences.hurry()
+        with trio.move_on_after(LAST_PROOF):
+            await self._tap.settled.wait()
+
+    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
-        self._tap.close(code)
+        self._tap.close(code, is_lost=is_lost)
 
     def _may_draw(self, bucket: Bucket) -> bool:
         if bucket.take(trio.current_time()):
@@ -122,8 +139,7 @@ class Sending:
             events.FencesLifted(channel=self._channel, epoch=self._epoch, messages=messages)
         )
 
-    def _quarantine(self, entry: Entry) -> None:
-        cause = f"{entry.losses} connections in a row ended with it in flight, the last one alone"
+    def _quarantine(self, entry: Entry, cause: str) -> None:
         self._observe(
             events.MessageQuarantined(
                 channel=self._channel, id=entry.id, attempts=entry.attempts, cause=cause

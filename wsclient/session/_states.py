@@ -52,6 +52,8 @@ TRANSITIONS: Final[dict[ChannelState, dict[Step, ChannelState]]] = {
         **_ALIVE,
     },
     ChannelState.READY: {
+        # Another connection has taken over.
+        Step.ESTABLISHED: ChannelState.READY,
         Step.MOVED: ChannelState.CONNECTING,
         Step.LOST: ChannelState.WAITING,
         **_ALIVE,

@@ -28,7 +28,7 @@ from wsclient.errors import ChannelFailed, WebSocketError
 from wsclient.events import ChannelState, Event, Gap, Outcome
 from wsclient.options import RetryBudget
 
-from ._access import Access
+from ._access import Access, Address
 from ._backoff import Backoff
 from ._budget import Budget
 from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
@@ -53,6 +53,7 @@ from ._policy import (
 from ._rate import Bucket
 from ._receipt import Receipt
 from ._sending import Sending
+from ._standby import Standby
 from ._states import States, Step
 from ._suspend import watch_for_suspend
 
@@ -144,6 +145,15 @@ class Supervisor:
         """How the present connection's messages go out."""
         self._line: Line | None = None
         self._epochs = itertools.count(1)
+        self._standby = Standby(
+            open_line=self._open_beside,
+            part_from=self._part_from,
+            inbox=inbox,
+            retry=settings.retry,
+            is_wanted=settings.overlaps,
+            is_redundant=settings.redundancy > 1,
+            rotate_every=settings.rotate_every,
+        )
         self.epoch = 0
         """How many connections there were, the present one included."""
         self.attempts = 0
@@ -232,6 +242,21 @@ class Supervisor:
         self._waiting.cancel()
         return True
 
+    @property
+    def ready_line(self) -> Line | None:
+        """The connection over which messages flow now."""
+        line = self._line
+        return line if line is not None and line.is_ready else None
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a second connection could take over now, and nothing would be missing."""
+        return self._standby.line is not None and self._standby.covers
+
+    def rotate(self, reason: str) -> bool:
+        """Leave a ready connection once there is a second one; whether there was one to leave."""
+        return self._standby.rotate(reason)
+
     def reconnect(self, reason: str) -> bool:
         """Leave a ready connection for a new one; whether there was one."""
         if self._line is None or self._states.state is not ChannelState.READY:
@@ -271,6 +296,9 @@ class Supervisor:
                     # A function of the user's (a wait, a classify), or a bug of ours.
                     await self._crash(error)
                     raise
+            second = self._standby.take()
+            if second is not None:
+                self._nursery.start_soon(second.close)
             if self._line is not None:
                 await self._line.close()
 
@@ -349,8 +377,9 @@ class Supervisor:
         self._backoff.reset()
         self.failures = 0
         self.retry_now("the machine was suspended")
-        if self._line is not None and self._line.liveness is not None:
-            self._line.liveness.probe()
+        for line in (self._line, self._standby.line):
+            if line is not None and line.liveness is not None:
+                line.liveness.probe()
 
     # One connection's life.
 
@@ -359,16 +388,7 @@ class Supervisor:
         self.attempts += 1
         self.outages.add_attempt()
         self._was_stable = False
-        line = await open_line(
-            self._nursery,
-            self._settings,
-            self._endpoints.current,
-            self._access,
-            attempt=self.failures + 1,
-            epochs=self._epochs,
-            queue_size=self._inbox.max_items,
-            observe=self._observe,
-        )
+        line = await self._open(self._endpoints.current, self.failures + 1)
         if isinstance(line, WebSocketError):
             self.outages.add_failure(str(line))
             return loss_from(line, self._now())
@@ -377,13 +397,59 @@ class Supervisor:
         self._states.advance(Step.OPENED)
         line.tell_opened()
         lost = await line.establish()
-        ready = lost is None
-        if lost is None:
-            lost = await self._live(line)
-        else:
+        if lost is not None:
             self._keep_untaken(line, lost)
             self.outages.add_failure(str(lost))
-        self._line = None
+            return self._part_from(line, lost)
+        while True:
+            lost = await self._live(line)
+            loss = self._part_from(line, lost)
+            covers = self._standby.covers
+            following = self._standby.take()
+            if following is None:
+                break
+            if lost is not None:
+                self._history.append(lost)
+            if covers:
+                self._past = None
+            self._line = line = following
+            self._endpoints.move_to(line.address)
+            self.epoch = line.epoch
+        assert self._past is not None
+        ago = trio.current_time() - self._past.last_received
+        self.outages.begin(self._now() - ago, self._past.ended)
+        return loss
+
+    async def _open(self, address: Address, attempt: int) -> Line | WebSocketError:
+        return await open_line(
+            self._nursery,
+            self._settings,
+            address,
+            self._access,
+            attempt=attempt,
+            epochs=self._epochs,
+            queue_size=self._inbox.max_items,
+            observe=self._observe,
+        )
+
+    async def _open_beside(self, failures: int) -> Line | WebSocketError:
+        """Open a second connection, once the budget allows it."""
+        # Others may have been faster.
+        while (spent := self.budget.wait_at(trio.current_time())) > 0:  # noqa: ASYNC110
+            await trio.sleep(spent + random.uniform(0, 1))
+        self.budget.take()
+        self.attempts += 1
+        line = await self._open(self._endpoints.beside(failures), failures + 1)
+        if isinstance(line, WebSocketError):
+            loss = loss_from(line, self._now())
+            if isinstance(classify(loss, Phase.STEADY), RetryFreshAuth):
+                self._access.must_be_fresh = True
+        return line
+
+    def _part_from(self, line: Line, lost: BaseException | None) -> Loss | None:
+        """Turn away from a connection that was lost (``None``: that is left), and tell so."""
+        if self._line is line:
+            self._line = None
         detach(line.connection, self._inbox.stale)
         self._inbox.wake_readers()
         self._nursery.start_soon(line.close)
@@ -391,7 +457,7 @@ class Supervisor:
             line.tell_left()
             return None
         loss = loss_from(lost, self._now())
-        line.tell_lost(str(lost), loss.code, ready=ready)
+        line.tell_lost(str(lost), loss.code)
         return loss
 
     async def _live(self, line: Line) -> BaseException | None:
@@ -411,16 +477,26 @@ class Supervisor:
         )
         liveness = line.watch_over(sending.ping, sending.spend)
         sending.begin(liveness.way_into(self._inbox))
+        self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
         line.tell_ready(outage)
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(sending.run)
-            lost = await line.watch()
-        sending.close(None if lost is None else loss_from(lost, self._now()).code)
+        try:
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(sending.run)
+                if self._standby.is_wanted:
+                    nursery.start_soon(self._standby.run, line)
+                lost = await line.watch()
+                if lost is None:
+                    # It is good: what it has written need not end as unknown.
+                    await sending.finish()
+        finally:
+            line.release()
+        code = None if lost is None else loss_from(lost, self._now()).code
+        sending.close(code, is_lost=lost is not None)
+        self._sending = None
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received
         self._past = _Past(line.epoch, last_received, ended)
-        self.outages.begin(self._now() - (trio.current_time() - last_received), ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
             self._begin_anew()
         return lost
@@ -546,7 +622,7 @@ class Supervisor:
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
         if self._sending is not None:
-            self._sending.close(None)
+            self._sending.close(is_lost=False)
         await self._outbox.aclose()
         # Once: meanwhile the outbox itself may have failed, or it has happened before.
         if not self._states.state.is_final:

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from wsclient.codes import CloseCode
 from wsclient.events import Delivery, Outcome
 
@@ -44,7 +46,8 @@ class Tap:
         outbox: Where from.
         is_fenced: Whether the peer's reading can be proven.
         may_draw: Asked before one is, where the rate of sending is limited.
-        quarantine: Told which message is put aside.
+        quarantine: Told which message is put aside, and why.
+        resume: Called when a message may be drawn that had to wait for the writing of another.
     """
 
     def __init__(
@@ -53,14 +56,19 @@ class Tap:
         *,
         is_fenced: bool = False,
         may_draw: Callable[[], bool] | None = None,
-        quarantine: Callable[[Entry], object] = lambda _: None,
+        quarantine: Callable[[Entry, str], object] = lambda *_: None,
+        resume: Callable[[], object] = lambda: None,
     ) -> None:
         self._outbox = outbox
         self._is_fenced = is_fenced
         self._may_draw = may_draw
         self._quarantine = quarantine
+        self._resume = resume
         self._in_flight: deque[Entry] = deque()
         self._is_open = True
+        self._is_paused = False
+        self.settled = trio.Event()
+        """Set once nothing is in flight, after :meth:`pause`."""
         self._written = 0
         self._trial: Entry | None = None
         self.is_held = False
@@ -78,21 +86,29 @@ class Tap:
         trial = self._trial
         return trial is not None and trial.is_open and trial.is_suspect
 
+    @property
+    def _has_in_flight(self) -> bool:
+        return any(entry.is_open for entry in self._in_flight)
+
     def pull(self) -> Entry | None:
         """The next message to write; ``None`` if none waits, or none may be written now."""
-        while self._is_open:
+        while self._is_open and not self._is_paused:
             entry = self._outbox.peek()
             if entry is None or not self._may_begin(entry):
                 return None
-            if self._outbox.draw(entry):
-                self._note_drawn(entry)
-                return entry
+            try:
+                self._outbox.draw(entry)
+            except Exception as error:  # A user's function, which has marked it once before.
+                self._put_aside(entry, f"marking it as redelivered raised {type(error).__name__}")
+                continue
+            self._note_drawn(entry)
+            return entry
         return None
 
     def _may_begin(self, entry: Entry) -> bool:
         # One suspect at a time, and nothing else beside it.
         if self._trial is not None or entry.is_suspect:
-            self.is_held = self.has_trial or (entry.is_suspect and bool(self._in_flight))
+            self.is_held = self.has_trial or (entry.is_suspect and self._has_in_flight)
             if self.is_held:
                 return False
         return self._may_draw is None or self._may_draw()
@@ -108,6 +124,10 @@ class Tap:
         if self.begun is not None:
             self.begun()
 
+    def _put_aside(self, entry: Entry, cause: str) -> None:
+        self._quarantine(entry, cause)
+        self._outbox.resolve(entry, Outcome.QUARANTINED)
+
     def written(self, entry: Entry) -> None:
         """Note that the last byte of ``entry`` was handed over."""
         # Written in the order of the drawing.
@@ -118,6 +138,17 @@ class Tap:
                 self._outbox.release(entry)
         if not self._is_fenced:
             self._pass(self._written, Outcome.WRITTEN)
+            if self.is_held:
+                self._resume()
+
+    def pause(self) -> None:
+        """Draw nothing more: the connection is about to be left."""
+        self._is_paused = True
+        self._look_settled()
+
+    def _look_settled(self) -> None:
+        if self._is_paused and not self._in_flight:
+            self.settled.set()
 
     def read_up_to(self, count: int) -> None:
         """A pong has proven that the peer has read the first ``count`` messages drawn."""
@@ -156,16 +187,18 @@ class Tap:
             # What is to be acknowledged stays open: no fence is an acknowledgement.
             if entry.delivery is not Delivery.ACKED:
                 self._outbox.resolve(entry, outcome)
+        self._look_settled()
 
     def entries(self) -> list[Entry]:
         """What is in flight."""
         return [entry for entry in self._in_flight if entry.is_open]
 
-    def close(self, code: int | None = None) -> None:
+    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
         """Draw nothing more, and settle what is in flight.
 
         Args:
             code: The code with which the connection was closed, if it was.
+            is_lost: Whether a message may be to blame: not if it is we who leave.
         """
         if not self._is_open:
             return
@@ -185,11 +218,14 @@ class Tap:
             if not entry.goes_again:
                 self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
                 continue
-            entry.losses += 1
-            if code in SUSPICIOUS or entry.losses >= _LOSSES:
+            entry.losses += is_lost
+            if is_lost and (code in SUSPICIOUS or entry.losses >= _LOSSES):
                 if entry.is_suspect:
-                    self._quarantine(entry)
-                    self._outbox.resolve(entry, Outcome.QUARANTINED)
+                    self._put_aside(
+                        entry,
+                        f"{entry.losses} connections in a row ended with it in flight,"
+                        " the last one alone",
+                    )
                     continue
                 entry.is_suspect = True
             again.append(entry)

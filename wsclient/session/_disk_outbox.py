@@ -42,8 +42,8 @@ from ._receipt import Progress, Receipt
 from ._storage import Storage, Stored
 
 AHEAD: Final = 256
-"""Messages that may be marked and not drawn: so many share a commit, and so many more than were
-written a crash makes unknown."""
+"""Messages that share the commit of their marks; and that may be added with one and not drawn.
+Twice as many, at most, does a crash make unknown that were not written."""
 
 LEAVING: Final = 0.7
 """Seconds that the disk has in the end: with the connection's last word, and closing the file,

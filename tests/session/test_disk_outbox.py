@@ -33,6 +33,7 @@ from wsclient.session._disk_outbox import AHEAD, DiskOutbox
 from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored, Unmark
 from wsclient.session._tap import Tap
 from wsclient.testing import (
+    MUTE_CLOSE,
     NEVER_READS,
     NONE,
     REFUSE,
@@ -943,7 +944,7 @@ async def test_s3_3_a_disk_that_hangs_does_not_hold_up_leaving_and_the_truth_is_
 async def test_s3_3_a_disk_that_hangs_does_not_hold_up_whoever_leaves_in_trouble(
     by, autojump_clock, network, disk, open_channel
 ):
-    async with FaultServer(network=network) as server:
+    async with FaultServer([MUTE_CLOSE], network=network) as server:
         began = None
         with trio.CancelScope() as scope, contextlib.suppress(KeyError):
             async with open_channel(server.url, disk) as channel:
@@ -955,10 +956,26 @@ async def test_s3_3_a_disk_that_hangs_does_not_hold_up_whoever_leaves_in_trouble
                 if by == "raise":
                     raise KeyError
                 scope.cancel()
-                await trio.sleep_forever()
+                await trio.lowlevel.checkpoint_if_cancelled()
 
         assert trio.current_time() - began <= 2
         assert ChannelState.CLOSED is channel.state
+
+
+async def test_s3_3_a_sender_that_waits_for_a_hung_disk_does_not_hold_up_leaving_for_more(
+    autojump_clock, network, disk, open_channel
+):
+    async with FaultServer([MUTE_CLOSE], network=network) as server:
+        with trio.CancelScope() as scope:
+            async with open_channel(server.url, disk) as channel:
+                await channel.wait_ready()
+                disk.hang()
+                scope.deadline = trio.current_time() + 10
+                with pytest.raises(errors.OutboxIOError):
+                    await channel.send("hello")
+                await trio.sleep_forever()
+
+        assert trio.current_time() - scope.deadline <= 2
 
 
 async def test_a_sender_that_waits_for_the_disk_is_told_why_the_channel_ended(

@@ -72,6 +72,7 @@ async def one_channel() -> None:
             classify=decide,
         ),
         limits=wsclient.Limits(outbox_messages=10),
+        outbox=wsclient.SqliteOutbox("outbox.db"),
         observers=[recorder, print],
     ) as channel:
         receipt = await channel.send("hello")

@@ -525,8 +525,8 @@ class DurableChannel:
             trio.ClosedResourceError: The channel is draining or closed.
             ChannelFailed: It has given up.
             OutboxFull: There is no room, and the policy is ``OverflowPolicy.ERROR``.
-            OutboxIOError: The disk failed, or did not answer a second after the call was cancelled:
-                the message was not accepted, though a later process may find it.
+            OutboxIOError: The disk failed, or did not answer soon after the call was cancelled: the
+                message was not accepted, though a later process may find it.
             OutboxError: The disk cannot keep the message: it was not accepted.
             NotConnected: ``Delivery.DIRECT``, and there is no connection: certainly not sent.
             SendUnknown: ``Delivery.DIRECT``, and the connection died while it was being written.

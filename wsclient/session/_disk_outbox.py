@@ -45,9 +45,9 @@ AHEAD: Final = 256
 """Messages that share the commit of their marks; and that may be added with one and not drawn.
 Twice as many, at most, does a crash make unknown that were not written."""
 
-LEAVING: Final = 0.7
-"""Seconds that the disk has in the end: with the connection's last word, and closing the file,
-leaving takes less than two."""
+LEAVING: Final = 0.4
+"""Seconds that the disk has in the end: with a cancelled sender's patience, the connection's last
+word, and closing the file, leaving takes two."""
 
 _NEVER_WRITTEN: Final = (Outcome.CANCELLED, Outcome.DROPPED, Outcome.EXPIRED)
 

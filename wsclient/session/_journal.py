@@ -50,8 +50,9 @@ removal lingered is found again, and longer than this would be noticed."""
 RETRY_AFTER: Final = 1.0
 """Seconds.  Somebody may have made room, and asking costs one write that fails."""
 
-PATIENCE: Final = 1.0
-"""Seconds that a cancelled sender waits for the disk: half of what leaving a channel may take."""
+PATIENCE: Final = 0.5
+"""Seconds that a cancelled sender waits for the disk: a quarter of what leaving a channel may take;
+the connection's last word takes half of that, and the disk's the rest."""
 
 CLOSING: Final = 0.1
 """Seconds that closing the file gets at least; usually it takes a few milliseconds."""

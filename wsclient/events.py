@@ -131,7 +131,8 @@ class Outcome(Enum):
     REJECTED = "rejected"
     """The peer has said that it does not take it."""
     QUARANTINED = "quarantined"
-    """It was the only message in flight when a connection that may have died of it died again."""
+    """It was the only message in flight when a connection that may have died of it died again; or
+    its id could not be put into it once more."""
     STORED = "stored"
     """Left in an outbox on disk when the channel ended: the next channel that has it sends it."""
 
@@ -350,7 +351,10 @@ class DeadLetter:
 
 @attrs.frozen(kw_only=True)
 class MessageQuarantined(Event):
-    """A message was given up, because connections died of it."""
+    """A message was given up, because connections died of it.
+
+    Or because its id could not be put into it once more, when it was to go again.
+    """
 
     id: str | None
     attempts: int

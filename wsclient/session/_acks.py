@@ -14,7 +14,7 @@ import attrs
 class Ack:
     """The peer's word on one message."""
 
-    id: str
+    id: str = attrs.field(validator=attrs.validators.instance_of(str))
     """Which message: the id that it carried."""
     accepted: bool = True
     """Whether the peer takes it; if not, its outcome is ``Outcome.REJECTED``."""

@@ -16,6 +16,7 @@ from wsclient.connection import MessageIterator, WebSocketConnection, round_trip
 from wsclient.errors import (
     ChannelFailed,
     ConnectionClosed,
+    DeliveryError,
     NotConnected,
     OutboxError,
     SendUnknown,
@@ -23,6 +24,7 @@ from wsclient.errors import (
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
 from wsclient.options import DeliveryOptions, Limits
 
+from ._acks import Ack
 from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
@@ -530,6 +532,7 @@ class DurableChannel:
             OutboxError: The disk cannot keep the message: it was not accepted.
             NotConnected: ``Delivery.DIRECT``, and there is no connection: certainly not sent.
             SendUnknown: ``Delivery.DIRECT``, and the connection died while it was being written.
+            DeliveryError: ``Delivery.DIRECT``, and its time was over before its first byte.
             TypeError: The message is neither ``str`` nor ``bytes``.
             UnicodeEncodeError: The text cannot be encoded as UTF-8.
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
@@ -595,7 +598,7 @@ class DurableChannel:
         return self._outbox.offer(message, delivery, expires_at=expires_at, key=key)
 
     def _check_connected(self) -> None:
-        if self.state in _STATES_THAT_ACCEPT and self.state is not ChannelState.READY:
+        if self.state in _STATES_THAT_ACCEPT and not self._supervisor.is_sending:
             raise NotConnected(None, Truth.CERTAINLY_NOT)
 
     async def _send_direct(self, entry: Entry) -> Receipt:
@@ -606,16 +609,18 @@ class DurableChannel:
         try:
             await receipt._wait_for(Progress.WRITTEN)
         except trio.Cancelled:
-            if receipt.cancel():
-                raise
+            receipt.cancel()
+            if receipt._progress is Progress.ACCEPTED:
+                raise  # Gone, and be it because its time was over in the same moment.
             # A byte of it may be on the wire.
             with trio.move_on_after(LAST_WRITE, shield=True):
                 await receipt._wait_for(Progress.WRITTEN)
             if receipt._progress < Progress.WRITTEN:
                 self._supervisor.abort()
                 raise SendUnknown(receipt.outcome, receipt.truth) from None
-        if receipt._progress is Progress.ACCEPTED and receipt.outcome is not Outcome.EXPIRED:
-            raise NotConnected(receipt.outcome, receipt.truth)
+        if receipt._progress is Progress.ACCEPTED:
+            error = DeliveryError if receipt.outcome is Outcome.EXPIRED else NotConnected
+            raise error(receipt.outcome, receipt.truth)
         if receipt._progress is Progress.BEGUN:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
@@ -743,7 +748,7 @@ class DurableChannel:
     def _acknowledged(self, message: Message) -> bool:
         """Whether a received message is an acknowledgement; then it is no one else's."""
         try:
-            ack = self._outbox.options.acknowledgement.recognise(message)
+            ack = _checked(self._outbox.options.acknowledgement.recognise(message))
         except Exception as error:  # A user's function; the message may be for someone.
             self._observe(
                 events.HandlerFailed(
@@ -818,6 +823,12 @@ class Items:
             return await self._take()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+
+def _checked(ack: object) -> Ack | None:
+    if ack is not None and not isinstance(ack, Ack):
+        raise TypeError(f"recognise must return Ack or None, not {type(ack).__name__}")
+    return ack
 
 
 def _check_message(message: object, delivery: object) -> None:

@@ -169,6 +169,15 @@ class Supervisor:
         self.ended = trio.Event()
         """Set when nothing of the session runs any more."""
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether messages flow.
+
+        The state says so a moment longer: until the observers were told that the connection is
+        lost.
+        """
+        return self._sending is not None
+
     def wake_writer(self) -> None:
         """The outbox has something to write."""
         if self._sending is not None:
@@ -623,6 +632,7 @@ class Supervisor:
         self._outbox.refuse(self.end)
         if self._sending is not None:
             self._sending.close(is_lost=False)
+            self._sending = None
         await self._outbox.aclose()
         # Once: meanwhile the outbox itself may have failed, or it has happened before.
         if not self._states.state.is_final:

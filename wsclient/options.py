@@ -929,7 +929,8 @@ class DeliveryOptions:
     methods."""
 
     max_attempts: float = attrs.field(default=math.inf, validator=_at_least(1, whole=True))
-    """Connections to which one ``ACKED`` message is written at most; then it is lost, unknown."""
+    """Connections to which one message is written at most, if it goes again at all (``ACKED``, or
+    with ``resend_unknown``); then it is lost, unknown."""
 
     resend_unknown: bool = attrs.field(default=False, validator=_flag)
     """Write a ``QUEUED`` message again whose connection died before its reading was proven.

@@ -163,3 +163,17 @@ async def test_s3_7_a_peer_that_answers_nothing_delays_the_leaving_by_a_second(
 
         assert Outcome.LOST_UNKNOWN is await receipt.wait()
         assert 1 == pytest.approx(trio.current_time() - began, abs=0.01)
+
+
+async def test_s7_5_a_thread_sends_by_way_of_trio_and_not_otherwise(autojump_clock, two_lives):
+    def work(channel):
+        with pytest.raises(RuntimeError, match="must be called from async context"):
+            channel.send_nowait("by itself")
+        return trio.from_thread.run(channel.send, "by way of trio")
+
+    async with wsclient.open_channel(two_lives.url, observers=()) as channel:
+        await channel.wait_ready()
+        receipt = await trio.to_thread.run_sync(work, channel)
+        await receipt.received()
+
+        assert 1 == channel.statistics().messages_accepted

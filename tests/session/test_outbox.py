@@ -1138,3 +1138,14 @@ async def test_what_is_swept_out_while_something_expires_is_counted_once(autojum
     assert ["y" * 60] == drain(outbox)
     assert not outbox.has_waiting
     nursery.cancel_scope.cancel()
+
+
+async def test_s1_4_what_an_overflow_has_cost_is_told_at_the_end_too():
+    told = []
+    outbox = make(told=told, overflow=OverflowPolicy.DROP_NEWEST)
+    for text in "abcde":
+        put(outbox, text)
+    outbox.settle()
+    outbox.settle()
+
+    assert [1, 3] == told

@@ -442,6 +442,8 @@ class Outbox:
 
     def settle(self) -> None:
         """The end: give everything that has no outcome one."""
+        if self._dropped:
+            self._tell_dropped()
         # In a loop: each that leaves may let a sender in that waits for room.
         while entries := self.entries():
             for entry in entries:

@@ -60,7 +60,7 @@ class Receipt:
         wait_scope: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._withdraw: Callable[[], None] | None = withdraw
-        self.delivery = delivery
+        self.delivery: Delivery = delivery
         """What was promised for the message."""
         self._key = key
         self._wait_scope = wait_scope

@@ -1310,3 +1310,90 @@ async def test_a_tap_draws_what_is_on_the_disk_and_marked_in_order(autojump_cloc
         await outbox.aclose()
         running.scope.cancel()
     assert {} == disk.messages
+
+
+async def test_after_one_that_was_refused_each_message_still_goes_again_in_its_place(
+    autojump_clock, disk, use
+):
+    use(disk)
+    outbox = _make_outbox(disk, JSON)
+    await outbox.load()
+    async with trio.open_nursery() as nursery:
+        running = Call(nursery, outbox.run)
+        disk.hang()
+        disk.failures = [errors.OutboxDiskFull("full")]
+        refused = Call(nursery, outbox.accept, outbox.offer('{"n": 0}', Delivery.ACKED))
+        await settled()
+        Call(nursery, outbox.accept, outbox.offer('{"n": 1}', Delivery.ACKED))
+        await settled()
+        disk.answer()
+        await settled()
+        await outbox.accept(outbox.offer('{"n": 2}', Delivery.ACKED))
+        drawn = []
+        for _ in range(2):
+            tap = Tap(outbox)
+            tap.pull()
+            await settled()
+            while entry := tap.pull():
+                drawn.append(json.loads(entry.message)["n"])
+            tap.close()
+
+        assert isinstance(refused.error, errors.OutboxDiskFull)
+        assert [1, 2, 2] == drawn
+        await outbox.aclose()
+        running.scope.cancel()
+
+
+async def test_once_it_is_closed_nothing_is_drawn(autojump_clock, disk, use):
+    use(disk)
+    outbox = _make_outbox(disk)
+    await outbox.load()
+    async with trio.open_nursery() as nursery:
+        running = Call(nursery, outbox.run)
+        tap = Tap(outbox)
+        tap.pull()
+        receipt = await outbox.accept(outbox.offer("hello"))
+        await outbox.aclose()
+
+        assert tap.pull() is None
+        outbox.settle()
+        running.scope.cancel()
+    assert Outcome.STORED is receipt.outcome
+
+
+async def test_what_is_accepted_between_connections_is_not_marked(autojump_clock, disk, use):
+    use(disk)
+    outbox = _make_outbox(disk)
+    await outbox.load()
+    async with trio.open_nursery() as nursery:
+        running = Call(nursery, outbox.run)
+        tap = Tap(outbox)
+
+        assert tap.pull() is None
+        tap.close()
+        await outbox.accept(outbox.offer("hello"))
+
+        assert [] == disk.marked
+        await outbox.aclose()
+        running.scope.cancel()
+
+
+async def test_who_closes_second_waits_as_long_as_the_first(autojump_clock, disk, use):
+    use(disk)
+    outbox = _make_outbox(disk)
+    await outbox.load()
+    async with trio.open_nursery() as nursery:
+        running = Call(nursery, outbox.run)
+        outbox.accept_nowait(outbox.offer("hello"))
+        disk.hang()
+        await settled()
+        closing = [Call(nursery, outbox.aclose) for _ in range(2)]
+        await settled()
+
+        assert [False, False] == [call.is_done for call in closing]
+        disk.answer()
+        await settled()
+
+        assert [True, True] == [call.is_done for call in closing]
+        running.scope.cancel()
+    assert ["hello"] == disk.texts

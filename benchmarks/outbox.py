@@ -230,7 +230,7 @@ def run(name: str, options: argparse.Namespace, folder: Path) -> Result:
     if strace := shutil.which("strace"):
         counts = []
         # What opening and closing need is in both.
-        for messages in (2, max(200, options.messages // 5)):
+        for messages in (2, max(20 * ROWS[name].senders, options.messages // 5)):
             with tempfile.NamedTemporaryFile("r") as trace:
                 command = (strace, "-f", "-o", trace.name, "-e", "trace=fsync,fdatasync")
                 commits = here(messages, *command)["commits"]

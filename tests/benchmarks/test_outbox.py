@@ -41,7 +41,7 @@ def test_commits_are_shared_and_each_is_one_sync(tmp_path: Path) -> None:
 def test_the_journal_alone_is_measured_too(tmp_path: Path) -> None:
     done = outbox("--only=journal: 100*", f"--folder={tmp_path}", "--json")
 
-    assert "" == done.stderr.strip() or done.returncode in (0, 1), done.stderr
+    assert done.returncode in (0, 1), done.stderr
     (told,) = json.loads(done.stdout)
     assert told["commits"] < 500
 

@@ -14,6 +14,12 @@
     ├── ProviderError              the function for the URL, headers or credentials failed
     ├── EstablishError             an ``on_connect`` hook failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
+    ├── OutboxError                the outbox on disk cannot be used, or cannot keep a message
+    │   ├── OutboxCorrupt          the file is damaged, or is no database at all
+    │   ├── OutboxDiskFull         there is no room for it
+    │   ├── OutboxIncompatible     it is another program's, or a later version's
+    │   ├── OutboxIOError          the disk failed, or did not answer
+    │   └── OutboxLocked           another channel or process has it
     ├── DeliveryError              a message did not get as far as was waited for
     │   ├── NotConnected           … it needed a connection, and there was none
     │   └── SendUnknown            … its connection died while it was being written
@@ -53,7 +59,13 @@ __all__ = [
     "InboxFull",
     "InvalidUpgrade",
     "NotConnected",
+    "OutboxCorrupt",
+    "OutboxDiskFull",
+    "OutboxError",
     "OutboxFull",
+    "OutboxIOError",
+    "OutboxIncompatible",
+    "OutboxLocked",
     "ProviderError",
     "ProxyError",
     "SendUnknown",
@@ -223,6 +235,38 @@ class OutboxFull(WebSocketError):
 
     def __str__(self) -> str:
         return f"the outbox is full: {self.messages} messages, {self.size} bytes"
+
+
+class OutboxError(WebSocketError):
+    """The outbox on disk cannot be used, or cannot keep a message.
+
+    Where ``send()`` raises it, the message was not accepted.
+    The text names the file, and never what is in it.
+    """
+
+
+class OutboxCorrupt(OutboxError):
+    """The outbox's file is damaged, or is no database at all; it is left as it was found."""
+
+
+class OutboxDiskFull(OutboxError):
+    """There is no room on the disk for a change of the outbox, which did not take place."""
+
+
+class OutboxIncompatible(OutboxError):
+    """The file is a database of another program, or of a later version of wsclient."""
+
+
+class OutboxIOError(OutboxError):
+    """The disk failed, or did not answer in time; ``__cause__`` says what is known.
+
+    Whether a message whose ``send()`` raised this is on the disk is unknown until the disk works
+    again: this channel never sends it, but after a crash a later process may find it.
+    """
+
+
+class OutboxLocked(OutboxError):
+    """Another channel or another process has the outbox open."""
 
 
 class InboxFull(WebSocketError):

@@ -36,7 +36,10 @@ __all__ = [
     "MessageUndecoded",
     "Observer",
     "ObserverFailed",
+    "OutboxFailed",
     "OutboxOverflowed",
+    "OutboxRecovered",
+    "OutboxRestored",
     "Outcome",
     "Overflow",
     "PeerStoppedReading",
@@ -124,8 +127,8 @@ class Outcome(Enum):
     EXPIRED = "expired"
     """Its ``ttl`` was over."""
     DROPPED = "dropped"
-    """The outbox was full, or a newer message with the same key replaced it, before a byte of it
-    was written."""
+    """The outbox was full, or a newer message with the same key replaced it, or (``send_nowait``)
+    the disk could not keep it, before a byte of it was written."""
     CANCELLED = "cancelled"
     """Taken back, or the channel ended, before a byte of it was written."""
     REJECTED = "rejected"
@@ -134,7 +137,7 @@ class Outcome(Enum):
     """It was the only message in flight when a connection that may have died of it died again; or
     its id could not be put into it once more."""
     STORED = "stored"
-    """Left in an outbox on disk when the channel ended: a later process sends it."""
+    """Left in an outbox on disk when the channel ended: the next channel that has it sends it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -311,6 +314,31 @@ class OutboxOverflowed(Event):
 
 
 @attrs.frozen(kw_only=True)
+class OutboxRestored(Event):
+    """The outbox on disk had messages in it, of an earlier process or channel."""
+
+    messages: int
+    """Messages that are to be sent now."""
+    lost_unknown: int
+    """Messages that may have been written before, and are not written again."""
+    expired: int
+    """Messages whose ``ttl`` was over."""
+
+
+@attrs.frozen(kw_only=True)
+class OutboxFailed(Event):
+    """The outbox on disk cannot keep what it was given; told once until that changes."""
+
+    error: BaseException
+    """What the senders get: an ``OutboxError``."""
+
+
+@attrs.frozen(kw_only=True)
+class OutboxRecovered(Event):
+    """The outbox on disk works again."""
+
+
+@attrs.frozen(kw_only=True)
 class DeadLetter:
     """A message that was given up."""
 
@@ -363,6 +391,8 @@ class ChannelClosed(Event):
     """Messages that were accepted and never written."""
     lost_unknown: int
     """Messages whose write was cut short by this end."""
+    stored: int = 0
+    """Messages that are left in an outbox on disk."""
 
 
 @attrs.frozen(kw_only=True)
@@ -375,6 +405,8 @@ class ChannelGaveUp(Event):
     """Messages that were accepted and never written."""
     lost_unknown: int
     """Messages whose write was cut short by this end."""
+    stored: int = 0
+    """Messages that are left in an outbox on disk."""
 
 
 @attrs.frozen(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, assert_type
 
 import tenacity
@@ -71,6 +72,7 @@ async def one_channel() -> None:
             classify=decide,
         ),
         limits=wsclient.Limits(outbox_messages=10),
+        outbox=wsclient.SqliteOutbox("outbox.db"),
         observers=[recorder, print],
     ) as channel:
         receipt = await channel.send("hello")
@@ -84,6 +86,9 @@ async def one_channel() -> None:
         sending: trio.abc.SendChannel[str | bytes] = channel.send_channel
         await sending.send(await receiving.receive())
         assert_type(channel.state, wsclient.ChannelState)
+
+
+assert_type(wsclient.SqliteOutbox(Path("outbox.db")).path, str)
 
 
 async def give_url() -> str:

@@ -29,6 +29,7 @@ from wsclient.session import (
     HeadersProvider,
     Observers,
     Receipt,
+    SqliteOutbox,
     Url,
     call_hook,
     open_channel,
@@ -70,6 +71,7 @@ class Bot:
         heartbeat: …
         retry: …
         limits: …
+        outbox: …
         observers: …
         startup_timeout: …
 
@@ -91,6 +93,7 @@ class Bot:
         heartbeat: HeartbeatOptions | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        outbox: SqliteOutbox | None = None,
         observers: Iterable[Observer] | None = None,
         startup_timeout: float | None = None,
     ) -> None:
@@ -110,6 +113,7 @@ class Bot:
             "heartbeat": heartbeat,
             "retry": retry,
             "limits": limits,
+            "outbox": outbox,
             "startup_timeout": startup_timeout,
         }
         # Only to be told now, and not when it serves, what cannot be used.

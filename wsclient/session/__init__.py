@@ -22,6 +22,7 @@ from ._policy import (
 )
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
+from ._storage import SqliteOutbox
 
 __all__ = [
     "PRESETS",
@@ -50,6 +51,7 @@ __all__ = [
     "Receipt",
     "Retry",
     "RetryFreshAuth",
+    "SqliteOutbox",
     "Url",
     "UrlProvider",
     "call_hook",

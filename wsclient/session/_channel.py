@@ -18,6 +18,7 @@ from wsclient.errors import (
     ConnectionClosed,
     DeliveryError,
     NotConnected,
+    OutboxError,
     SendUnknown,
 )
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
@@ -25,6 +26,7 @@ from wsclient.options import DeliveryOptions, Limits
 
 from ._acks import Ack
 from ._dedupe import Dedupe
+from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
 from ._inbox import Inbox, Mark, Message
@@ -34,6 +36,7 @@ from ._outages import Outage
 from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
 from ._states import States, Step
+from ._storage import Storage
 from ._supervisor import Supervisor
 
 T = TypeVar("T")
@@ -116,6 +119,7 @@ class DurableChannel:
         delivery: DeliveryOptions,
         dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
+        storage: Storage | None = None,
     ) -> None:
         self._settings = settings
         self._limits = limits
@@ -124,12 +128,7 @@ class DurableChannel:
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
-        self._outbox = Outbox(
-            limits,
-            delivery,
-            overflowed=self._outbox_overflowed,
-            wait_scope=self._inbox.overrun,
-        )
+        self._outbox = self._make_outbox(delivery, storage)
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
         if dedupe is not None or delivery.acknowledgement is not None:
             self._inbox.recognise = self._recognised
@@ -147,6 +146,25 @@ class DurableChannel:
         )
         self._send_channel = DurableSendChannel(
             self.send, self.send_nowait, handles, lambda: self._memory_statistics(handles)
+        )
+
+    def _make_outbox(self, delivery: DeliveryOptions, storage: Storage | None) -> Outbox:
+        if storage is None:
+            return Outbox(
+                self._limits,
+                delivery,
+                overflowed=self._outbox_overflowed,
+                wait_scope=self._inbox.overrun,
+            )
+        return DiskOutbox(
+            storage,
+            self._limits,
+            delivery,
+            overflowed=self._outbox_overflowed,
+            restored=self._outbox_restored,
+            troubled=self._outbox_troubled,
+            wake=lambda: self._supervisor.wake_writer(),
+            wait_scope=self._inbox.overrun,
         )
 
     # What it is.
@@ -486,7 +504,8 @@ class DurableChannel:
         """Let the channel accept a message: ``str`` as text, ``bytes`` as binary.
 
         It is kept while there is no connection, and written in order once there is one.
-        Waits while the outbox is full, if that is what ``DeliveryOptions.overflow`` says.
+        Waits while the outbox is full, if that is what ``DeliveryOptions.overflow`` says, and until
+        an outbox on disk has the message.
         Cancelled, the message is not in the outbox and never will be; returning means accepted.
 
         Sent as ``Delivery.DIRECT`` it is not kept: this returns when its last byte was handed to
@@ -508,6 +527,9 @@ class DurableChannel:
             trio.ClosedResourceError: The channel is draining or closed.
             ChannelFailed: It has given up.
             OutboxFull: There is no room, and the policy is ``OverflowPolicy.ERROR``.
+            OutboxIOError: The disk failed, or did not answer soon after the call was cancelled: the
+                message was not accepted, though a later process may find it.
+            OutboxError: The disk cannot keep the message: it was not accepted.
             NotConnected: ``Delivery.DIRECT``, and there is no connection: certainly not sent.
             SendUnknown: ``Delivery.DIRECT``, and the connection died while it was being written.
             DeliveryError: ``Delivery.DIRECT``, and its time was over before its first byte.
@@ -536,8 +558,14 @@ class DurableChannel:
         Sent as ``Delivery.DIRECT``, its receipt tells whether it was written.
         In a scope that is cancelled, give a ``ttl``: the caller's own deadline is over there.
 
+        This does not wait for an outbox on disk: the message goes there next, and is written only
+        after that, but a crash before loses it.
+        If the disk cannot keep it, its outcome is ``Outcome.DROPPED``; and ``LOST_UNKNOWN`` where a
+        later process may find it all the same.
+
         Raises:
             trio.WouldBlock: There is none, or others wait for it.
+            OutboxError: The disk takes nothing more.
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
@@ -740,6 +768,20 @@ class DurableChannel:
 
     def _outbox_overflowed(self, dropped: int) -> None:
         self._observe(events.OutboxOverflowed(channel=self.name, dropped=dropped))
+
+    def _outbox_restored(self, messages: int, lost_unknown: int, expired: int) -> None:
+        self._observe(
+            events.OutboxRestored(
+                channel=self.name, messages=messages, lost_unknown=lost_unknown, expired=expired
+            )
+        )
+
+    def _outbox_troubled(self, error: OutboxError | None) -> None:
+        self._observe(
+            events.OutboxRecovered(channel=self.name)
+            if error is None
+            else events.OutboxFailed(channel=self.name, error=error)
+        )
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
         self._entered = (cause, trio.current_time())

@@ -24,6 +24,7 @@ from wsclient.options import (
 from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider, check_way
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings
+from ._storage import SqliteOutbox
 
 Url: TypeAlias = str | UrlProvider
 """Where to connect to: a URL, or an async function that gives one for each attempt."""
@@ -42,6 +43,7 @@ def open_channel(
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
+    outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
     startup_timeout: float | None = None,
@@ -75,6 +77,8 @@ def open_channel(
         retry: When to connect again.
         limits: How much may wait.
         delivery: What is promised for what is sent, and how it is kept.
+        outbox: Keeps what was accepted on disk, so that it survives a crash; ``None`` keeps it in
+            memory.
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
@@ -100,6 +104,7 @@ def open_channel(
             The block is cancelled once everything received was taken, or after a second.
         ConnectionTimeout: The channel was not ready within ``ready_timeout``; its cause is the last
             failure.
+        OutboxError: The ``outbox`` cannot be opened: the block does not begin.
         TypeError, ValueError: An argument cannot be used; raised by this call.
     """
     _seconds(ready_timeout, "ready_timeout")
@@ -115,6 +120,7 @@ def open_channel(
         retry,
         limits,
         delivery,
+        outbox,
         observers,
         startup_timeout,
         dedupe,
@@ -129,6 +135,7 @@ async def _open(
     channel: DurableChannel, ready_timeout: float | None
 ) -> AsyncGenerator[DurableChannel, None]:
     body = trio.CancelScope()
+    await channel._outbox.load()
     async with open_background_nursery() as nursery:
         nursery.start_soon(channel._run, lambda _: body.cancel())
         try:
@@ -171,6 +178,7 @@ async def connect_channel(
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
+    outbox: SqliteOutbox | None = None,
     observers: Iterable[Observer] | None = None,
     startup_timeout: float | None = None,
     dedupe: Callable[[str | bytes], Hashable] | None = None,
@@ -192,6 +200,7 @@ async def connect_channel(
         retry: …
         limits: …
         delivery: …
+        outbox: …
         observers: …
         startup_timeout: …
         dedupe: …
@@ -200,6 +209,7 @@ async def connect_channel(
 
     Raises:
         ChannelFailed: Through the nursery: the channel has given up.
+        OutboxError: The ``outbox`` cannot be opened.
         TypeError, ValueError: An argument cannot be used; raised by this call.
 
     Resource handling:
@@ -220,6 +230,7 @@ async def connect_channel(
         retry,
         limits,
         delivery,
+        outbox,
         observers,
         startup_timeout,
         dedupe,
@@ -228,7 +239,12 @@ async def connect_channel(
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
-    nursery.start_soon(channel._run, _raise)
+    await channel._outbox.load()
+    try:
+        nursery.start_soon(channel._run, _raise)
+    except RuntimeError:  # It is closed.
+        await channel._outbox.aclose()
+        raise
     return channel
 
 
@@ -248,6 +264,7 @@ def _make(
     retry: RetryPolicy | None,
     limits: Limits | None,
     delivery: DeliveryOptions | None,
+    outbox: SqliteOutbox | None,
     observers: Iterable[Observer] | None,
     startup_timeout: float | None,
     dedupe: Callable[[str | bytes], Hashable] | None,
@@ -297,6 +314,8 @@ def _make(
         heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
     )
+    if outbox is not None and not isinstance(outbox, SqliteOutbox):
+        raise TypeError(f"outbox must be SqliteOutbox, not {type(outbox).__name__}")
     for address in addresses:
         # A proxy of the environment's that cannot be used is a mistake to tell at once.
         if address.target is not None:
@@ -307,6 +326,7 @@ def _make(
         _checked(delivery, DeliveryOptions, "delivery"),
         dedupe,
         observers,
+        None if outbox is None else outbox.storage(),
     )
 
 

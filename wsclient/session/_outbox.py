@@ -28,6 +28,7 @@ from wsclient.protocol import encoded_size
 from ._receipt import Progress, Receipt
 
 if TYPE_CHECKING:
+    from ._disk_outbox import Record
     from ._tap import Tap
 
 
@@ -48,6 +49,7 @@ class Entry:
         "number",
         "plain",
         "receipt",
+        "record",
         "size",
         "tap",
     )
@@ -87,6 +89,8 @@ class Entry:
         self.is_queued = False
         """Whether it stands in the queue, and is not drawn."""
         self.tap: Tap | None = None
+        self.record: Record | None = None
+        """What a disk has of it."""
         self.receipt = Receipt(self.withdraw, delivery, id, outbox.wait_scope)
 
     @property
@@ -173,6 +177,18 @@ class Outbox:
     def has_waiting(self) -> bool:
         """Whether a message waits to be drawn."""
         return len(self._waiting) > self._dead
+
+    # What one on disk needs, and one in memory does not.
+
+    async def load(self) -> None:
+        """Find what an earlier process has left."""
+
+    async def run(self) -> None:
+        """Do what is to be done meanwhile; runs until cancelled."""
+        await self.expire()
+
+    async def aclose(self) -> None:
+        """Keep what is to be kept, before :meth:`settle`; from now on nothing is drawn."""
 
     # Senders.
 
@@ -373,10 +389,13 @@ class Outbox:
 
     def resolve(self, entry: Entry, outcome: Outcome) -> None:
         """Give ``entry`` its outcome, and its room to the next sender; the first outcome stands."""
+        if self._take_out(entry, outcome):
+            self.outcomes[outcome] += 1
+            self.unsent += entry.receipt._progress is Progress.ACCEPTED
+
+    def _take_out(self, entry: Entry, outcome: Outcome) -> bool:
         if not entry.receipt._resolve(outcome):
-            return
-        self.outcomes[outcome] += 1
-        self.unsent += entry.receipt._progress is Progress.ACCEPTED
+            return False
         self.open -= 1
         if entry.is_queued:
             self._bury()
@@ -387,6 +406,7 @@ class Outbox:
         self.release(entry)
         if not self.open:
             self._emptied.unpark_all()
+        return True
 
     def _bury(self) -> None:
         """One more in the queue has its outcome: make room when these are most of it."""
@@ -427,8 +447,12 @@ class Outbox:
         # In a loop: each that leaves may let a sender in that waits for room.
         while entries := self.entries():
             for entry in entries:
-                begun = entry.receipt._progress is not Progress.ACCEPTED
-                self.resolve(entry, Outcome.LOST_UNKNOWN if begun else Outcome.CANCELLED)
+                self.resolve(entry, self._left_as(entry))
+
+    def _left_as(self, entry: Entry) -> Outcome:
+        """The outcome of what is left at the end."""
+        begun = entry.receipt._progress is not Progress.ACCEPTED
+        return Outcome.LOST_UNKNOWN if begun else Outcome.CANCELLED
 
     # Time to live.
 

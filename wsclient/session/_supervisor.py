@@ -276,27 +276,40 @@ class Supervisor:
     async def run(self) -> None:
         """Keep the channel connected until it fails, or is asked to leave."""
         try:
-            async with open_background_nursery() as self._nursery:
-                self._nursery.start_soon(self._outbox.expire)
-                if self._suspend_clock is not None:
-                    self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
-                with self._scope:
-                    try:
-                        await self._keep_connected()
-                    except Exception as error:
-                        # A function of the user's (a wait, a classify), or a bug of ours.
-                        self._crash(error)
-                        raise
-                second = self._standby.take()
-                if second is not None:
-                    self._nursery.start_soon(second.close)
-                if self._line is not None:
-                    await self._line.close()
+            # It goes on until everything has its outcome.
+            async with open_background_nursery() as nursery:
+                nursery.start_soon(self._keep_outbox)
+                try:
+                    await self._keep_session()
+                finally:
+                    await self._settle()
         finally:
-            try:
-                self._settle()
-            finally:
-                self.ended.set()
+            self.ended.set()
+
+    async def _keep_outbox(self) -> None:
+        try:
+            await self._outbox.run()
+        except Exception as error:
+            # What it keeps its messages on is of no use any more, or a bug of ours.
+            await self._crash(error)
+            raise
+
+    async def _keep_session(self) -> None:
+        async with open_background_nursery() as self._nursery:
+            if self._suspend_clock is not None:
+                self._nursery.start_soon(watch_for_suspend, self._suspend_clock, self._resumed)
+            with self._scope:
+                try:
+                    await self._keep_connected()
+                except Exception as error:
+                    # A function of the user's (a wait, a classify), or a bug of ours.
+                    await self._crash(error)
+                    raise
+            second = self._standby.take()
+            if second is not None:
+                self._nursery.start_soon(second.close)
+            if self._line is not None:
+                await self._line.close()
 
     async def _keep_connected(self) -> None:
         timeout = self._settings.startup_timeout
@@ -305,6 +318,7 @@ class Supervisor:
             await self._live_on()
         if self._startup.cancelled_caught:
             self._give_up(f"not ready within {timeout:g} s, which is startup_timeout")
+        await self._settle()
 
     async def _live_on(self) -> None:
         """Connect, live, decide, wait, again and again, until a decision is fatal."""
@@ -640,27 +654,34 @@ class Supervisor:
         """Fail, because of ``reason`` and of the last loss."""
         self.failure = ChannelFailed(f"gave up on {self.endpoint}: {reason}", self.history)
         self.failure.__cause__ = self.last_error
-        self._settle()
 
-    def _crash(self, error: Exception) -> None:
+    async def _crash(self, error: Exception) -> None:
         self._history.append(error)
         self.crash = error
         self._give_up(f"{type(error).__name__}: {error}")
+        await self._settle()
 
-    def _settle(self) -> None:
+    async def _settle(self) -> None:
         """Enter the final state: every message gets its outcome, every waiter wakes."""
-        if self._states.state.is_final:
-            return
         before = self._outbox.outcomes.copy()
         self._outbox.refuse(self.end)
         if self._sending is not None:
             self._sending.close(is_lost=False)
             self._sending = None
+        await self._outbox.aclose()
+        # Once: meanwhile the outbox itself may have failed, or it has happened before.
+        if not self._states.state.is_final:
+            self._conclude(before)
+
+    def _conclude(self, before: Counter[Outcome]) -> None:
         self._outbox.settle()
         counts = {
-            "cancelled": self._outbox.outcomes[Outcome.CANCELLED] - before[Outcome.CANCELLED],
-            "lost_unknown": self._outbox.outcomes[Outcome.LOST_UNKNOWN]
-            - before[Outcome.LOST_UNKNOWN],
+            name: self._outbox.outcomes[outcome] - before[outcome]
+            for name, outcome in (
+                ("cancelled", Outcome.CANCELLED),
+                ("lost_unknown", Outcome.LOST_UNKNOWN),
+                ("stored", Outcome.STORED),
+            )
         }
         self.cut_off = sum(counts.values())
         name = self._settings.name

@@ -61,9 +61,6 @@ ONE_OF_EACH = [
     events.PeerStoppedReading(**PLACE, epoch=3),
     events.LocalStallDetected(**PLACE, epoch=3, late=2.5),
     events.SuspendDetected(channel="feed", duration=3600.0),
-    events.FencesLifted(channel="feed", epoch=3, messages=5),
-    events.OutboxOverflowed(channel="feed", dropped=3),
-    events.MessageQuarantined(channel="feed", id="5f", attempts=3, cause="closed"),
 ]
 LEVELS = {
     "StateChanged": "debug",
@@ -82,10 +79,7 @@ LEVELS = {
     "InboxOverflowed": "warning",
     "FencesLifted": "warning",
     "OutboxOverflowed": "warning",
-    "MessageQuarantined": "warning",
     "MessageUndecoded": "warning",
-    "OutboxOverflowed": "warning",
-    "FencesLifted": "warning",
     "MessageQuarantined": "error",
     "OutboxRestored": "info",
     "OutboxFailed": "error",

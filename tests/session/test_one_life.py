@@ -47,6 +47,16 @@ async def test_s7_4_a_block_lives_exactly_as_long_as_one_connection(autojump_clo
             assert 2 == channel.epoch
 
 
+async def test_s7_4_a_block_whose_connection_is_left_is_told_why(autojump_clock, two_lives):
+    async with wsclient.open_channel(two_lives.url, observers=()) as channel:
+        with pytest.raises(ConnectionClosed) as caught:
+            async with channel.connection():
+                channel.reconnect("to see")
+                await trio.sleep_forever()
+
+        assert wsclient.CloseReason(1001, "to see") == caught.value.reason
+
+
 async def test_s7_4_a_block_that_ends_lets_the_connection_live(autojump_clock, two_lives):
     async with wsclient.open_channel(two_lives.url, observers=()) as channel:
         async with channel.connection():

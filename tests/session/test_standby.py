@@ -209,6 +209,33 @@ async def test_s6_3_a_connection_that_dies_before_its_successor_covers_it_leaves
         assert 3 == channel.epoch
 
 
+@pytest.mark.parametrize("fault", [NONE, Fault.reset(after=5)])
+async def test_s1_8_a_direct_message_goes_over_the_connection_that_takes_over(
+    autojump_clock, network, feed, fault
+):
+    async with (
+        FaultServer([fault, NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url,
+            redundancy=2,
+            dedupe=key_of,
+            delivery=wsclient.DeliveryOptions(rate=wsclient.SendRate(messages=1, seconds=10)),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 4)
+        await channel.send("before")
+        if fault is NONE:
+            channel.rotate("the server said so")
+        # It has to wait until as much may be sent again.
+        await channel.send("direct", delivery=wsclient.Delivery.DIRECT)
+
+        assert 2 == channel.epoch
+        await channel.flush()
+        assert [["before"], ["direct"]] == [each.messages for each in server.connections[:2]]
+
+
 @pytest.fixture
 async def mute(network, nursery, make_peer):
     """A server that says a number twice a second on each connection, and answers no ping."""

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -365,7 +366,9 @@ class DurableChannel:
         with line.life() as scope:
             yield line.connection
         if scope.cancelled_caught:
-            raise ConnectionClosed(line.connection.closed)
+            # One that was left may not be closed yet: that happens beside the next one's opening.
+            reason = line.connection.closed or CloseReason(CloseCode.GOING_AWAY, line.left)
+            raise ConnectionClosed(reason)
 
     async def while_connected(
         self, task: Callable[[WebSocketConnection], Awaitable[object]]

@@ -116,10 +116,12 @@ class Sending:
         with trio.move_on_after(LAST_PROOF):
             await self._tap.settled.wait()
 
-    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
+    def close(
+        self, code: int | None = None, *, is_lost: bool = True, is_followed: bool = False
+    ) -> None:
         """Write nothing more, and settle what was written; see :meth:`Tap.close`."""
         self.wake = _nothing
-        self._tap.close(code, is_lost=is_lost)
+        self._tap.close(code, is_lost=is_lost, is_followed=is_followed)
 
     def _may_draw(self, bucket: Bucket) -> bool:
         if bucket.take(trio.current_time()):

@@ -97,6 +97,11 @@ class Standby:
         """Whether nothing is missing if the first one goes now."""
         return self.line is not None and self._ping is not None and self._ping.answered
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is one to :meth:`take`."""
+        return self.line is not None and self.line.connection.closed is None
+
     def rotate(self, reason: str) -> bool:
         """Leave the first connection as soon as there is a second; whether there is a first."""
         if self._first is None:

@@ -512,7 +512,7 @@ class Supervisor:
         finally:
             line.release()
         code = None if lost is None else loss_from(lost, self._now()).code
-        sending.close(code, is_lost=lost is not None)
+        sending.close(code, is_lost=lost is not None, is_followed=self._standby.is_ready)
         self._sending = None
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received

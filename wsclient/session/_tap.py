@@ -194,12 +194,16 @@ class Tap:
         """What is in flight."""
         return [entry for entry in self._in_flight if entry.is_open]
 
-    def close(self, code: int | None = None, *, is_lost: bool = True) -> None:
+    def close(
+        self, code: int | None = None, *, is_lost: bool = True, is_followed: bool = False
+    ) -> None:
         """Draw nothing more, and settle what is in flight.
 
         Args:
             code: The code with which the connection was closed, if it was.
             is_lost: Whether a message may be to blame: not if it is we who leave.
+            is_followed: Whether another connection takes over in this step: what is to go over the
+                present one and was not begun goes over that.
         """
         if not self._is_open:
             return
@@ -230,4 +234,5 @@ class Tap:
             again.append(entry)
         self._in_flight.clear()
         self._outbox.put_back(again)
-        self._outbox.end_direct()
+        if not is_followed:
+            self._outbox.end_direct()

@@ -47,7 +47,7 @@ async def test_lines_tell_what_matters(tmp_path, nursery, autojump_clock):
         "0.00 s, 1 fault, 0 connections",
         "  received     0 of 0 numbers",
         "  sent         0 messages; the server heard 0",
-        "  receipts     0 written, 0 lost: unknown, 0 cancelled",
+        "  receipts     none",
         "  outages      0",
         "  unaccounted  0",
     ] == await tell(Lines, tmp_path, nursery)

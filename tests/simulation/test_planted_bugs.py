@@ -113,10 +113,10 @@ def test_s8_pong_that_certifies_what_an_older_connection_wrote_is_found(monkeypa
                 self._in_flight.append(entry)
                 self.drawn += 1
 
-    def close_without_settling(self, code=None):
+    def close_without_settling(self, code=None, **how):
         stale.extend(entry for entry in self._in_flight if not entry.goes_again)
         self._in_flight = deque(entry for entry in self._in_flight if entry.goes_again)
-        taps[1](self, code)
+        taps[1](self, code, **how)
 
     monkeypatch.setattr(_tap.Tap, "__init__", open_with_stale)
     monkeypatch.setattr(_tap.Tap, "close", close_without_settling)
@@ -175,8 +175,8 @@ def test_s8_receipt_that_is_resolved_twice_is_found(monkeypatch, found):
             drawn.setdefault(self, []).append(entry)
         return entry
 
-    def close_and_settle_all(self, *code):
-        close(self, *code)
+    def close_and_settle_all(self, *code, **how):
+        close(self, *code, **how)
         for entry in drawn.pop(self, ()):
             self._outbox.resolve(entry, Outcome.LOST_UNKNOWN)
 

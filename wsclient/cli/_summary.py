@@ -42,11 +42,12 @@ def _sent(summary: Summary) -> str:
 
 def _receipts(summary: Summary) -> str:
     outcomes = summary.report.outcomes
-    return ", ".join(
+    counts = [
         f"{outcomes[outcome]:,} {outcome.value}"
         for outcome in wsclient.Outcome
         if outcomes.get(outcome)
-    )
+    ]
+    return ", ".join(counts) or "none"
 
 
 def _outages(summary: Summary) -> str:

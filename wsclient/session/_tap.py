@@ -182,7 +182,7 @@ class Tap:
             if outcome is Outcome.RECEIVED:
                 entry.is_suspect = False
                 entry.losses = 0
-                if entry.is_open:
+                if entry.receipt._outcome is None:
                     entry.receipt._advance(Progress.FENCED)
             # What is to be acknowledged stays open: no fence is an acknowledgement.
             if entry.delivery is not Delivery.ACKED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import signal
@@ -848,3 +849,12 @@ async def test_a_bot_takes_functions_and_several_endpoints_as_a_channel_does(
             dict(visit.headers)[b"authorization"],
         )
         nursery.cancel_scope.cancel()
+
+
+def test_a_bot_takes_every_option_of_a_channel_but_what_concerns_its_block():
+    channels = set(inspect.signature(wsclient.open_channel).parameters)
+    bots = set(inspect.signature(wsclient.Bot).parameters)
+
+    # The block of a bot is its own: it has hooks instead of one, and waits for nobody.
+    assert {"on_connect", "ready_timeout"} == channels - bots
+    assert {"key", "codec"} == bots - channels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -20,7 +20,13 @@ from wsclient import events
 from wsclient.connection import WebSocketConnection, open_background_nursery
 from wsclient.errors import CodecError
 from wsclient.events import Observer
-from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
+from wsclient.options import (
+    ConnectionOptions,
+    DeliveryOptions,
+    HeartbeatOptions,
+    Limits,
+    RetryPolicy,
+)
 from wsclient.protocol import encoded_size
 from wsclient.session import (
     ConnectHook,
@@ -71,9 +77,13 @@ class Bot:
         heartbeat: …
         retry: …
         limits: …
+        delivery: …
         outbox: …
         observers: …
         startup_timeout: …
+        dedupe: …
+        rotate_every: …
+        redundancy: …
 
     Raises:
         TypeError, ValueError: An argument cannot be used.
@@ -93,9 +103,13 @@ class Bot:
         heartbeat: HeartbeatOptions | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        delivery: DeliveryOptions | None = None,
         outbox: SqliteOutbox | None = None,
         observers: Iterable[Observer] | None = None,
         startup_timeout: float | None = None,
+        dedupe: Callable[[str | bytes], Hashable] | None = None,
+        rotate_every: float | None = None,
+        redundancy: int = 1,
     ) -> None:
         if not isinstance(key, str):
             raise TypeError(f"key must be str, not {type(key).__name__}")
@@ -113,8 +127,12 @@ class Bot:
             "heartbeat": heartbeat,
             "retry": retry,
             "limits": limits,
+            "delivery": delivery,
             "outbox": outbox,
             "startup_timeout": startup_timeout,
+            "dedupe": dedupe,
+            "rotate_every": rotate_every,
+            "redundancy": redundancy,
         }
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)

@@ -366,8 +366,10 @@ class DurableChannel:
         with line.life() as scope:
             yield line.connection
         if scope.cancelled_caught:
-            # One that was left may not be closed yet: that happens beside the next one's opening.
-            reason = line.connection.closed or CloseReason(CloseCode.GOING_AWAY, line.left)
+            reason = line.connection.closed
+            if line.left is not None:
+                # Why is for us to know, and it may not be closed yet.
+                reason = CloseReason(CloseCode.GOING_AWAY, line.left)
             raise ConnectionClosed(reason)
 
     async def while_connected(

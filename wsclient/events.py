@@ -108,9 +108,6 @@ class Truth(Enum):
 class Outcome(Enum):
     """What became of a message: each that was accepted gets exactly one, once."""
 
-    # Counted for each message: the hash that an Enum has is a function in Python.
-    __hash__ = object.__hash__
-
     RECEIVED = "received"
     """The peer's WebSocket endpoint has read it whole: a pong for a later ping proves that
     (RFC 6455 §5.5.3).
@@ -138,6 +135,10 @@ class Outcome(Enum):
     its id could not be put into it once more."""
     STORED = "stored"
     """Left in an outbox on disk when the channel ended: the next channel that has it sends it."""
+
+
+# One is counted for each message, and the hash that an Enum has is a function in Python.
+Outcome.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 @attrs.frozen(kw_only=True)

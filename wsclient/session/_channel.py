@@ -238,6 +238,7 @@ class DurableChannel:
         """Make the next attempt now instead of waiting for it.
 
         For whoever knows better than a clock: the network is back, the server was restarted.
+        While the channel is ready, that is an attempt at a second connection.
 
         Returns:
             Whether an attempt was being waited for; if not, nothing happens.

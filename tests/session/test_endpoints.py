@@ -83,7 +83,7 @@ def test_a_single_endpoint_is_never_left():
 
 
 def test_a_second_connection_goes_to_each_of_the_others_in_turn(endpoints):
-    first, *others = endpoints.addresses
+    _, *others = endpoints.addresses
 
     assert [*others, *others] == [endpoints.beside(turn, 0)[0] for turn in range(4)]
 

@@ -12,7 +12,6 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -349,9 +348,7 @@ class DurableChannel:
         with line.life() as scope:
             yield line.connection
         if scope.cancelled_caught:
-            # One that was left may not be closed yet: that happens beside the next one's opening.
-            reason = line.connection.closed or CloseReason(CloseCode.GOING_AWAY, line.left)
-            raise ConnectionClosed(reason)
+            raise ConnectionClosed(line.close_reason)
 
     async def while_connected(
         self, task: Callable[[WebSocketConnection], Awaitable[object]]

@@ -57,6 +57,17 @@ async def test_s7_4_a_block_whose_connection_is_left_is_told_why(autojump_clock,
         assert wsclient.CloseReason(1001, "to see") == caught.value.reason
 
 
+async def test_s7_4_a_block_whose_channel_is_closed_is_told_so(autojump_clock, two_lives):
+    async with wsclient.open_channel(two_lives.url, observers=()) as channel:
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ConnectionClosed) as caught:
+                async with channel.connection():
+                    nursery.start_soon(channel.aclose)
+                    await trio.sleep_forever()
+
+        assert 1000 == caught.value.reason.code
+
+
 async def test_s7_4_a_block_that_ends_lets_the_connection_live(autojump_clock, two_lives):
     async with wsclient.open_channel(two_lives.url, observers=()) as channel:
         async with channel.connection():

@@ -326,6 +326,76 @@ async def test_s6_3_what_the_old_connection_still_has_to_bring_comes_first(
         assert are_consecutive(taken)
 
 
+async def test_s6_3_a_second_connection_may_die_before_it_covers_the_first(
+    autojump_clock, network, feed, recorder
+):
+    slow = Conditions(down=Way(latency=1.0))
+    dies = Fault.reset(after=0.2)
+    async with (
+        FaultServer([NONE, dies, NONE], network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, [slow, CLEAR], network=network) as proxy,
+        wsclient.open_channel(
+            proxy.url, dedupe=key_of, retry=AT_ONCE, observers=[recorder]
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(3)
+        channel.rotate("the server said so")
+        taken = await take(channel, 20)
+
+        assert [2] == [event.epoch for event in recorder.of(ConnectionLost)]
+        assert (3, 0) == (channel.epoch, channel.statistics().gaps)
+        assert are_consecutive(taken)
+
+
+async def test_s7_4_a_hook_on_a_second_connection_that_fails_leaves_the_first_alone(
+    autojump_clock, network, feed, recorder
+):
+    calls = itertools.count()
+
+    async def on_connect(connection):
+        if next(calls) == 1:
+            raise LookupError("mine")
+
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, dedupe=key_of, redundancy=2, on_connect=on_connect, observers=[recorder]
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        taken = await take(channel, 5)
+
+        assert [(2, False)] == [(event.epoch, event.ready) for event in recorder.of(ConnectionLost)]
+        assert channel.has_standby
+        assert are_consecutive(taken)
+
+
+async def test_s6_3_a_second_connection_that_is_being_established_goes_with_the_first(
+    autojump_clock, network, feed, recorder
+):
+    calls = itertools.count()
+
+    async def on_connect(connection):
+        if next(calls) == 1:
+            await trio.sleep_forever()
+
+    async with (
+        FaultServer([Fault.reset(after=3), NONE], network=network, handler=feed.handle) as server,
+        wsclient.open_channel(
+            server.url, dedupe=key_of, redundancy=2, on_connect=on_connect, observers=[recorder]
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await take(channel, 10)
+
+        assert [1] == [event.epoch for event in recorder.of(ConnectionLost)]
+        assert ["it is not needed any more"] == [
+            event.reason for event in recorder.of(ConnectionLeft)
+        ]
+        assert (3, 1) == (channel.epoch, channel.statistics().gaps)
+
+
 async def test_s6_3_a_gap_stands_where_something_is_missing(autojump_clock, network, feed):
     slow = Conditions(down=Way(latency=1.0))
     async with (

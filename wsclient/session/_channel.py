@@ -12,7 +12,6 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -256,6 +255,7 @@ class DurableChannel:
         """Make the next attempt now instead of waiting for it.
 
         For whoever knows better than a clock: the network is back, the server was restarted.
+        While the channel is ready, that is an attempt at a second connection.
 
         Returns:
             Whether an attempt was being waited for; if not, nothing happens.
@@ -366,11 +366,7 @@ class DurableChannel:
         with line.life() as scope:
             yield line.connection
         if scope.cancelled_caught:
-            reason = line.connection.closed
-            if line.left is not None:
-                # Why is for us to know, and it may not be closed yet.
-                reason = CloseReason(CloseCode.GOING_AWAY, line.left)
-            raise ConnectionClosed(reason)
+            raise ConnectionClosed(line.close_reason)
 
     async def while_connected(
         self, task: Callable[[WebSocketConnection], Awaitable[object]]

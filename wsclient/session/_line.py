@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient.codes import CloseCode
+from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import (
     Ping,
     WebSocketConnection,
@@ -114,6 +114,16 @@ class Line:
         self.connection: Final = connection
         self.epoch: Final = epoch
         self.liveness: Liveness | None = None
+
+    @property
+    def close_reason(self) -> CloseReason:
+        """Why messages flow over it no more; where it is we who close it, that may be yet to come.
+
+        Then it is what the peer is told, and why.
+        """
+        if self.left is not None:
+            return CloseReason(CloseCode.GOING_AWAY, self.left)
+        return self.connection.closed or CloseReason(CloseCode.NORMAL_CLOSURE)
 
     def tell_opened(self) -> None:
         """Tell the observers that the opening handshake succeeded."""

@@ -11,6 +11,7 @@ import trio.testing
 import wsclient
 from wsclient import ConnectionClosed, HeartbeatOptions, Outcome
 from wsclient.events import ConnectionReady
+from wsclient.session import _fences
 from wsclient.testing import NEVER_READS, NONE, Fault, FaultServer, echo
 
 from .test_channel import AT_ONCE
@@ -198,3 +199,15 @@ async def test_s7_5_a_thread_sends_by_way_of_trio_and_not_otherwise(autojump_clo
         await receipt.received()
 
         assert 1 == channel.statistics().messages_accepted
+
+
+async def test_s7_1_what_interrupts_the_asking_for_proofs_leaves_as_itself(
+    autojump_clock, two_lives, monkeypatch
+):
+    async def run(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fences.Fences, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        async with wsclient.open_channel(two_lives.url, observers=()):
+            await trio.sleep_forever()

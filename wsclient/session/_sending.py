@@ -8,7 +8,13 @@ from typing import Final
 import trio
 
 from wsclient import events
-from wsclient.connection import Inbox, Ping, WebSocketConnection, attach
+from wsclient.connection import (
+    Inbox,
+    Ping,
+    WebSocketConnection,
+    attach,
+    open_background_nursery,
+)
 from wsclient.events import DeadLetter, Event
 from wsclient.options import DeliveryOptions
 
@@ -103,10 +109,11 @@ class Sending:
 
     async def run(self) -> None:
         """Ask for proofs, and keep the rate; runs until cancelled."""
-        async with trio.open_nursery() as nursery:
+        async with open_background_nursery() as nursery:
             nursery.start_soon(self._fences.run)
             if self._bucket is not None:
                 nursery.start_soon(self._pace, self._bucket)
+            await trio.sleep_forever()
 
     async def finish(self) -> None:
         """Write nothing more, and wait for the proof of what was written: a second at most."""

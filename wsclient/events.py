@@ -252,11 +252,12 @@ class ConnectionLost(ConnectionEvent):
 
 @attrs.frozen(kw_only=True)
 class ConnectionLeft(ConnectionEvent):
-    """The channel left a connection that was good, for a new one."""
+    """The channel left a connection that was good, for another one."""
 
     epoch: int
     reason: str
-    """What was given to :meth:`DurableChannel.reconnect`."""
+    """What was given to :meth:`DurableChannel.reconnect` or :meth:`DurableChannel.rotate`; or how
+    old it was (``rotate_every``), or that it was a second one that is not needed any more."""
     duration: float
     """Seconds that it was open."""
 
@@ -308,10 +309,13 @@ class FencesLifted(Event):
 
 @attrs.frozen(kw_only=True)
 class OutboxOverflowed(Event):
-    """Messages were dropped because the outbox was full: told at the first one, and at the end."""
+    """Messages were dropped because the outbox was full, or newer ones with their keys came.
+
+    Told at the first one, and again when what waited behind it has gone, or the channel ends.
+    """
 
     dropped: int
-    """Messages dropped so far, since there was last room."""
+    """Messages dropped so far, since nothing had waited."""
 
 
 @attrs.frozen(kw_only=True)

@@ -159,7 +159,7 @@ class DiskOutbox(Outbox):
             self._restored(self.open, lost, expired)
 
     def _entry_of(self, stored: Stored) -> Entry:
-        message, id = stored.message, None  # That is its name.
+        message, id = stored.message, None
         if stored.delivery is Delivery.ACKED:
             id = stored.id
             strategy = self.options.acknowledgement

@@ -61,7 +61,7 @@ class Entry:
         delivery: Delivery,
         expires_at: float,
         key: str | None,
-        id: str | None,  # That is its name.
+        id: str | None,
         plain: str | bytes,
     ) -> None:
         self._outbox = outbox
@@ -214,7 +214,7 @@ class Outbox:
         strategy = self.options.acknowledgement
         if delivery is not Delivery.ACKED or strategy is None:
             return Entry(self, message, delivery, expires_at, key, None, message)
-        id = secrets.token_hex(8)  # That is its name.
+        id = secrets.token_hex(8)
         marked = strategy.mark(message, id, redelivered=False)
         return Entry(self, marked, delivery, expires_at, key, id, message)
 

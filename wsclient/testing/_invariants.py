@@ -7,6 +7,7 @@ clock nor a network; :func:`check` asks all of them.
 
 A message is known by its *key*: anything hashable, unlike that of any other message of its side.
 The message itself will do where all are different.
+Where a server says one stream to all its connections, what it says has one key on all of them.
 """
 
 from __future__ import annotations
@@ -105,6 +106,9 @@ class History:
     """The keys of what the client received, and the ``Gap`` and ``Overflow`` items between."""
     server: tuple[ServerSide, ...] = ()
     """The server's connections, in order."""
+    stream: tuple[Hashable, ...] | None = None
+    """What the server says, in order, if each connection is told a stretch of the same; ``None``:
+    each is told what no other is."""
     counted: Mapping[Outcome, int] | None = None
     """How many messages ended how, by the channel's own statistics; ``None``: not asked."""
     accepted: int = 0
@@ -203,19 +207,27 @@ def order_is_kept(history: History) -> Iterator[str]:
 
 
 def nothing_stale(history: History) -> Iterator[str]:
-    """I7: once something of a connection was received, nothing of an earlier one is, or again."""
+    """I7: once something of a connection was received, nothing of an earlier one is, or again.
+
+    Of a stream that all connections are told, nothing is received twice, or after what is younger.
+    """
     place = _places(history)
     newest = (-1, -1)
     for item in history.received:
         if item in place:
             if place[item] <= newest:
                 what = "again" if place[item] == newest else "after what came later"
-                yield f"{item} of connection {place[item][0]} was received {what}"
+                whose = f"connection {place[item][0]}" if history.stream is None else "the stream"
+                yield f"{item} of {whose} was received {what}"
             newest = max(newest, place[item])
 
 
 def gaps_are_told(history: History) -> Iterator[str]:
-    """I8: one gap for each discontinuity, and no other."""
+    """I8: one gap for each discontinuity, and no other.
+
+    Of a stream that all connections are told, nothing is missing unless a gap stands there; and a
+    gap may stand where nothing is missing, since that cannot always be proven.
+    """
     place = _places(history)
     before: tuple[int, int] | None = None
     gap: Gap | None = None  # The last one.
@@ -226,7 +238,7 @@ def gaps_are_told(history: History) -> Iterator[str]:
         elif isinstance(item, Gap):
             if gap is not None and item.after < gap.before:
                 yield f"a gap from {item.after} to {item.before} follows one to {gap.before}"
-            elif gaps and gap is not None and item.after != gap.before:
+            elif gaps and history.stream is None and gap and item.after != gap.before:
                 yield f"a gap from {item.after} stands beside one to {gap.before}"
             gap = item
             gaps += 1
@@ -234,15 +246,18 @@ def gaps_are_told(history: History) -> Iterator[str]:
             here = place[item]
             if before is not None and here <= before:
                 continue  # Stale: that is for I7.
-            if before is None or here[0] != before[0]:
-                if before is not None and not gaps:
+            is_new = before is None or here[0] != before[0]
+            missing = here[1] if is_new or before is None else here[1] - before[1] - 1
+            if history.stream is not None:
+                # What was said before the first one may have been before we came.
+                is_untold = before is not None and not gaps and missing != dropped
+            else:
+                if is_new and before is not None and not gaps:
                     yield f"no gap stands between connections {before[0]} and {here[0]}"
-                if here[1] > dropped:
-                    yield f"{here[1]} messages are missing before {item}, {dropped} are told of"
-            elif gaps:
-                yield f"a gap stands between messages of connection {here[0]}"
-            elif here[1] - before[1] - 1 != dropped:
-                missing = here[1] - before[1] - 1
+                if not is_new and gaps:
+                    yield f"a gap stands between messages of connection {here[0]}"
+                is_untold = missing > dropped if is_new else not gaps and missing != dropped
+            if is_untold:
                 yield f"{missing} messages are missing before {item}, {dropped} are told of"
             before = here
             gaps = dropped = 0
@@ -345,7 +360,9 @@ def _heard(history: History) -> Counter[Hashable]:
 
 
 def _places(history: History) -> dict[Hashable, tuple[int, int]]:
-    """Which connection sent a message, and as which of its messages."""
+    """Which connection sent a message, and as which of its messages; a stream is like one."""
+    if history.stream is not None:
+        return {key: (0, index) for index, key in enumerate(history.stream)}
     return {
         key: (connection.number, index)
         for connection in history.server

@@ -44,6 +44,7 @@ class Act(Enum):
     FLUSH = "flush"
     RETRY_NOW = "retry_now"
     RECONNECT = "reconnect"
+    ROTATE = "rotate"
 
 
 class Strike(Enum):
@@ -63,6 +64,8 @@ class Change:
 
     at: float
     what: Conditions | Strike | Act
+    path: int = 0
+    """Which of the paths to the server it befalls."""
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +94,7 @@ class Send:
 
 @attrs.frozen(kw_only=True)
 class Say:
-    """A message that the server sends, on every connection anew."""
+    """A message that the server sends: on every connection anew, or once on all of them."""
 
     pause: float
     size: int
@@ -111,6 +114,16 @@ class Promises:
     max_attempts: float = math.inf
     rate: int | None = None
     """Messages a second."""
+
+
+@attrs.frozen(kw_only=True)
+class Overlap:
+    """Two connections live at once; the server says the same on all of them."""
+
+    redundancy: int = 1
+    """As many paths lead to the server."""
+    rotate_every: float | None = None
+    """Seconds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -136,6 +149,8 @@ class Schedule:
     """The key of a message that the server cannot bear: then it closes with 1009."""
     topics: int
     """How many subscriptions are restored on every connection; 0 is no hook."""
+    overlap: Overlap | None
+    """Whether two connections may live at once."""
     buffer_size: int
     """Bytes that a stream holds."""
     outbox: int
@@ -222,6 +237,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
     changes: list[Change] = []
     inbox = rng.choice([4, 1024, 1024])
     take_pause = rng.choice([0.0, 0.0, 0.0, 0.3])
+    overlap = None if is_flapping or has_flood else _overlap(rng)
     if is_flapping:
         duration, leave_at = 70.0, 70.0
         story = (rng.choice([faults.ACCEPT_THEN_CLOSE, faults.RESET_AFTER_OPEN]),)
@@ -240,7 +256,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
     else:
         story = (*(_fault(rng, number) for number in range(rng.randint(0, 4))), faults.NONE)
         path = (*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR)
-        changes = sorted(_changes(rng, duration), key=lambda change: change.at)
+        changes = sorted(_changes(rng, duration, overlap), key=lambda change: change.at)
         if leave_at is not None and changes and rng.random() < 0.5:
             # Where it hurts.
             leave_at = rng.choice(changes).at + rng.choice([0.0, rng.uniform(0, 5)])
@@ -256,10 +272,13 @@ def make_schedule(seed: int, messages: int) -> Schedule:
             for _ in range(rng.randint(0, messages))
         ),
         promises=_promises(rng),
-        ack_delay=rng.choice([0.0, 0.0, 0.5, 5.0]),
+        # Later than the next rotation, it would be for a connection that has been left.
+        ack_delay=rng.choice([0.0, 0.0, 0.5, 5.0] if overlap is None else [0.0, 0.5]),
         hangs_up=rng.random() < 0.1,
         poison=rng.randint(1, messages) if rng.random() < 0.05 else None,
-        topics=rng.choice([0, 0, 1, 3]),
+        # One who hears a stream from its subscription on has asked for it before it is ready.
+        topics=rng.choice([0, 0, 1, 3] if overlap is None else [1, 3]),
+        overlap=overlap,
         buffer_size=rng.choice([512, 4096, 65536]),
         outbox=rng.choice([4, 1024, 1024]),
         inbox=inbox,
@@ -307,22 +326,36 @@ def _conditions(rng: random.Random) -> Conditions:
     return Conditions(up=_way(rng), down=_way(rng), cut=rng.choice(["reset", "end"]))
 
 
-def _changes(rng: random.Random, duration: float) -> Iterable[Change]:
+def _changes(rng: random.Random, duration: float, overlap: Overlap | None) -> Iterable[Change]:
+    acts = list(Act)
+    if overlap is None:
+        acts.remove(Act.ROTATE)
+    paths = 1 if overlap is None else overlap.redundancy
     for _ in range(rng.choice([0, 0, 0, 1, 3])):
-        yield Change(rng.uniform(0, duration), rng.choice(list(Act)))
+        yield Change(rng.uniform(0, duration), rng.choice(acts))
     for _ in range(rng.choice([0, 0, 1, 2, 3])):
         at = rng.uniform(0, duration)
+        path = rng.randrange(paths)
         match rng.randint(0, 5):
             case 0:
-                yield Change(at, rng.choice([Strike.RESET, Strike.HANG_UP]))
+                yield Change(at, rng.choice([Strike.RESET, Strike.HANG_UP]), path)
             case 1:
                 yield Change(at, rng.choice([Strike.STOP, Strike.GOODBYE]))
                 yield Change(rng.uniform(at, duration), Strike.START)
             case 2:
-                yield Change(at, _conditions(rng))
+                yield Change(at, _conditions(rng), path)
             case _:
-                yield Change(at, rng.choice([BLACKOUT, HALF_OPEN_UP, HALF_OPEN_DOWN]))
-                yield Change(rng.uniform(at, duration), CLEAR)
+                yield Change(at, rng.choice([BLACKOUT, HALF_OPEN_UP, HALF_OPEN_DOWN]), path)
+                yield Change(rng.uniform(at, duration), CLEAR, path)
+
+
+def _overlap(rng: random.Random) -> Overlap | None:
+    if rng.random() < 0.7:
+        return None
+    return Overlap(
+        redundancy=rng.choice([1, 2]),
+        rotate_every=rng.choice([None, rng.uniform(1, 10), rng.uniform(1, 60)]),
+    )
 
 
 def _pause(rng: random.Random, duration: float, messages: int) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Hashable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from ._invariants import (
 )
 from ._network import memory_network
 from ._proxy import CLEAR, Conditions, FaultProxy
-from ._schedule import CALM, FLOOD, Act, Leave, Promises, Schedule, Send, Strike, make_schedule
+from ._schedule import CALM, FLOOD, Act, Leave, Overlap, Promises, Schedule, Send, Strike, make_schedule
 from ._server import FaultServer
 from ._visits import Visit
 
@@ -150,6 +150,9 @@ class _Simulation:
         self.said: dict[int, list[Hashable]] = {}
         self.texts: dict[str, str] = {}
         """What the server said, whole, by its key."""
+        self.due = 0
+        """How much of a stream the server has said, to whoever hears it."""
+        self.grown = trio.lowlevel.ParkingLot()
         self.topics: dict[int, set[str]] = {}
         self.flooded: dict[int, int] = {}
         """How many pongs had come on a connection before the flood."""
@@ -180,10 +183,22 @@ class _Simulation:
                     FaultServer(
                         self.schedule.faults, handler=self._serve, network=network
                     ) as server,
-                    FaultProxy(server.url, self.schedule.conditions, network=network) as proxy,
+                    AsyncExitStack() as stack,
                 ):
                     self.visits = server.connections
-                    await self._use(server, proxy)
+                    overlap = self.schedule.overlap
+                    proxies = [
+                        await stack.enter_async_context(
+                            FaultProxy(
+                                server.url,
+                                self.schedule.conditions,
+                                host=f"path{number}.test",
+                                network=network,
+                            )
+                        )
+                        for number in range(1 if overlap is None else overlap.redundancy)
+                    ]
+                    await self._use(server, proxies)
             if horizon.cancelled_caught:
                 self.left.append(f"after {HORIZON:g} s a task")
             if self.watch.scope.cancelled_caught:
@@ -194,10 +209,12 @@ class _Simulation:
             for visit in self.visits:
                 self.tell("server", f"{visit.number} heard {_keys(visit, self.sends)}")
 
-    async def _use(self, server: FaultServer, proxy: FaultProxy) -> None:
+    async def _use(self, server: FaultServer, proxies: Sequence[FaultProxy]) -> None:
         async with trio.open_nursery() as users:
             async with trio.open_nursery() as weather:
-                await self._hold_channel(server, proxy, users, weather)
+                if self.schedule.overlap is not None:
+                    weather.start_soon(self._speak)
+                await self._hold_channel(server, proxies, users, weather)
                 weather.cancel_scope.cancel()
             # Whoever waits in a call must have been told.
             await trio.sleep(WAKE)
@@ -209,7 +226,7 @@ class _Simulation:
     async def _hold_channel(
         self,
         server: FaultServer,
-        proxy: FaultProxy,
+        proxies: Sequence[FaultProxy],
         users: trio.Nursery,
         weather: trio.Nursery,
     ) -> None:
@@ -221,7 +238,7 @@ class _Simulation:
         try:
             with block:
                 async with wsclient.open_channel(
-                    proxy.url,
+                    [proxy.url for proxy in proxies],
                     on_connect=self._establish if schedule.topics else None,
                     heartbeat=HeartbeatOptions(
                         interval=schedule.heartbeat, timeout=schedule.heartbeat
@@ -234,11 +251,12 @@ class _Simulation:
                     ),
                     observers=[self._observe],
                     **_delivery_options(schedule.promises),
+                    **_overlap_options(schedule.overlap),
                 ) as channel:
                     for sender in {send.sender: None for send in schedule.sends}:
                         users.start_soon(self._send_all, channel, sender, users)
                     users.start_soon(self._receive, channel)
-                    weather.start_soon(self._change, server, proxy, channel, users)
+                    weather.start_soon(self._change, server, proxies, channel, users)
                     await self._wait_to_leave()
                     state = f"{channel.state.value}, {schedule.leave.value}"
                     self.tell("user", f"leaves: {schedule.leave.value}")
@@ -296,7 +314,7 @@ class _Simulation:
     async def _change(
         self,
         server: FaultServer,
-        proxy: FaultProxy,
+        proxies: Sequence[FaultProxy],
         channel: wsclient.DurableChannel,
         users: trio.Nursery,
     ) -> None:
@@ -307,11 +325,12 @@ class _Simulation:
                 users.start_soon(self._act, channel, what)
                 continue
             self.tell("weather", what.value if isinstance(what, Strike) else repr(what))
-            await self._strike(server, proxy, what)
+            await self._strike(server, proxies[change.path], what)
             self._sample()
         await trio.sleep_until(self.schedule.duration)
         self.tell("weather", "is good from now on")
-        proxy.change(CLEAR)
+        for proxy in proxies:
+            proxy.change(CLEAR)
         await server.start()
 
     async def _strike(
@@ -342,32 +361,50 @@ class _Simulation:
 
     # The server.
 
+    async def _speak(self) -> None:
+        """Say a stream, as time goes by, to all connections at once."""
+        for say in self.schedule.says:
+            await trio.sleep(say.pause)
+            self.due += 1
+            self.grown.unpark_all()
+
+    async def _wait_due(self, index: int) -> None:
+        if self.schedule.overlap is None:
+            await trio.sleep(self.schedule.says[index].pause)
+        while self.schedule.overlap is not None and index >= self.due:
+            await self.grown.park()
+
     async def _serve(self, connection: ServerConnection) -> None:
         number = connection.number
         self.tell("server", f"{number} is open")
         said = self.said[number] = []
         topics = self.topics[number] = set()
         has_all = trio.Event()
+        begins_at = 0
         if not self.schedule.topics:
             has_all.set()
 
         async def feed() -> None:
             await has_all.wait()
-            for index, say in enumerate(self.schedule.says):
-                await trio.sleep(say.pause)
-                said.append(f"{number}.{index}")
-                text = f"{number}.{index} " + "x" * say.size
-                self.texts[f"{number}.{index}"] = text
+            for index in range(begins_at, len(self.schedule.says)):
+                await self._wait_due(index)
+                say = self.schedule.says[index]
+                key = f"{number}.{index}" if self.schedule.overlap is None else f"s.{index}"
+                said.append(key)
+                text = self.texts[key] = f"{key} " + "x" * say.size
                 await connection.send(text.encode() if say.binary else text)
             self.tell("server", f"{number} has said all")
             if self.schedule.hangs_up and trio.current_time() < self.schedule.duration:
                 await connection.close()
 
         async def listen() -> None:
+            nonlocal begins_at
             async for message in connection:
                 content = json.loads(message)
                 if "topic" in content:
                     topics.add(content["topic"])
+                    # Whoever has the confirmation hears all that is said from then on.
+                    begins_at = self.due
                     confirmation = json.dumps({"topic": content["topic"], "on": number})
                     await connection.send(confirmation)
                     if len(topics) == self.schedule.topics:
@@ -526,7 +563,7 @@ class _Simulation:
             match act:
                 case Act.FLUSH:
                     await self._call("whoever flushes", method)
-                case Act.RECONNECT:
+                case Act.RECONNECT | Act.ROTATE:
                     method("the user wants a new one")
                 case _:
                     method()
@@ -589,7 +626,11 @@ class _Simulation:
             budget=FLAPPING if self.schedule.is_flapping else None,
             subscribed=tuple(self.subscribed),
             pong_bound=PONG_BOUND,
+            stream=self._stream(),
         )
+
+    def _stream(self) -> tuple[str, ...] | None:
+        return None if self.schedule.overlap is None else tuple(f"s.{n}" for n in range(self.due))
 
     def _sent(self, tracked: _Tracked) -> SentMessage:
         receipt = tracked.receipt
@@ -650,6 +691,15 @@ def _delivery_options(promises: Promises) -> dict[str, Any]:
             rate=rate,
         )
     }
+
+
+def _overlap_options(overlap: Overlap | None) -> dict[str, Any]:
+    return {} if overlap is None else attrs.asdict(overlap) | {"dedupe": _stream_key}
+
+
+def _stream_key(message: str | bytes) -> str | None:
+    text = message if isinstance(message, str) else message.decode("latin-1")
+    return None if text.startswith(CONFIRMED) else text.partition(" ")[0]
 
 
 def _send_options(send: Send) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import trio
 from wsclient.connection import _transport, _writer
 from wsclient.errors import ConnectionClosed
 from wsclient.events import Outcome
-from wsclient.session import _backoff, _line, _outbox, _receipt, _tap
+from wsclient.session import _backoff, _dedupe, _line, _outbox, _receipt, _standby, _tap
 from wsclient.testing._simulation import simulate
 
 SCHEDULES = 500
@@ -195,3 +195,24 @@ def test_s8_pongs_without_bound_are_found(monkeypatch, found):
     monkeypatch.setattr(_writer, "_PONG_QUEUE_SIZE", 10**9)
 
     assert found("I10")
+
+
+def test_s8_message_of_two_connections_that_is_given_twice_is_found(monkeypatch, found):
+    monkeypatch.setattr(_dedupe.Dedupe, "is_repeated", lambda self, message: False)
+
+    assert found("I7")
+
+
+def test_s6_3_second_connection_that_proves_nothing_and_is_trusted_is_found(monkeypatch, found):
+    monkeypatch.setattr(_standby.Standby, "covers", property(lambda self: self.line is not None))
+
+    assert found("I8")
+
+
+def test_s6_3_second_connection_that_does_not_wait_for_the_first_is_found(monkeypatch, found):
+    async def wait_for_nothing(connection, ping):
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_standby, "_wait_answered", wait_for_nothing)
+
+    assert found("I7")

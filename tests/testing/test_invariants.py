@@ -157,6 +157,31 @@ def test_good_history_passes():
             "1 messages are missing before c, 2 are told of",
         ),
         (
+            "I7",
+            {"stream": ("a", "b"), "received": ("a", "b", "a")},
+            "a of the stream was received after what came later",
+        ),
+        (
+            "I7",
+            {"stream": ("a", "b"), "received": ("a", "a")},
+            "a of the stream was received again",
+        ),
+        (
+            "I8",
+            {"stream": ("a", "b", "c"), "received": ("a", "c")},
+            "1 messages are missing before c, 0 are told of",
+        ),
+        (
+            "I8",
+            {"stream": ("a", "b", "c", "d"), "received": ("a", Overflow(1), "d")},
+            "2 messages are missing before d, 1 are told of",
+        ),
+        (
+            "I8",
+            {"stream": ("a",), "received": (gap(1, 3), gap(2, 4))},
+            "a gap from 2 to 4 follows one to 3",
+        ),
+        (
             "I9",
             {"departures": (Departure(state="waiting", took=7.5, drain=5),)},
             "leaving took 7.500 s (waiting), with 5 s to drain",

@@ -18,6 +18,10 @@ def test_schedules_are_of_all_kinds():
     strikes = {change.what for schedule in schedules for change in schedule.changes}
     assert set(Strike) == {strike for strike in strikes if isinstance(strike, Strike)}
     assert 10 < sum(isinstance(strike, Conditions) for strike in strikes)
+    overlaps = [schedule.overlap for schedule in schedules if schedule.overlap is not None]
+    assert 50 < len(overlaps) < 150
+    assert {1, 2} == {overlap.redundancy for overlap in overlaps}
+    assert 10 < sum(overlap.rotate_every is not None for overlap in overlaps)
     assert 40 < len({fault for schedule in schedules for fault in schedule.faults})
 
 

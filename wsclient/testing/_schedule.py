@@ -122,6 +122,8 @@ class Overlap:
 
     redundancy: int = 1
     """As many paths lead to the server."""
+    second_path: tuple[Conditions, ...] = (CLEAR,)
+    """What the second one does to its first connection, the second, …"""
     rotate_every: float | None = None
     """Seconds."""
 
@@ -169,6 +171,12 @@ class Schedule:
     """When the user leaves; ``None``: when all has settled."""
     is_flapping: bool
     """Whether the server never lets a connection live: then attempts are counted."""
+
+    @property
+    def paths(self) -> list[tuple[Conditions, ...]]:
+        """What each path to the server does."""
+        is_single = self.overlap is None or self.overlap.redundancy == 1
+        return [self.conditions] if is_single else [self.conditions, self.overlap.second_path]
 
     def lines(self) -> Iterable[str]:
         """The schedule, for people."""
@@ -238,6 +246,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
     inbox = rng.choice([4, 1024, 1024])
     take_pause = rng.choice([0.0, 0.0, 0.0, 0.3])
     overlap = None if is_flapping or has_flood else _overlap(rng)
+    lags = overlap is not None and rng.random() < 0.5
     if is_flapping:
         duration, leave_at = 70.0, 70.0
         story = (rng.choice([faults.ACCEPT_THEN_CLOSE, faults.RESET_AFTER_OPEN]),)
@@ -257,6 +266,15 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         story = (*(_fault(rng, number) for number in range(rng.randint(0, 4))), faults.NONE)
         path = (*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR)
         changes = sorted(_changes(rng, duration, overlap), key=lambda change: change.at)
+        if overlap is not None and lags:
+            # What one connection still has to bring, the other one does not know of.
+            duration = rng.uniform(2, 20)
+            leave_at = None
+            story = (faults.NONE,)
+            path = (Conditions.both(latency=rng.uniform(0, 1)),)
+            second_path = (Conditions.both(latency=rng.uniform(0, 0.2)),)
+            overlap = attrs.evolve(overlap, second_path=second_path)
+            changes = sorted(_resets(rng, duration, overlap), key=lambda change: change.at)
         if leave_at is not None and changes and rng.random() < 0.5:
             # Where it hurts.
             leave_at = rng.choice(changes).at + rng.choice([0.0, rng.uniform(0, 5)])
@@ -267,10 +285,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         conditions=path,
         changes=tuple(changes),
         sends=tuple(_sends(rng, messages, duration)),
-        says=tuple(
-            Say(pause=_pause(rng, duration, messages), size=_size(rng), binary=rng.random() < 0.3)
-            for _ in range(rng.randint(0, messages))
-        ),
+        says=tuple(_says(rng, messages, duration, steadily=lags)),
         promises=_promises(rng),
         # Later than the next rotation, it would be for a connection that has been left.
         ack_delay=rng.choice([0.0, 0.0, 0.5, 5.0] if overlap is None else [0.0, 0.5]),
@@ -349,11 +364,23 @@ def _changes(rng: random.Random, duration: float, overlap: Overlap | None) -> It
                 yield Change(rng.uniform(at, duration), CLEAR, path)
 
 
+def _resets(rng: random.Random, duration: float, overlap: Overlap) -> Iterable[Change]:
+    for _ in range(rng.randint(0, 6)):
+        at = rng.uniform(0, duration)
+        yield Change(at, Act.ROTATE)
+        # About when there is a second connection, and what it does not bring is not here yet.
+        at += rng.uniform(0, 1.5)
+        yield Change(
+            at, rng.choice([Strike.RESET, Strike.HANG_UP]), rng.randrange(overlap.redundancy)
+        )
+
+
 def _overlap(rng: random.Random) -> Overlap | None:
     if rng.random() < 0.7:
         return None
     return Overlap(
         redundancy=rng.choice([1, 2]),
+        second_path=(*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR),
         rotate_every=rng.choice([None, rng.uniform(1, 10), rng.uniform(1, 60)]),
     )
 
@@ -364,6 +391,12 @@ def _pause(rng: random.Random, duration: float, messages: int) -> float:
 
 def _size(rng: random.Random) -> int:
     return rng.choice([0, 0, 0, rng.randint(0, 200), rng.randint(0, 5000)])
+
+
+def _says(rng: random.Random, messages: int, duration: float, *, steadily: bool) -> Iterable[Say]:
+    for _ in range(messages if steadily else rng.randint(0, messages)):
+        pause = duration / messages if steadily else _pause(rng, duration, messages)
+        yield Say(pause=pause, size=_size(rng), binary=rng.random() < 0.3)
 
 
 def _promises(rng: random.Random) -> Promises:

@@ -30,7 +30,18 @@ from ._invariants import (
 )
 from ._network import memory_network
 from ._proxy import CLEAR, Conditions, FaultProxy
-from ._schedule import CALM, FLOOD, Act, Leave, Overlap, Promises, Schedule, Send, Strike, make_schedule
+from ._schedule import (
+    CALM,
+    FLOOD,
+    Act,
+    Leave,
+    Overlap,
+    Promises,
+    Schedule,
+    Send,
+    Strike,
+    make_schedule,
+)
 from ._server import FaultServer
 from ._visits import Visit
 
@@ -186,17 +197,11 @@ class _Simulation:
                     AsyncExitStack() as stack,
                 ):
                     self.visits = server.connections
-                    overlap = self.schedule.overlap
                     proxies = [
                         await stack.enter_async_context(
-                            FaultProxy(
-                                server.url,
-                                self.schedule.conditions,
-                                host=f"path{number}.test",
-                                network=network,
-                            )
+                            FaultProxy(server.url, path, host=f"path{number}.test", network=network)
                         )
-                        for number in range(1 if overlap is None else overlap.redundancy)
+                        for number, path in enumerate(self.schedule.paths)
                     ]
                     await self._use(server, proxies)
             if horizon.cancelled_caught:
@@ -694,7 +699,13 @@ def _delivery_options(promises: Promises) -> dict[str, Any]:
 
 
 def _overlap_options(overlap: Overlap | None) -> dict[str, Any]:
-    return {} if overlap is None else attrs.asdict(overlap) | {"dedupe": _stream_key}
+    if overlap is None:
+        return {}
+    return {
+        "redundancy": overlap.redundancy,
+        "rotate_every": overlap.rotate_every,
+        "dedupe": _stream_key,
+    }
 
 
 def _stream_key(message: str | bytes) -> str | None:

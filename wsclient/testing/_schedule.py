@@ -175,8 +175,9 @@ class Schedule:
     @property
     def paths(self) -> list[tuple[Conditions, ...]]:
         """What each path to the server does."""
-        is_single = self.overlap is None or self.overlap.redundancy == 1
-        return [self.conditions] if is_single else [self.conditions, self.overlap.second_path]
+        if self.overlap is None or self.overlap.redundancy == 1:
+            return [self.conditions]
+        return [self.conditions, self.overlap.second_path]
 
     def lines(self) -> Iterable[str]:
         """The schedule, for people."""

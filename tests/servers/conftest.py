@@ -156,6 +156,7 @@ def judge(tmp_path: Path) -> Callable[..., list[str]]:
         sent: Sequence[Sent],
         received: Sequence[str | wsclient.Gap],
         statistics: wsclient.ChannelStatistics,
+        judged: Sequence[str] = JUDGED,
     ) -> list[str]:
         history = History(
             sent=tuple(_as_sent(str(number), *each) for number, each in enumerate(sent)),
@@ -164,7 +165,7 @@ def judge(tmp_path: Path) -> Callable[..., list[str]]:
             counted=statistics.outcomes,
             accepted=statistics.messages_accepted,
         )
-        return [f"{name}: {breach}" for breach in check(history, JUDGED)]
+        return [f"{name}: {breach}" for breach in check(history, judged)]
 
     return judge
 
@@ -186,7 +187,7 @@ def _read_ledger(folder: Path, name: str) -> tuple[ServerSide, ...]:
     heard: defaultdict[int, list[str]] = defaultdict(list)
     said: defaultdict[int, list[str]] = defaultdict(list)
     for line in (folder / "ledger").read_text().splitlines():
-        channel, number, what, key = line.split()
+        channel, number, what, key, *_ = line.split()
         if channel == name:
             (heard if what == "heard" else said)[int(number)].append(key)
     return tuple(

@@ -33,7 +33,7 @@ async def main(port: int, folder: Path) -> None:
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
         await ledger.serve(
-            scope["path"].strip("/"),
+            f"{scope['path']}?{scope['query_string'].decode()}",
             read,
             lambda text: send({"type": "websocket.send", "text": text}),
         )

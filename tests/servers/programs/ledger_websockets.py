@@ -33,7 +33,7 @@ async def main(port: int, folder: Path) -> None:
                 return None
 
         assert websocket.request is not None
-        await ledger.serve(websocket.request.path.strip("/"), read, websocket.send)
+        await ledger.serve(websocket.request.path, read, websocket.send)
 
     async with serve(handler, "127.0.0.1", port, process_request=process_request, close_timeout=1):
         print("listening", flush=True)

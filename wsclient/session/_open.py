@@ -161,7 +161,7 @@ async def _wait_ready(channel: DurableChannel, seconds: float) -> None:
         return
     raise ConnectionTimeout(
         f"{channel.endpoint} was not ready within {seconds:g} s"
-    ) from channel._supervisor.last_error
+    ) from channel._supervisor.losses.last_error
 
 
 async def connect_channel(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,25 +29,17 @@ from wsclient.events import ChannelState, Event, Gap, Outcome
 from wsclient.options import RetryBudget
 
 from ._access import Access, Address
-from ._backoff import Backoff
 from ._budget import Budget
 from ._clock import SuspendClock, WallClock, suspend_clock, wall_clock
 from ._endpoints import Endpoints
 from ._inbox import Inbox
 from ._line import Line, Settings, open_line
+from ._losses import GiveUp, Losses
 from ._outages import Outages
 from ._outbox import Outbox
 from ._policy import (
-    Decision,
-    Fatal,
     Loss,
-    LossKind,
-    NextEndpoint,
     Phase,
-    Retry,
-    RetryFreshAuth,
-    classify,
-    counted_as,
     loss_from,
 )
 from ._rate import Bucket
@@ -57,22 +49,7 @@ from ._standby import Standby
 from ._states import States, Step
 from ._suspend import watch_for_suspend
 
-HISTORY_SIZE: Final = 10
-"""Endings that a failure tells of."""
-
-LONGEST_RETRY_AFTER: Final = 3600.0
-"""Seconds: a server that asks for more is asked again after an hour."""
-
 _SPENT: Final = "the retry budget is spent"
-
-
-@attrs.define
-class _Streak:
-    """Losses in a row that fell under one rule."""
-
-    rule: str
-    since: float
-    count: int = 0
 
 
 @attrs.frozen
@@ -123,21 +100,12 @@ class Supervisor:
         self._cut_by = ""
         self._endpoints = Endpoints(settings.addresses)
         self._access = Access(settings.headers, settings.credentials, settings.connection)
-        self._backoff = Backoff(settings.retry)
+        self.losses = Losses(settings.retry, self._endpoints, self._access)
+        """What followed from each loss so far."""
         self.budget = Budget(settings.retry.budget or RetryBudget())
         """What bounds the attempts."""
-        self.failures = 0
-        """Attempts and connections that have failed since the last stable connection."""
-        self._streak: _Streak | None = None
-        self._by_rule: Counter[str] = Counter()
-        self._was_stable = False
-        self._history: deque[BaseException] = deque(maxlen=HISTORY_SIZE)
         self.outages = Outages(lambda: outbox.outcomes, lambda: outbox.unsent, now)
         """The times between two lives."""
-        self.phase = Phase.STARTUP
-        """Whether the channel was ever ready."""
-        self.rule = ""
-        """Which rule decided what followed the last loss; empty before the first."""
         self.next_attempt_at: float | None = None
         """When the next attempt comes, while waiting for it (trio's clock)."""
         self._past: _Past | None = None
@@ -221,19 +189,9 @@ class Supervisor:
         return tuple(address.endpoint for address in self._endpoints.addresses)
 
     @property
-    def history(self) -> tuple[BaseException, ...]:
-        """How the last attempts and connections ended, oldest first."""
-        return tuple(self._history)
-
-    @property
     def connection(self) -> WebSocketConnection | None:
         """The connection that lives now."""
         return None if self._line is None else self._line.connection
-
-    @property
-    def last_error(self) -> BaseException | None:
-        """How the last connection, or attempt at one, ended."""
-        return self._history[-1] if self._history else None
 
     def leave(self, *, within: float = 0.0) -> None:
         """Stop connecting and close what is connected: now, or so many seconds from now at last."""
@@ -331,12 +289,14 @@ class Supervisor:
             if loss is None and not self._is_spent():
                 self._states.advance(Step.MOVED)
                 continue
-            delay: float | None = 0.0
-            cause = Step.MOVED.value
+            delay, cause = 0.0, Step.MOVED.value
             if loss is not None:
-                cause = str(loss.error)
-                delay = self._delay_of_next(loss, self._decide(loss))
-            if delay is None or not await self._wait(delay, cause):
+                verdict = self.losses.delay_after(loss)
+                if isinstance(verdict, GiveUp):
+                    self._give_up(verdict.reason)
+                    return
+                delay, cause = verdict, str(loss.error)
+            if not await self._wait(delay, cause):
                 return
 
     def _is_spent(self) -> bool:
@@ -370,7 +330,7 @@ class Supervisor:
             if spent:
                 # Whoever shares it should not come all at once.
                 delay += spent + random.uniform(0, 1)
-            rule = _SPENT if spent else self.rule
+            rule = _SPENT if spent else self.losses.rule
             self.next_attempt_at = now + delay
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
             await trio.sleep(delay)
@@ -383,9 +343,8 @@ class Supervisor:
         """The machine has slept: what was known of the path to the peer is old."""
         name = self._settings.name
         self._observe(events.SuspendDetected(channel=name, duration=suspended))
-        self._backoff.reset()
+        self.losses.hurry()
         self._standby.begin_anew()
-        self.failures = 0
         self.retry_now("the machine was suspended")
         for line in (self._line, self._standby.line):
             if line is not None and line.liveness is not None:
@@ -397,8 +356,8 @@ class Supervisor:
         """Connect, establish, live; return how it ended, ``None`` if the connection was left."""
         self.attempts += 1
         self.outages.add_attempt()
-        self._was_stable = False
-        line = await self._open(self._endpoints.current, self.failures + 1)
+        self.losses.begin_attempt()
+        line = await self._open(self._endpoints.current, self.losses.failures + 1)
         if isinstance(line, WebSocketError):
             self.outages.add_failure(str(line))
             return loss_from(line, self._now())
@@ -419,8 +378,8 @@ class Supervisor:
             if following is None:
                 break
             if loss is not None:
-                self._history.append(loss.error)
-                self._heed(loss, line.address)
+                self.losses.note(loss.error)
+                self.losses.heed(loss, line.address)
             if covers:
                 self._past = None
             self._line = line = following
@@ -458,7 +417,7 @@ class Supervisor:
         self.attempts += 1
         line = await self._open(address, failures + 1)
         if isinstance(line, WebSocketError):
-            self._heed(loss_from(line, self._now()), address)
+            self.losses.heed(loss_from(line, self._now()), address)
         return line
 
     def _part_from(self, line: Line, lost: BaseException | None) -> Loss | None:
@@ -478,13 +437,13 @@ class Supervisor:
     def _part_from_second(self, line: Line, lost: BaseException | None) -> None:
         loss = self._part_from(line, lost)
         if loss is not None:
-            self._heed(loss, line.address)
+            self.losses.heed(loss, line.address)
 
     async def _live(self, line: Line) -> BaseException | None:
         """Let messages flow until the connection is lost; return how, ``None`` if it was left."""
         ready_at = trio.current_time()
         outage = self._announce_gap()
-        self.phase = Phase.STEADY
+        self.losses.phase = Phase.STEADY
         self._startup.deadline = math.inf
         self.outages.end()
         sending = self._sending = Sending(
@@ -518,7 +477,8 @@ class Supervisor:
         last_received = line.connection.last_received
         self._past = _Past(line.epoch, last_received, ended)
         if trio.current_time() - ready_at >= self._settings.retry.stable_after:
-            self._begin_anew()
+            self.losses.begin_anew()
+            self._standby.begin_anew()
         if lost is not None:
             self._standby.back_off(lost)
         return lost
@@ -554,109 +514,13 @@ class Supervisor:
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
         return outage
 
-    # What a loss means.
-
-    def _begin_anew(self) -> None:
-        """Count anew: the connection was stable."""
-        self._was_stable = True
-        self.failures = 0
-        self._backoff.reset()
-        self._standby.begin_anew()
-        self._streak = None
-        self._by_rule.clear()
-        self._endpoints.begin_round()
-
-    def _decide(self, loss: Loss) -> Decision:
-        """Say how often the rule of ``loss`` has been met, and ask what it means.
-
-        Raises:
-            TypeError: The user's function gave something else than a decision.
-        """
-        self._history.append(loss.error)
-        self.failures += 1
-        rule = counted_as(loss)
-        now = trio.current_time()
-        if self._streak is None or self._streak.rule != rule:
-            self._streak = _Streak(rule, now)
-        self._streak.count += 1
-        self._by_rule[rule] += 1
-        loss = attrs.evolve(
-            loss,
-            repeated=self._streak.count,
-            repeated_for=now - self._streak.since,
-            since_stable=self._by_rule[rule],
-        )
-        decision = self._classify(loss)
-        self.rule = decision.reason
-        return decision
-
-    def _classify(self, loss: Loss) -> Decision:
-        decision: object = (self._settings.retry.classify or classify)(loss, self.phase)
-        if not isinstance(decision, (Retry, Fatal)):
-            raise TypeError(
-                "RetryPolicy.classify must return Retry, RetryFreshAuth, NextEndpoint or Fatal,"
-                f" not {decision!r}"
-            )
-        return decision
-
-    def _heed(self, loss: Loss, address: Address) -> None:
-        """Do what the loss of one of two connections asks for; the other one lives on."""
-        decision = self._classify(loss)
-        if isinstance(decision, Retry):
-            self._prepare(loss, decision, address)
-
-    def _prepare(self, loss: Loss, decision: Retry, address: Address) -> tuple[float | None, float]:
-        """Note what the next attempts are to regard.
-
-        Returns:
-            Seconds for which ``address`` is to be left alone, by the decision (``None``: it does
-            not say) and by what the server has said.
-        """
-        asked: float | None = None
-        if decision.delay is not None:
-            asked = random.uniform(*decision.delay)
-        retry_after = 0.0
-        if loss.retry_after is not None:
-            retry_after = min(loss.retry_after, LONGEST_RETRY_AFTER)
-            # Never earlier than asked, and not all clients at once.
-            retry_after += random.uniform(0, 1 + retry_after / 10)
-        if asked is not None or retry_after:
-            until = trio.current_time() + max(asked or 0.0, retry_after)
-            self._endpoints.leave_alone(until, address)
-        if isinstance(decision, RetryFreshAuth):
-            self._access.must_be_fresh = True
-        return asked, retry_after
-
-    def _delay_of_next(self, loss: Loss, decision: Decision) -> float | None:
-        """Choose the endpoint of the next attempt, and the delay; ``None`` if the channel fails."""
-        if isinstance(decision, Fatal):
-            self._give_up(decision.reason)
-            return None
-        now = trio.current_time()
-        asked, retry_after = self._prepare(loss, decision, self._endpoints.current)
-        if isinstance(decision, RetryFreshAuth):
-            stays = True  # What was refused was not the endpoint's fault.
-        elif isinstance(decision, NextEndpoint) or asked is not None:
-            stays = False
-        else:
-            # It was good, and did not fall silent: most likely it is good again in a moment.
-            stays = self._was_stable and loss.kind is LossKind.CLOSED
-        if not stays and self._endpoints.advance(now):
-            return 0.0
-        delay = self._backoff.next_delay(loss.error)
-        if delay is None:
-            self._give_up(f"RetryPolicy.stop after {self.failures} failures: {loss.error}")
-            return None
-        here = max(delay if asked is None else asked, retry_after)
-        return here if stays else self._endpoints.advance_later(now, delay, here)
-
     def _give_up(self, reason: str) -> None:
         """Fail, because of ``reason`` and of the last loss."""
-        self.failure = ChannelFailed(f"gave up on {self.endpoint}: {reason}", self.history)
-        self.failure.__cause__ = self.last_error
+        self.failure = ChannelFailed(f"gave up on {self.endpoint}: {reason}", self.losses.history)
+        self.failure.__cause__ = self.losses.last_error
 
     async def _crash(self, error: Exception) -> None:
-        self._history.append(error)
+        self.losses.note(error)
         self.crash = error
         self._give_up(f"{type(error).__name__}: {error}")
         await self._settle()
@@ -698,5 +562,5 @@ class Supervisor:
         return {
             "channel": self._settings.name,
             "endpoint": self.endpoint,
-            "attempt": self.failures + 1,
+            "attempt": self.losses.failures + 1,
         }

@@ -1013,6 +1013,8 @@ async def test_s1_9_a_full_disk_is_told_to_who_sends_and_the_next_message_is_tri
                 await channel.send("lost")
         statistics = channel.statistics()
 
+        assert "What is sent cannot be kept: full." in str(channel.explain())
+
         assert (0, 0, {}) == (
             statistics.messages_accepted,
             statistics.outbox_messages,
@@ -1020,6 +1022,8 @@ async def test_s1_9_a_full_disk_is_told_to_who_sends_and_the_next_message_is_tri
         )
         await channel.send("kept")
         await channel.flush()
+
+        assert channel.explain().outbox_trouble is None
     assert ["kept"] == server.messages
     assert 1 == len(recorder.of(OutboxFailed))
     assert 1 == len(recorder.of(OutboxRecovered))

@@ -239,6 +239,7 @@ class DurableChannel:
             budget_left=supervisor.budget.left,
             budget_attempts=supervisor.budget.settings.attempts,
             budget_seconds=supervisor.budget.settings.seconds,
+            outbox_trouble=None if self._outbox.trouble is None else str(self._outbox.trouble),
         )
 
     @property

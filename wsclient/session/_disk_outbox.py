@@ -111,6 +111,11 @@ class DiskOutbox(Outbox):
         self._closing = trio.Lock()
         self._is_closed = False
 
+    @property
+    def trouble(self) -> OutboxError | None:
+        """Why the last commit failed; ``None`` if it did not."""
+        return self._journal.trouble
+
     # From one process to the next.
 
     async def load(self) -> None:

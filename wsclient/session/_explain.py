@@ -43,6 +43,8 @@ class Explanation:
     budget_attempts: float
     """Attempts that may begin within ``budget_seconds``."""
     budget_seconds: float
+    outbox_trouble: str | None = None
+    """Why what is sent cannot be kept on disk at present; ``None`` if it can."""
 
     def __str__(self) -> str:
         return " ".join(self._sentences())
@@ -61,6 +63,8 @@ class Explanation:
             )
         elif self.state in (ChannelState.CONNECTING, ChannelState.ESTABLISHING):
             said.append(f"An attempt at {self.endpoint} is under way.")
+        if self.outbox_trouble is not None:
+            said.append(f"What is sent cannot be kept: {self.outbox_trouble}.")
         if self.failures:
             said.append(f"Failures since the last stable connection: {self.failures}.")
         if self.rule is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from wsclient.errors import OutboxFull
+from wsclient.errors import OutboxError, OutboxFull
 from wsclient.events import Delivery, Outcome
 from wsclient.options import DeliveryOptions, Limits, OverflowPolicy
 from wsclient.protocol import encoded_size
@@ -179,6 +179,11 @@ class Outbox:
         return len(self._waiting) > self._dead
 
     # What one on disk needs, and one in memory does not.
+
+    @property
+    def trouble(self) -> OutboxError | None:
+        """What is wrong with what the messages are kept on."""
+        return None
 
     async def load(self) -> None:
         """Find what an earlier process has left."""

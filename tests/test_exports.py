@@ -111,6 +111,17 @@ EVENTS = {
     "SuspendDetected",
     "TracedFrame",
 }
+REQUESTS = {
+    "Correlation",
+    "FunctionCorrelation",
+    "JsonCorrelation",
+    "JsonRpcCorrelation",
+    "JsonRpcError",
+    "Reply",
+    "ReplyError",
+    "RequestLost",
+    "RequestTimeout",
+}
 APP = {
     "Ack",
     "Acknowledgement",
@@ -137,7 +148,7 @@ APP = {
 
 
 def test_the_public_names_are_these() -> None:
-    assert CONNECTION | WORDS | SESSION | EVENTS | APP == set(wsclient.__all__)
+    assert CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS == set(wsclient.__all__)
 
 
 @pytest.mark.parametrize("package", [wsclient, wsclient.testing])

@@ -22,7 +22,11 @@
     │   └── OutboxLocked           another channel or process has it
     ├── DeliveryError              a message did not get as far as was waited for
     │   ├── NotConnected           … it needed a connection, and there was none
-    │   └── SendUnknown            … its connection died while it was being written
+    │   ├── SendUnknown            … its connection died while it was being written
+    │   ├── RequestLost            … it was a request, and no reply can come any more
+    │   └── RequestTimeout         … it was a request, and no reply came in time
+    ├── ReplyError                 the peer has replied that it does not do what was requested
+    │   └── JsonRpcError           … with a code, as JSON-RPC has it
     ├── OutboxFull                 there is no room for a message, and waiting was not asked for
     ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
@@ -58,6 +62,7 @@ __all__ = [
     "HeartbeatTimeout",
     "InboxFull",
     "InvalidUpgrade",
+    "JsonRpcError",
     "NotConnected",
     "OutboxCorrupt",
     "OutboxDiskFull",
@@ -68,6 +73,9 @@ __all__ = [
     "OutboxLocked",
     "ProviderError",
     "ProxyError",
+    "ReplyError",
+    "RequestLost",
+    "RequestTimeout",
     "SendUnknown",
     "WebSocketError",
 ]
@@ -218,6 +226,58 @@ class NotConnected(DeliveryError):
 
 class SendUnknown(DeliveryError):
     """The connection died while a message sent as ``Delivery.DIRECT`` was being written."""
+
+
+class RequestLost(DeliveryError):
+    """The connection has ended that a request went out on, or the request was never sent.
+
+    No reply can come any more; ``truth`` says whether the peer can have it.
+    """
+
+    def __str__(self) -> str:
+        return f"no reply can come: {super().__str__()}"
+
+
+class RequestTimeout(DeliveryError):
+    """No reply has come in time; ``truth`` says whether the peer can have the request."""
+
+    def __str__(self) -> str:
+        return f"no reply came in time: {super().__str__()}"
+
+
+class ReplyError(WebSocketError):
+    """The peer has replied, and its reply is that it does not do what was requested.
+
+    Args:
+        error: What it says.
+    """
+
+    def __init__(self, error: object) -> None:
+        super().__init__(error)
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"the peer refuses: {self.error}"
+
+
+class JsonRpcError(ReplyError):
+    """The error object of a JSON-RPC response (JSON-RPC 2.0 §5.1).
+
+    Args:
+        code: Which kind of error.
+        message: A sentence of the peer's.
+        data: What else it says.
+    """
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__({"code": code, "message": message, "data": data})
+        self.args = (code, message, data)
+        self.code = code
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"the peer refuses: {self.message} ({self.code})"
 
 
 class OutboxFull(WebSocketError):

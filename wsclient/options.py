@@ -896,7 +896,7 @@ def _methods(*names: str) -> Any:
         if value is not None and not all(callable(getattr(value, name, None)) for name in names):
             raise TypeError(
                 f"{attribute.name} must have the methods {' and '.join(names)},"
-                f" as JsonAcknowledgement() has, not be {type(value).__name__}"
+                f" as wsclient has some, not be {type(value).__name__}"
             )
 
     return validate
@@ -927,6 +927,11 @@ class DeliveryOptions:
     """How messages carry an id and how the peer acknowledges them, for ``Delivery.ACKED``:
     a :class:`JsonAcknowledgement`, a :class:`FunctionAcknowledgement`, or what has their
     methods."""
+
+    correlation: Any = attrs.field(default=None, validator=_methods("mark", "recognise"))
+    """How a request carries its number and how the reply to it is known, for ``request()``:
+    a :class:`JsonCorrelation`, a :class:`JsonRpcCorrelation`, a :class:`FunctionCorrelation`, or
+    what has their methods."""
 
     max_attempts: float = attrs.field(default=math.inf, validator=_at_least(1, whole=True))
     """Connections to which one message is written at most, if it goes again at all (``ACKED``, or

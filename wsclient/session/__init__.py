@@ -3,6 +3,13 @@
 from ._access import CredentialsProvider, HeadersProvider, UrlProvider
 from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
 from ._channel import ChannelStatistics, DurableChannel
+from ._correlation import (
+    Correlation,
+    FunctionCorrelation,
+    JsonCorrelation,
+    JsonRpcCorrelation,
+    Reply,
+)
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
 from ._line import ConnectHook, call_hook
@@ -31,6 +38,7 @@ __all__ = [
     "ChannelStatistics",
     "CodeMeaning",
     "ConnectHook",
+    "Correlation",
     "CredentialsProvider",
     "Decision",
     "DurableChannel",
@@ -39,8 +47,11 @@ __all__ = [
     "Explanation",
     "Fatal",
     "FunctionAcknowledgement",
+    "FunctionCorrelation",
     "HeadersProvider",
     "JsonAcknowledgement",
+    "JsonCorrelation",
+    "JsonRpcCorrelation",
     "Loss",
     "LossKind",
     "NextEndpoint",
@@ -49,6 +60,7 @@ __all__ = [
     "Phase",
     "Preset",
     "Receipt",
+    "Reply",
     "Retry",
     "RetryFreshAuth",
     "SqliteOutbox",

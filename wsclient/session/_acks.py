@@ -88,7 +88,7 @@ class JsonAcknowledgement:
         """The acknowledgement that a JSON object is, if it is one."""
         # Most messages are none, and need not be parsed to see that.
         for field, accepted in ((self.ack_field, True), (self.nack_field, False)):
-            if field is None or not _names(message, field):
+            if field is None or not names(message, field):
                 continue
             try:
                 content = json.loads(message)
@@ -99,7 +99,7 @@ class JsonAcknowledgement:
         return None
 
 
-def _names(message: str | bytes, field: str) -> bool:
+def names(message: str | bytes, field: str) -> bool:
     """Whether ``field`` may be a name in a message."""
     if isinstance(message, str):
         return any(name in message for name in _spellings(field))

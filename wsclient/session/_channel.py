@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
-from typing import NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import attrs
 import trio
@@ -25,6 +25,7 @@ from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Over
 from wsclient.options import DeliveryOptions, Limits
 
 from ._acks import Ack
+from ._correlation import Reply
 from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
@@ -35,6 +36,7 @@ from ._observing import Observers
 from ._outages import Outage
 from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
+from ._requests import Requests
 from ._states import States, Step
 from ._storage import Storage
 from ._supervisor import Supervisor
@@ -82,6 +84,10 @@ class ChannelStatistics:
     """Messages that came and were dropped, as ``Limits.inbox_overflow`` says."""
     messages_repeated: int
     """Messages that came over two connections, and were dropped the second time (``dedupe``)."""
+    requests_waiting: int
+    """Requests whose reply is waited for."""
+    replies_late: int
+    """Replies that came when nobody waited for them any more."""
     messages_stale: int
     """Messages that came on a connection that had been left."""
     inbox_messages: int
@@ -130,13 +136,19 @@ class DurableChannel:
         )
         self._outbox = self._make_outbox(delivery, storage)
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
-        if dedupe is not None or delivery.acknowledgement is not None:
+        self._requests = Requests()
+        if (
+            dedupe is not None
+            or delivery.acknowledgement is not None
+            or delivery.correlation is not None
+        ):
             self._inbox.recognise = self._recognised
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
             outbox=self._outbox,
             states=self._states,
+            requests=self._requests,
             observe=self._observe,
         )
         self._entered: tuple[str, float] = ("it was opened", math.inf)
@@ -205,6 +217,8 @@ class DurableChannel:
             outbox_size=self._outbox.size,
             messages_dropped=self._inbox.dropped,
             messages_repeated=0 if self._dedupe is None else self._dedupe.repeated,
+            requests_waiting=len(self._requests),
+            replies_late=self._requests.late,
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
@@ -540,8 +554,10 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        entry = self._offer(message, delivery, ttl, key)
-        if delivery is Delivery.DIRECT:
+        return await self._accept(self._offer(message, delivery, ttl, key))
+
+    async def _accept(self, entry: Entry) -> Receipt:
+        if entry.delivery is Delivery.DIRECT:
             return await self._send_direct(entry)
         receipt = await self._outbox.accept(entry)
         self._supervisor.wake_writer()
@@ -627,6 +643,57 @@ class DurableChannel:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
 
+    async def request(
+        self,
+        message: Any,
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109  # The reply's, and not only this call's.
+        delivery: Delivery = Delivery.QUEUED,
+        idempotent: bool = False,
+    ) -> Any:
+        """Ask something of the peer, and wait for its reply.
+
+        ``DeliveryOptions.correlation`` says how the two belong together.
+        The reply goes to this call, and not to who receives from the channel; also inside of the
+        loop that does.
+
+        While there is no connection the request is kept, as :meth:`send` does it; once this call
+        has ended, cancelled or late, what was not written of it never will be.
+
+        Args:
+            message: What to ask, as the correlation takes it: a ``dict``, say.
+            timeout: Seconds within which the reply must come; ``math.inf`` is no limit.
+            delivery: What is promised for the request.
+            idempotent: Whether it does no harm if the peer gets it twice.
+                Then it is sent again where its connection ends before the reply came.
+
+        Returns:
+            What the correlation makes of the reply.
+
+        Raises:
+            RequestTimeout: No reply came in time.
+            RequestLost: The connection has ended on which it would have come, or the request was
+                dropped before it was written.
+            ReplyError: The peer refuses, and the correlation knows how it says so.
+            InboxFull: The reply cannot be read: so much waits to be received that reading stopped.
+            ValueError: The channel has no correlation, or it cannot number this message.
+            trio.ClosedResourceError, ChannelFailed, OutboxFull, OutboxError, NotConnected,
+                SendUnknown, TypeError: As :meth:`send`.
+        """
+        correlation = self._outbox.options.correlation
+        if correlation is None:
+            raise ValueError(
+                "request() needs to know which reply is whose:"
+                " open the channel with delivery=DeliveryOptions(correlation=…)"
+            )
+        _check_seconds(timeout)
+        return await self._requests.ask(
+            lambda number: self._offer(correlation.mark(message, number), delivery, None, None),
+            self._accept,
+            within=timeout,
+            is_idempotent=idempotent,
+        )
+
     async def flush(self) -> bool:
         """Wait until everything that was accepted before has its outcome.
 
@@ -685,10 +752,7 @@ class DurableChannel:
         Raises:
             TypeError, ValueError: ``timeout`` is not a number of seconds.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}")
-        if not timeout >= 0:
-            raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}")
+        _check_seconds(timeout)
         if self.state in _STATES_THAT_ACCEPT:
             self._outbox.refuse(lambda: trio.ClosedResourceError("the channel is draining"))
             self._states.advance(Step.LEFT)
@@ -738,6 +802,8 @@ class DurableChannel:
         """Whether a received message goes no further."""
         if self._outbox.options.acknowledgement is not None and self._acknowledged(message):
             return True
+        if self._requests.may_be_answered and self._is_reply(message):
+            return True
         return self._dedupe is not None and self._dedupe.is_repeated(message)
 
     def _dedupe_failed(self, error: Exception) -> None:
@@ -767,6 +833,25 @@ class DurableChannel:
         if self._outbox.acknowledge(ack.id, accepted=ack.accepted):
             self._supervisor.acknowledged()
         return True
+
+    def _is_reply(self, message: Message) -> bool:
+        """Whether a received message replies to a request; then it is no one else's."""
+        correlation = self._outbox.options.correlation
+        try:
+            reply = correlation.recognise(message)
+            if reply is not None and not isinstance(reply, Reply):
+                raise TypeError(f"recognise must return Reply or None, not {type(reply).__name__}")
+        except Exception as error:  # A user's function; the message may be for someone.
+            self._observe(
+                events.HandlerFailed(
+                    channel=self.name,
+                    handler=type(correlation).__qualname__,
+                    subject="reply",
+                    error=error,
+                )
+            )
+            return False
+        return reply is not None and self._requests.answer(reply)
 
     def _outbox_overflowed(self, dropped: int) -> None:
         self._observe(events.OutboxOverflowed(channel=self.name, dropped=dropped))
@@ -831,6 +916,13 @@ def _checked(ack: object) -> Ack | None:
     if ack is not None and not isinstance(ack, Ack):
         raise TypeError(f"recognise must return Ack or None, not {type(ack).__name__}")
     return ack
+
+
+def _check_seconds(timeout: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}")
 
 
 def _check_message(message: object, delivery: object) -> None:

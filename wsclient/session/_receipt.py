@@ -131,11 +131,15 @@ class Receipt:
 
     async def _wait_for(self, progress: Progress | None) -> None:
         """Wait for the outcome, or until the message has come so far."""
+        await self._wait_until(lambda: self._is_past(progress))
+
+    async def _wait_until(self, is_over: Callable[[], bool]) -> None:
+        """Wait until that is so; asked whenever something has happened to the message."""
         await trio.lowlevel.checkpoint()
-        if self._is_past(progress):
+        if is_over():
             return
         with self._wait_scope():
-            while not self._is_past(progress):
+            while not is_over():
                 if self._waiters is None:
                     self._waiters = trio.lowlevel.ParkingLot()
                 await self._waiters.park()
@@ -164,8 +168,7 @@ class Receipt:
         if progress <= self._progress:
             return
         self._progress = progress
-        if self._waiters is not None:
-            self._waiters.unpark_all()
+        self._wake()
 
     def _resolve(self, outcome: Outcome) -> bool:
         """Set the outcome; false if there is one already, which then stands."""
@@ -173,6 +176,10 @@ class Receipt:
             return False
         self._outcome = outcome
         self._withdraw = None
+        self._wake()
+        return True
+
+    def _wake(self) -> None:
+        """Let whoever waits look again."""
         if self._waiters is not None:
             self._waiters.unpark_all()
-        return True

@@ -44,6 +44,7 @@ from ._policy import (
 )
 from ._rate import Bucket
 from ._receipt import Receipt
+from ._requests import Requests
 from ._sending import Sending
 from ._standby import Standby
 from ._states import States, Step
@@ -69,6 +70,7 @@ class Supervisor:
         inbox: Where every connection's messages go, and the gaps between them.
         outbox: Where every connection's messages come from.
         states: The channel's state.
+        requests: Told when no reply can come any more.
         observe: Told what happens.
         now: The wall clock.
         suspended: Tells how long the machine has slept; ``None`` asks the system.
@@ -81,6 +83,7 @@ class Supervisor:
         inbox: Inbox,
         outbox: Outbox,
         states: States,
+        requests: Requests,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
         suspended: SuspendClock | None = None,
@@ -89,6 +92,7 @@ class Supervisor:
         self._inbox = inbox
         self._outbox = outbox
         self._states = states
+        self._requests = requests
         self._observe = observe
         self._now = now
         self._suspend_clock = suspended or suspend_clock()
@@ -468,10 +472,12 @@ class Supervisor:
                 if lost is None:
                     # It is good: what it has written need not end as unknown.
                     await sending.finish()
+                    await self._requests.finish()
         finally:
             line.release()
         code = None if lost is None else loss_from(lost, self._now()).code
         sending.close(code, is_lost=lost is not None, is_followed=self._standby.is_ready)
+        self._requests.part()
         self._sending = None
         ended = f"left: {line.left}" if lost is None else str(lost)
         last_received = line.connection.last_received
@@ -539,6 +545,7 @@ class Supervisor:
 
     def _conclude(self, before: Counter[Outcome]) -> None:
         self._outbox.settle()
+        self._requests.part()
         counts = {
             name: self._outbox.outcomes[outcome] - before[outcome]
             for name, outcome in (

@@ -1,0 +1,176 @@
+"""How a request carries its number, and how the reply to it is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+
+from wsclient.errors import JsonRpcError, ReplyError
+
+from ._acks import names
+
+
+@attrs.frozen
+class Reply:
+    """The peer's reply to one request."""
+
+    number: int = attrs.field(validator=attrs.validators.instance_of(int))
+    """Which request: the number that it carried."""
+    value: Any = None
+    """What ``request()`` returns."""
+    error: Exception | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Exception))
+    )
+    """What ``request()`` raises instead."""
+
+
+class Correlation(Protocol):
+    """A strategy of matching replies to requests: what ``DeliveryOptions.correlation`` takes."""
+
+    def mark(self, message: Any, number: int) -> str | bytes:
+        """Put the number of a request into it, and say how it is written.
+
+        Args:
+            message: What the user asks.
+            number: Counts the channel's requests from 1.
+        """
+
+    def recognise(self, message: str | bytes) -> Reply | None:
+        """What a received message replies to; ``None`` if it is no reply.
+
+        The reply to a request that still waits goes no further: it does not reach who receives
+        from the channel.
+        """
+
+
+_ID: Final = "id"
+_TYPES: Final[Any] = (int, str)
+
+
+@attrs.frozen(kw_only=True)
+class JsonCorrelation:
+    """Requests are JSON objects that carry their number in a field; so do the replies.
+
+    With the defaults, ``{"op": "balance"}`` goes out as ``{"op": "balance", "id": 1}``, and
+    ``{"id": 1, "balance": 7}`` is the reply, which ``request()`` returns as a ``dict``.
+    """
+
+    id_field: str = _ID
+    """The field of a request that carries its number."""
+    reply_field: str = _ID
+    """The field of a reply that carries the number of the request.
+
+    A message with this field and the number of a request that waits is taken for its reply."""
+    number_type: type[int] | type[str] = attrs.field(
+        default=int, validator=attrs.validators.in_(_TYPES)
+    )
+    """How the number is written: ``1``, or ``"1"`` for a peer whose ids are texts."""
+    error_field: str | None = None
+    """A field that only a refusal has: what it holds is raised as :class:`ReplyError`."""
+
+    def mark(self, message: Mapping[str, Any] | str | bytes, number: int) -> str:
+        """Add the number to a JSON object, which is given as a mapping or as text.
+
+        Raises:
+            ValueError: The message is none.
+        """
+        return json.dumps(_object(message) | {self.id_field: self.number_type(number)})
+
+    def recognise(self, message: str | bytes) -> Reply | None:
+        """The reply that a JSON object is, if it is one."""
+        content = _object_with(self.reply_field, message)
+        number = _number(content.get(self.reply_field), self.number_type)
+        if number is None:
+            return None
+        if self.error_field is not None and content.get(self.error_field) is not None:
+            return Reply(number, error=ReplyError(content[self.error_field]))
+        return Reply(number, content)
+
+
+@attrs.frozen
+class JsonRpcCorrelation:
+    """JSON-RPC 2.0: ``{"method": "sum", "params": [1, 2]}`` is answered by its ``result``.
+
+    ``request()`` returns the result, or raises :class:`JsonRpcError`.
+    Notifications (without an id) go to whoever receives from the channel.
+    """
+
+    def mark(self, message: Mapping[str, Any] | str | bytes, number: int) -> str:
+        """Make a request object of a method and its parameters (JSON-RPC 2.0 §4).
+
+        Raises:
+            ValueError: The message names no method.
+        """
+        content = _object(message)
+        if not isinstance(content.get("method"), str):
+            raise ValueError('a JSON-RPC request must name its "method", a text')
+        return json.dumps({"jsonrpc": "2.0"} | content | {_ID: number})
+
+    def recognise(self, message: str | bytes) -> Reply | None:
+        """The reply that a response object is (JSON-RPC 2.0 §5), if the message is one."""
+        content = _object_with(_ID, message)
+        number = _number(content.get(_ID), int)
+        if number is None:
+            return None
+        match content:
+            case {"error": {"code": int(code), "message": str(text), **more}}:
+                return Reply(number, error=JsonRpcError(code, text, more.get("data")))
+            case {"error": error} if error is not None:
+                return Reply(number, error=ReplyError(error))
+            case {"result": result}:
+                return Reply(number, result)
+        # A request of the peer's, say.
+        return None
+
+
+@attrs.frozen
+class FunctionCorrelation:
+    """A strategy from two functions."""
+
+    mark_with: Callable[[Any, int], str | bytes]
+    """Puts a number into a request: ``(message, number)``."""
+    recognise_with: Callable[[str | bytes], Reply | None]
+    """Says what a received message replies to."""
+
+    def mark(self, message: Any, number: int) -> str | bytes:
+        """As ``mark_with`` does it."""
+        return self.mark_with(message, number)
+
+    def recognise(self, message: str | bytes) -> Reply | None:
+        """As ``recognise_with`` does it."""
+        return self.recognise_with(message)
+
+
+def _object(message: object) -> dict[str, Any]:
+    if isinstance(message, (str, bytes)):
+        try:
+            message = json.loads(message)
+        except ValueError:
+            message = None
+    if not isinstance(message, Mapping):
+        raise ValueError("a request must be a JSON object, to carry its number")
+    return dict(message)
+
+
+def _object_with(field: str, message: str | bytes) -> dict[str, Any]:
+    """A JSON object that has a field; empty if the message is none."""
+    # Most messages have no such field, and need not be parsed to see that.
+    if not names(message, field):
+        return {}
+    try:
+        content = json.loads(message)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(found: object, kind: type[int] | type[str]) -> int | None:
+    if type(found) is not kind:
+        return None
+    try:
+        return int(found)
+    except ValueError:
+        return None

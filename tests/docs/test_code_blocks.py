@@ -91,6 +91,7 @@ ECHOED = {
     "logging_stdlib.py": ["hello"],
     "observers.py": ["hello"],
     "policy.py": ["hello"],
+    "request.py": ["{'op': 'balance', 'id': 1}"],
 }
 PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
 MODULES = ("thermostat.py",)

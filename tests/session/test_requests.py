@@ -313,6 +313,23 @@ async def test_s1_7_an_idempotent_request_goes_again(
         nursery.start_soon(peer.serve)
 
 
+async def test_s1_7_the_truth_is_about_every_time_that_it_was_sent(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel() as channel:
+        asked = Asked(nursery, channel, idempotent=True)
+        peer = await by_hand.accept()
+        await peer.hear(1)
+        by_hand.refuse()
+        peer.die()
+        error = await asked.outcome()
+
+        # The second time it was not written, and the first time it may have been read.
+        assert isinstance(error, RequestTimeout)
+        assert Truth.UNKNOWN is error.truth
+        await channel.aclose()
+
+
 async def test_s1_7_what_goes_again_by_itself_waits_for_its_reply_on(
     autojump_clock, by_hand, nursery, open_channel
 ):

@@ -118,6 +118,13 @@ async def one_channel_of_several_endpoints() -> None:
         assert_type(channel.outages, tuple[wsclient.Outage, ...])
 
 
+async def ask() -> None:
+    correlation: wsclient.Correlation = wsclient.JsonCorrelation(number_type=str)
+    delivery = wsclient.DeliveryOptions(correlation=correlation)
+    async with wsclient.open_channel("wss://example.com/rpc", delivery=delivery) as channel:
+        assert_type(await channel.request({"op": "balance"}, timeout=5, idempotent=True), Any)
+
+
 bot = wsclient.Bot("wss://example.com/bot", key="op")
 
 

@@ -31,6 +31,8 @@ LAST_REPLY: Final = 1.0
 _UNDER_WAY: Final = (None, Outcome.WRITTEN, Outcome.RECEIVED, Outcome.ACKED)
 """Outcomes of a request to which a reply may come."""
 
+_CERTAINTY: Final = (Truth.CERTAINLY_NOT, Truth.UNKNOWN, Truth.CERTAIN)
+
 
 class Sendable(Protocol):
     """What can be sent: an entry of an outbox."""
@@ -43,7 +45,7 @@ class Sendable(Protocol):
 class _Request:
     """One that waits."""
 
-    __slots__ = ("is_accepted", "is_lost", "receipt", "reply")
+    __slots__ = ("is_accepted", "is_lost", "known", "receipt", "reply")
 
     def __init__(self) -> None:
         self.receipt: Receipt | None = None
@@ -51,6 +53,8 @@ class _Request:
         self.is_accepted = False
         """Whether that was accepted; then it can be taken back."""
         self.reply: Reply | None = None
+        self.known = Truth.CERTAINLY_NOT
+        """Whether the peer can have what was sent before it."""
         self.is_lost = False
         """Whether the connection has ended that it was written to."""
 
@@ -72,6 +76,12 @@ class _Request:
     def is_written(self) -> bool:
         """Whether a byte of it may be on the wire."""
         return self.receipt is not None and self.receipt._progress is not Progress.ACCEPTED
+
+    @property
+    def truth(self) -> Truth:
+        """Whether the peer can have it, whichever time it was sent."""
+        assert self.receipt is not None
+        return max(self.known, self.receipt.truth, key=_CERTAINTY.index)
 
     def wake(self) -> None:
         if self.receipt is not None:
@@ -135,7 +145,7 @@ class Requests:
             del self._waiting[number]
             self._give_up(number, request)
         assert request.receipt is not None
-        outcome, truth = request.receipt.outcome, request.receipt.truth
+        outcome, truth = request.receipt.outcome, request.truth
         # It may be sent for as long as its reply is waited for, and no longer.
         if patience.cancelled_caught or outcome is Outcome.EXPIRED:
             raise RequestTimeout(outcome, truth)
@@ -145,7 +155,10 @@ class Requests:
     async def _send(
         request: _Request, message: Sendable, accept: Callable[[Any], Awaitable[object]]
     ) -> None:
-        before, request.receipt = request.receipt, message.receipt
+        before = request.receipt
+        if before is not None:
+            request.known = request.truth
+        request.receipt = message.receipt
         request.is_accepted = request.is_lost = False
         try:
             await accept(message)
@@ -153,8 +166,7 @@ class Requests:
         except (trio.ClosedResourceError, ChannelFailed) as error:
             if before is None:
                 raise
-            request.receipt = before
-            raise RequestLost(before.outcome, before.truth) from error
+            raise RequestLost(before.outcome, request.known) from error
 
     def _give_up(self, number: int, request: _Request) -> None:
         self._changed.unpark_all()
@@ -162,7 +174,7 @@ class Requests:
             return
         if request.is_accepted:
             request.receipt.cancel()
-        if request.receipt.truth is not Truth.CERTAINLY_NOT:
+        if request.truth is not Truth.CERTAINLY_NOT:
             self._given_up[number] = None
             if len(self._given_up) > REMEMBERED:
                 self._given_up.popitem(last=False)

@@ -1551,6 +1551,8 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 outbox_size=0,
                 messages_dropped=0,
                 messages_repeated=0,
+                requests_waiting=0,
+                replies_late=0,
                 messages_stale=0,
                 inbox_messages=6,
                 inbox_size=15,

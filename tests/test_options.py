@@ -20,6 +20,7 @@ from wsclient.options import (
     SINGLE_CONNECTION,
     ApplicationPing,
     ConnectionOptions,
+    DeliveryOptions,
     HeartbeatOptions,
     Limits,
     OpeningOptions,
@@ -41,7 +42,14 @@ class BytesPath(os.PathLike):
         return b"/run/socket"
 
 
-SETTINGS = [ConnectionOptions, HeartbeatOptions, RetryBudget, RetryPolicy, Limits]
+SETTINGS = [
+    ConnectionOptions,
+    DeliveryOptions,
+    HeartbeatOptions,
+    RetryBudget,
+    RetryPolicy,
+    Limits,
+]
 
 
 # --- headers ------------------------------------------------------------------------------------
@@ -532,7 +540,7 @@ def test_s4_2_a_budget_is_sixty_attempts_in_ten_minutes_and_waits():
     budget = RetryBudget()
 
     assert (60, 600.0, "wait") == (budget.attempts, budget.seconds, budget.when_spent)
-    with pytest.raises(ValueError, match="'when_spent' must be in"):
+    with pytest.raises(ValueError, match=r'^when_spent must be "wait" or "fail", not'):
         RetryBudget(when_spent="cry")
 
 
@@ -566,6 +574,39 @@ def test_settings_are_frozen_values_with_defaults_that_hold(kind):
         setattr(settings, attrs.fields(kind)[0].name, 1)
     with pytest.raises(TypeError):
         kind(1)
+
+
+class Strategy:
+    """How messages carry their ids, and are acknowledged."""
+
+    def mark(self, message, key, *, redelivered):
+        return message
+
+    def recognise(self, message):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"overflow": "block"}, "overflow must be OverflowPolicy, not str"),
+        ({"overflow": None}, "overflow must be OverflowPolicy, not NoneType"),
+        ({"rate": 5}, "rate must be SendRate, not int"),
+        ({"dead_letter": "x"}, "dead_letter must be callable, not str"),
+        ({"acknowledgement": "id"}, "acknowledgement must have the methods mark and recognise"),
+        (
+            {"acknowledgement": Strategy},
+            r"acknowledgement must be an object, as Strategy\(…\) makes one",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_delivery_is_made_of_is_of_its_type(options, text):
+    with pytest.raises(TypeError, match=f"^{text}") as caught:
+        DeliveryOptions(**options)
+
+    # One sentence, and nothing of the tools that it was made with.
+    assert 1 == len(caught.value.args)
 
 
 def test_leaving_a_channel_stays_within_two_seconds_by_default():
@@ -610,7 +651,7 @@ def test_a_key_that_cannot_be_called_is_refused():
     "given", [{"build": "ping"}, {"build": None}, {"build": str, "match": "pong"}], ids=repr
 )
 def test_what_makes_and_knows_an_application_ping_are_functions(given):
-    with pytest.raises(TypeError, match=r"must be|callable"):
+    with pytest.raises(TypeError, match=r"^(build|match) must be callable, not (str|None)$"):
         ApplicationPing(**given)
 
 

@@ -576,6 +576,47 @@ def test_settings_are_frozen_values_with_defaults_that_hold(kind):
         kind(1)
 
 
+# What the contract says of numbers; a table in the documentation is made from the fields.
+DEFAULTS = [
+    ("s1_2", DeliveryOptions, {"fence": True, "fence_timeout": 60}),
+    (
+        "s1_4",
+        DeliveryOptions,
+        {"fence_every": 256, "fence_interval": 1, "overflow": OverflowPolicy.BLOCK, "rate": None},
+    ),
+    (
+        "s1_4",
+        Limits,
+        {
+            "outbox_messages": 1024,
+            "outbox_size": 4 * 2**20,
+            "inbox_messages": 1024,
+            "inbox_size": 16 * 2**20,
+        },
+    ),
+    ("s1_7", DeliveryOptions, {"resend_unknown": False}),
+    ("s2_6", Limits, {"inbox_overrun": 4 * 2**20}),
+    ("s3", ConnectionOptions, {"connect_timeout": 10, "establish_timeout": 15}),
+    ("s3_2", RetryPolicy, {"stable_after": 15}),
+    (
+        "s5_1",
+        HeartbeatOptions,
+        {"interval": 20, "timeout": 20, "jitter": 0.1},
+    ),
+    ("s5_2", HeartbeatOptions, {"application": None, "max_silence": math.inf}),
+    ("s5_3", ConnectionOptions, {"tcp_user_timeout": 40}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [row[1:] for row in DEFAULTS], ids=[row[0] for row in DEFAULTS]
+)
+def test_s1_to_s5_defaults_are_those_of_the_contract(kind, expected):
+    settings = kind()
+
+    assert expected == {name: getattr(settings, name) for name in expected}
+
+
 class Strategy:
     """How messages carry their ids, and are acknowledged."""
 

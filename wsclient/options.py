@@ -602,9 +602,10 @@ class ConnectionOptions:
     """Seconds for which written bytes may stay unacknowledged before the kernel gives up
     (RFC 5482); where the platform has it.
 
-    For a channel the heartbeat's interval and timeout: without it, a dead path is noticed after
-    the kernel's fifteen minutes.
-    A peer that lives and reads nothing for as long is cut, too.
+    For a channel as long as the heartbeat's interval and timeout are by default: without it, a dead
+    path is noticed after the kernel's fifteen minutes.
+    A peer that lives and reads nothing for as long is cut, too: to a heartbeat that is more patient
+    belongs a longer time here.
     ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
     """
 

@@ -399,6 +399,41 @@ def test_s2_4_cancelled_at_any_step_receive_loses_nothing(cancel_at_every_step):
     assert cancel_at_every_step(scenario) > 10
 
 
+async def _take_six(channel, way, received):
+    with channel.receive_channel.clone() as handle:
+        async for message in {"loop": channel, "items": channel.items(), "handle": handle}[way]:
+            received.append(message)
+            if len(received) == 6:
+                break
+
+
+@pytest.mark.parametrize("way", ["loop", "items", "handle"])
+def test_s2_4_cancelled_at_any_step_no_way_of_taking_loses_a_message(cancel_at_every_step, way):
+    async def serve(connection):
+        for number in range(6):
+            await connection.send(str(number))
+            if number % 2:
+                await trio.sleep(0.1)
+        await trio.sleep_forever()
+
+    async def scenario(cancellation):
+        received = []
+        with memory_network() as network:
+            async with (
+                FaultServer(network=network, handler=serve) as server,
+                wsclient.open_channel(server.url, observers=()) as channel,
+            ):
+                await channel.wait_ready()
+                with cancellation.scope:
+                    await _take_six(channel, way, received)
+                while len(received) < 6:
+                    received.append(await channel.receive())
+
+        assert ["0", "1", "2", "3", "4", "5"] == received
+
+    assert cancel_at_every_step(scenario) > 5
+
+
 # --- gaps ---------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,34 @@ def test_a_rejection_shows_its_status_and_never_headers_or_body():
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            errors.DeliveryError(Outcome.EXPIRED, Truth.CERTAINLY_NOT),
+            "it is expired; the peer does certainly not have it",
+        ),
+        (
+            errors.DeliveryError(None, Truth.UNKNOWN),
+            "its outcome is open; the peer may or may not have it",
+        ),
+        (
+            errors.NotConnected(None, Truth.CERTAINLY_NOT),
+            "a message sent as DIRECT needs a connection that is ready, and there was none;"
+            " the peer does certainly not have it",
+        ),
+        (
+            errors.SendUnknown(Outcome.LOST_UNKNOWN, Truth.UNKNOWN),
+            "the connection died while the message was being written;"
+            " the peer may or may not have it",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failed_delivery_says_what_was_missing_and_what_is_known(error, text):
+    assert text == str(error)
+
+
 def test_a_closed_connection_says_why():
     error = errors.ConnectionClosed(CloseReason(1011, "oops"))
 

@@ -20,6 +20,7 @@ from wsclient.options import (
     SINGLE_CONNECTION,
     ApplicationPing,
     ConnectionOptions,
+    DeliveryOptions,
     HeartbeatOptions,
     Limits,
     OpeningOptions,
@@ -41,7 +42,14 @@ class BytesPath(os.PathLike):
         return b"/run/socket"
 
 
-SETTINGS = [ConnectionOptions, HeartbeatOptions, RetryBudget, RetryPolicy, Limits]
+SETTINGS = [
+    ConnectionOptions,
+    DeliveryOptions,
+    HeartbeatOptions,
+    RetryBudget,
+    RetryPolicy,
+    Limits,
+]
 
 
 # --- headers ------------------------------------------------------------------------------------
@@ -532,7 +540,7 @@ def test_s4_2_a_budget_is_sixty_attempts_in_ten_minutes_and_waits():
     budget = RetryBudget()
 
     assert (60, 600.0, "wait") == (budget.attempts, budget.seconds, budget.when_spent)
-    with pytest.raises(ValueError, match="'when_spent' must be in"):
+    with pytest.raises(ValueError, match=r'^when_spent must be "wait" or "fail", not'):
         RetryBudget(when_spent="cry")
 
 
@@ -566,6 +574,80 @@ def test_settings_are_frozen_values_with_defaults_that_hold(kind):
         setattr(settings, attrs.fields(kind)[0].name, 1)
     with pytest.raises(TypeError):
         kind(1)
+
+
+# What the contract says of numbers; a table in the documentation is made from the fields.
+DEFAULTS = [
+    ("s1_2", DeliveryOptions, {"fence": True, "fence_timeout": 60}),
+    (
+        "s1_4",
+        DeliveryOptions,
+        {"fence_every": 256, "fence_interval": 1, "overflow": OverflowPolicy.BLOCK, "rate": None},
+    ),
+    (
+        "s1_4",
+        Limits,
+        {
+            "outbox_messages": 1024,
+            "outbox_size": 4 * 2**20,
+            "inbox_messages": 1024,
+            "inbox_size": 16 * 2**20,
+        },
+    ),
+    ("s1_7", DeliveryOptions, {"resend_unknown": False}),
+    ("s2_6", Limits, {"inbox_overrun": 4 * 2**20}),
+    ("s3", ConnectionOptions, {"connect_timeout": 10, "establish_timeout": 15}),
+    ("s3_2", RetryPolicy, {"stable_after": 15}),
+    (
+        "s5_1",
+        HeartbeatOptions,
+        {"interval": 20, "timeout": 20, "jitter": 0.1},
+    ),
+    ("s5_2", HeartbeatOptions, {"application": None, "max_silence": math.inf}),
+    ("s5_3", ConnectionOptions, {"tcp_user_timeout": 40}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [row[1:] for row in DEFAULTS], ids=[row[0] for row in DEFAULTS]
+)
+def test_s1_to_s5_defaults_are_those_of_the_contract(kind, expected):
+    settings = kind()
+
+    assert expected == {name: getattr(settings, name) for name in expected}
+
+
+class Strategy:
+    """How messages carry their ids, and are acknowledged."""
+
+    def mark(self, message, key, *, redelivered):
+        return message
+
+    def recognise(self, message):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"overflow": "block"}, "overflow must be OverflowPolicy, not str"),
+        ({"overflow": None}, "overflow must be OverflowPolicy, not NoneType"),
+        ({"rate": 5}, "rate must be SendRate, not int"),
+        ({"dead_letter": "x"}, "dead_letter must be callable, not str"),
+        ({"acknowledgement": "id"}, "acknowledgement must have the methods mark and recognise"),
+        (
+            {"acknowledgement": Strategy},
+            r"acknowledgement must be an object, as Strategy\(…\) makes one",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_delivery_is_made_of_is_of_its_type(options, text):
+    with pytest.raises(TypeError, match=f"^{text}") as caught:
+        DeliveryOptions(**options)
+
+    # One sentence, and nothing of the tools that it was made with.
+    assert 1 == len(caught.value.args)
 
 
 def test_leaving_a_channel_stays_within_two_seconds_by_default():
@@ -610,7 +692,7 @@ def test_a_key_that_cannot_be_called_is_refused():
     "given", [{"build": "ping"}, {"build": None}, {"build": str, "match": "pong"}], ids=repr
 )
 def test_what_makes_and_knows_an_application_ping_are_functions(given):
-    with pytest.raises(TypeError, match=r"must be|callable"):
+    with pytest.raises(TypeError, match=r"^(build|match) must be callable, not (str|None)$"):
         ApplicationPing(**given)
 
 

@@ -215,17 +215,26 @@ class DeliveryError(WebSocketError):
         self.truth = truth
 
     def __str__(self) -> str:
-        became = "its outcome is open" if self.outcome is None else f"it is {self.outcome.value}"
         known = {"certain": "does", "certainly not": "does certainly not"}.get(self.truth.value)
-        return f"{became}; the peer {f'{known} have it' if known else 'may or may not have it'}"
+        has_it = f"{known} have it" if known else "may or may not have it"
+        return f"{self._happened()}; the peer {has_it}"
+
+    def _happened(self) -> str:
+        return "its outcome is open" if self.outcome is None else f"it is {self.outcome.value}"
 
 
 class NotConnected(DeliveryError):
     """A message sent as ``Delivery.DIRECT`` had no connection: it was certainly not sent."""
 
+    def _happened(self) -> str:
+        return "a message sent as DIRECT needs a connection that is ready, and there was none"
+
 
 class SendUnknown(DeliveryError):
     """The connection died while a message sent as ``Delivery.DIRECT`` was being written."""
+
+    def _happened(self) -> str:
+        return "the connection died while the message was being written"
 
 
 class RequestLost(DeliveryError):

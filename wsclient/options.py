@@ -359,6 +359,21 @@ def _callable_or_none(_: object, attribute: attrs.Attribute[Any], value: object)
         raise TypeError(f"{attribute.name} must be callable, not {type(value).__name__}")
 
 
+def _callable(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        raise TypeError(f"{attribute.name} must be callable, not None")
+    _callable_or_none(instance, attribute, value)
+
+
+def _is_a(kind: type, *, optional: bool = False) -> Any:
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not (isinstance(value, kind) or (optional and value is None)):
+            given = type(value).__name__
+            raise TypeError(f"{attribute.name} must be {kind.__name__}, not {given}")
+
+    return validate
+
+
 def _bits(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{attribute.name} must be int or None, not {type(value).__name__}")
@@ -587,9 +602,10 @@ class ConnectionOptions:
     """Seconds for which written bytes may stay unacknowledged before the kernel gives up
     (RFC 5482); where the platform has it.
 
-    For a channel the heartbeat's interval and timeout: without it, a dead path is noticed after
-    the kernel's fifteen minutes.
-    A peer that lives and reads nothing for as long is cut, too.
+    For a channel as long as the heartbeat's interval and timeout are by default: without it, a dead
+    path is noticed after the kernel's fifteen minutes.
+    A peer that lives and reads nothing for as long is cut, too: to a heartbeat that is more patient
+    belongs a longer time here.
     ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
     """
 
@@ -675,11 +691,6 @@ def connection_options(
     return ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
 
 
-def _application_ping(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, ApplicationPing):
-        raise TypeError(f"{attribute.name} must be ApplicationPing, not {type(value).__name__}")
-
-
 @attrs.frozen(kw_only=True)
 class ApplicationPing:
     """A ping that the service's own protocol has, and that the application answers.
@@ -689,7 +700,7 @@ class ApplicationPing:
     It goes ahead of all messages that wait.
     """
 
-    build: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+    build: Callable[[], Any] = attrs.field(validator=_callable)
     """Makes the message, ``str`` or ``bytes``: a new one each time, where it carries an id."""
 
     match: Callable[[Any], bool] | None = attrs.field(default=None, validator=_callable_or_none)
@@ -723,7 +734,9 @@ class HeartbeatOptions:
     jitter: float = attrs.field(default=0.1, validator=_between(0, 1))
     """Share of the interval by which it varies both ways, so that clients fall out of step."""
 
-    application: ApplicationPing | None = attrs.field(default=None, validator=_application_ping)
+    application: ApplicationPing | None = attrs.field(
+        default=None, validator=_is_a(ApplicationPing, optional=True)
+    )
     """A ping of the service's own protocol, beside the protocol's; off by default."""
 
     max_silence: float = attrs.field(default=math.inf, validator=_at_least(0.01))
@@ -735,6 +748,11 @@ class HeartbeatOptions:
     Without such a ping a protocol ping is sent, and when its pong comes first, nothing was on its
     way: the connection is left, although the peer lives.
     """
+
+
+def _wait_or_fail(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("wait", "fail"):
+        raise ValueError(f'{attribute.name} must be "wait" or "fail", not {value!r}')
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -755,15 +773,8 @@ class RetryBudget:
     seconds: float = attrs.field(default=600.0, validator=_at_least(0.001))
     """Seconds, any that follow one another: an attempt is forgotten after so long."""
 
-    when_spent: Literal["wait", "fail"] = attrs.field(
-        default="wait", validator=attrs.validators.in_(("wait", "fail"))
-    )
+    when_spent: Literal["wait", "fail"] = attrs.field(default="wait", validator=_wait_or_fail)
     """``"wait"`` until an attempt may be made again, or ``"fail"``, which is final."""
-
-
-def _budget_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, RetryBudget):
-        raise TypeError(f"{attribute.name} must be RetryBudget, not {type(value).__name__}")
 
 
 @attrs.frozen(kw_only=True)
@@ -788,7 +799,9 @@ class RetryPolicy:
     ``None`` never stops by itself: only what :func:`wsclient.classify` calls fatal does.
     """
 
-    budget: RetryBudget | None = attrs.field(default=None, validator=_budget_or_none)
+    budget: RetryBudget | None = attrs.field(
+        default=None, validator=_is_a(RetryBudget, optional=True)
+    )
     """Bounds the attempts, whatever the waits say; one that several channels are given is shared.
 
     ``None``: each channel has one of its own, as :class:`RetryBudget` makes it.
@@ -821,9 +834,8 @@ class OverflowPolicy(Enum):
     """It replaces what waits with the same key; where that makes no room, its sender waits."""
 
 
-def _inbox_policy(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, OverflowPolicy):
-        raise TypeError(f"{attribute.name} must be OverflowPolicy, not {type(value).__name__}")
+def _inbox_policy(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _is_a(OverflowPolicy)(instance, attribute, value)
     if value is OverflowPolicy.ERROR:
         raise ValueError(f"{attribute.name} cannot be OverflowPolicy.ERROR: whom should it tell?")
 
@@ -893,7 +905,11 @@ class SendRate:
 
 def _methods(*names: str) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if value is not None and not all(callable(getattr(value, name, None)) for name in names):
+        if value is None:
+            return
+        if isinstance(value, type):
+            raise TypeError(f"{attribute.name} must be an object, as {value.__name__}(…) makes one")
+        if not all(callable(getattr(value, name, None)) for name in names):
             raise TypeError(
                 f"{attribute.name} must have the methods {' and '.join(names)},"
                 f" as wsclient has some, not be {type(value).__name__}"
@@ -944,14 +960,11 @@ class DeliveryOptions:
     """
 
     overflow: OverflowPolicy = attrs.field(
-        default=OverflowPolicy.BLOCK, validator=attrs.validators.instance_of(OverflowPolicy)
+        default=OverflowPolicy.BLOCK, validator=_is_a(OverflowPolicy)
     )
     """What happens to a message for which the outbox has no room; by default its sender waits."""
 
-    rate: SendRate | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(attrs.validators.instance_of(SendRate)),
-    )
+    rate: SendRate | None = attrs.field(default=None, validator=_is_a(SendRate, optional=True))
     """How fast messages may go out; ``None`` is as fast as the peer reads."""
 
     dead_letter: Callable[[Any], object] | None = attrs.field(

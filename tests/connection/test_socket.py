@@ -50,6 +50,27 @@ def port_of(listener):
     return listener.socket.getsockname()[1]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)], ids=repr)
+async def test_s7_1_what_interrupts_connecting_leaves_as_itself(error):
+    class Interrupted:
+        async def connect(self, address):
+            raise error
+
+        def close(self):
+            pass
+
+    class Factory(trio.abc.SocketFactory):
+        def socket(self, *_):
+            return Interrupted()
+
+    trio.socket.set_custom_socket_factory(Factory())
+    with pytest.raises(type(error)) as caught:
+        await open_tcp("127.0.0.1", 1, ConnectionOptions())
+
+    assert caught.value is error
+    assert error.__context__ is None
+
+
 @LINUX
 async def test_socket_options_are_set(listener):
     options = ConnectionOptions(tcp_keepalive=7, tcp_user_timeout=2.5)

@@ -58,6 +58,15 @@ def test_a_message_that_cannot_carry_an_id_is_refused(message):
         JsonAcknowledgement().mark(message, ID, redelivered=False)
 
 
+@pytest.mark.parametrize("redelivered", [False, True])
+@pytest.mark.parametrize("field", ["id", "again"])
+def test_a_field_that_is_there_already_is_not_replaced(field, redelivered):
+    # At the first time, when there is somebody to tell.
+    strategy = JsonAcknowledgement(redelivered_field="again")
+    with pytest.raises(ValueError, match=f"must not have the field '{field}' already"):
+        strategy.mark(json.dumps({field: 7}), ID, redelivered=redelivered)
+
+
 @pytest.mark.parametrize("message", [r'{"a": "\ud800"}', rb'{"a": "\ud800"}'])
 def test_what_utf_8_cannot_say_stays_escaped(message):
     marked = JsonAcknowledgement().mark(message, ID, redelivered=False)
@@ -113,6 +122,21 @@ def test_a_fields_name_is_known_however_the_peer_writes_it(message, encode):
     assert Ack("7") == JsonAcknowledgement(ack_field="größe").recognise(encode(message))
 
 
+@pytest.mark.parametrize("name", ["id_field", "ack_field", "nack_field", "redelivered_field"])
+def test_the_name_of_a_field_is_a_text(name):
+    with pytest.raises(TypeError, match=f"^{name} must be str, not int$"):
+        JsonAcknowledgement(**{name: 7})
+    with pytest.raises(ValueError, match=f"^{name} must not be empty$"):
+        JsonAcknowledgement(**{name: ""})
+
+
+def test_fields_that_must_be_told_apart_differ():
+    with pytest.raises(ValueError, match="nack_field and ack_field must differ"):
+        JsonAcknowledgement(nack_field="ack")
+    with pytest.raises(ValueError, match="redelivered_field and id_field must differ"):
+        JsonAcknowledgement(redelivered_field="id")
+
+
 # --- functions ----------------------------------------------------------------------------------
 
 
@@ -129,3 +153,9 @@ def test_two_functions_are_a_strategy():
     assert "7 a" == strategy.mark("a", "7", redelivered=False)
     assert [True, False] == asked
     assert Ack("7", False) == strategy.recognise("7")
+
+
+@pytest.mark.parametrize("name", ["mark_with", "recognise_with"])
+def test_what_is_no_function_is_refused(name):
+    with pytest.raises(TypeError, match=f"^{name} must be callable, not str$"):
+        FunctionAcknowledgement(**{"mark_with": max, "recognise_with": max, name: "x"})

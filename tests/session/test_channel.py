@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import suppress
 
 import pytest
 import tenacity
@@ -19,13 +20,14 @@ from wsclient.events import (
     ChannelState,
     ConnectionLost,
     ConnectionReady,
+    Delivery,
     Gap,
     GapDetected,
     Outcome,
     StateChanged,
     Truth,
 )
-from wsclient.options import ConnectionOptions, Limits, RetryPolicy
+from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
 from wsclient.testing import (
     ACCEPT_THEN_CLOSE,
     HALF_FRAME,
@@ -397,6 +399,41 @@ def test_s2_4_cancelled_at_any_step_receive_loses_nothing(cancel_at_every_step):
     assert cancel_at_every_step(scenario) > 10
 
 
+async def _take_six(channel, way, received):
+    with channel.receive_channel.clone() as handle:
+        async for message in {"loop": channel, "items": channel.items(), "handle": handle}[way]:
+            received.append(message)
+            if len(received) == 6:
+                break
+
+
+@pytest.mark.parametrize("way", ["loop", "items", "handle"])
+def test_s2_4_cancelled_at_any_step_no_way_of_taking_loses_a_message(cancel_at_every_step, way):
+    async def serve(connection):
+        for number in range(6):
+            await connection.send(str(number))
+            if number % 2:
+                await trio.sleep(0.1)
+        await trio.sleep_forever()
+
+    async def scenario(cancellation):
+        received = []
+        with memory_network() as network:
+            async with (
+                FaultServer(network=network, handler=serve) as server,
+                wsclient.open_channel(server.url, observers=()) as channel,
+            ):
+                await channel.wait_ready()
+                with cancellation.scope:
+                    await _take_six(channel, way, received)
+                while len(received) < 6:
+                    received.append(await channel.receive())
+
+        assert ["0", "1", "2", "3", "4", "5"] == received
+
+    assert cancel_at_every_step(scenario) > 5
+
+
 # --- gaps ---------------------------------------------------------------------------------------
 
 
@@ -703,6 +740,87 @@ async def test_s7_3_whoever_waits_is_woken_by_the_end(autojump_clock, network):
             "receipt": Outcome.CANCELLED,
             "clone": trio.EndOfChannel,
         } == dict(ends)
+
+
+@pytest.mark.parametrize("end", ["closing", "cancelling", "failing"])
+async def test_s7_3_no_waiter_of_any_kind_survives_the_end(autojump_clock, network, nursery, end):
+    ended = []
+
+    async def wait(name, function, *args):
+        with suppress(Exception):
+            await function(*args)
+        ended.append(name)
+
+    async def hold(channel):
+        async with channel.connection():
+            await trio.sleep_forever()
+
+    async def stay(connection):
+        await trio.sleep_forever()
+
+    async def loop(messages):
+        async for _ in messages:
+            pass
+
+    acks = wsclient.DeliveryOptions(
+        acknowledgement=wsclient.FunctionAcknowledgement(
+            lambda message, *_: message, lambda _: None
+        )
+    )
+    policy = RetryPolicy(classify=lambda *_: wsclient.Fatal("enough"))
+    async with FaultServer([NEVER_READS], network=network) as server:
+        with suppress(ExceptionGroup):  # What has failed goes through the nursery.
+            async with trio.open_nursery() as own:
+                channel = await wsclient.connect_channel(
+                    own,
+                    server.url,
+                    retry=policy,
+                    delivery=acks,
+                    limits=Limits(outbox_messages=2),
+                    heartbeat=HeartbeatOptions(interval=math.inf),
+                    observers=(),
+                )
+                await channel.wait_ready()
+                receipt = await channel.send(b"x" * 2**20)
+                acked = await channel.send("waits for its turn", delivery=Delivery.ACKED)
+                waits = {
+                    "ready": (channel.wait_state, ChannelState.WAITING),
+                    "receive": (channel.receive,),
+                    "many": (channel.receive_many,),
+                    "loop": (loop, channel),
+                    "items": (loop, channel.items()),
+                    "clone": (channel.receive_channel.clone().receive,),
+                    "send": (channel.send, "no room"),
+                    "send end": (channel.send_channel.clone().send, "no room"),
+                    "wait": (receipt.wait,),
+                    "received": (receipt.received,),
+                    "acked": (acked.acked,),
+                    "flush": (channel.flush,),
+                    "connection": (hold, channel),
+                    "while connected": (channel.while_connected, stay),
+                }
+                for name, call in waits.items():
+                    nursery.start_soon(wait, name, *call)
+                # Last, since it would wait for all that is sent.
+                nursery.start_soon(
+                    wait, "direct", lambda: channel.send("direct", delivery=Delivery.DIRECT)
+                )
+                await trio.testing.wait_all_tasks_blocked()
+
+                assert [] == ended
+                match end:
+                    case "closing":
+                        nursery.start_soon(wait, "drain", channel.drain, 100)
+                        await trio.testing.wait_all_tasks_blocked()
+                        await channel.aclose()
+                    case "cancelling":
+                        own.cancel_scope.cancel()
+                    case "failing":
+                        server.open_connections[0].reset()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert {*waits, "direct"} | ({"drain"} if end == "closing" else set()) == set(ended)
+    assert channel.state.is_final
 
 
 # --- the channel's own end ----------------------------------------------------------------------

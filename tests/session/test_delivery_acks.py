@@ -93,7 +93,6 @@ async def test_late_and_repeated_acknowledgements_change_nothing(autojump_clock,
             await peer.say(f"{word} {receipt.id}")
         for word in ("nack", "ack"):
             await peer.say(f"{word} {rejected.id}")
-        await peer.say("ack 0123456789abcdef")
         await peer.say("news")
 
         assert "news" == await channel.receive()
@@ -205,6 +204,27 @@ async def test_s2_6_acknowledgements_never_reach_receivers(autojump_clock, by_ha
             await channel.receive_many()
 
         assert (True, Outcome.ACKED) == (scope.cancelled_caught, last.outcome)
+
+
+async def test_s2_6_what_names_an_id_that_was_never_given_is_received(
+    autojump_clock, by_hand, nursery
+):
+    # A server may use the same field for its own ids, and nobody else would ever see the message.
+    async with by_hand.open_channel() as channel:
+        peer = await by_hand.accept()
+        receipt = await channel.send("message", delivery=Delivery.ACKED)
+        await peer.hear(1)
+        await peer.say("ack 0123456789abcdef")
+        await peer.acknowledge(peer.messages[0])
+        await peer.acknowledge(peer.messages[0])
+        await peer.say("nack of all things")
+
+        assert ["ack 0123456789abcdef", "nack of all things"] == [
+            await channel.receive(),
+            await channel.receive(),
+        ]
+        assert Outcome.ACKED is receipt.outcome
+        nursery.start_soon(peer.serve)
 
 
 @pytest.mark.parametrize("wait", ["acked", "wait", "received"])

@@ -13,7 +13,7 @@ from wsclient.errors import OutboxFull
 from wsclient.events import Delivery, Outcome, Truth
 from wsclient.options import DeliveryOptions, Limits, OverflowPolicy
 from wsclient.session._acks import FunctionAcknowledgement, JsonAcknowledgement
-from wsclient.session._outbox import Outbox
+from wsclient.session._outbox import KNOWN_IDS, Outbox
 from wsclient.session._tap import Tap
 
 DIRECT, QUEUED, ACKED = Delivery.DIRECT, Delivery.QUEUED, Delivery.ACKED
@@ -954,6 +954,24 @@ async def test_s1_1_an_id_that_nothing_was_written_with_acknowledges_nothing():
     assert not outbox.acknowledge("nobody's", accepted=True)
     assert not outbox.acknowledge(receipt.id, accepted=True)
     assert None is receipt.outcome
+
+
+async def test_s2_6_an_id_is_known_from_the_first_write_on_and_for_a_while_after_its_outcome():
+    outbox = make(limits=Limits(outbox_messages=math.inf))
+    receipts = [put(outbox, "a", ACKED) for _ in range(KNOWN_IDS + 1)]
+
+    assert not outbox.has_given(receipts[0].id)
+    tap = Tap(outbox)
+    for receipt in receipts:
+        tap.pull().written()
+
+        assert outbox.has_given(receipt.id)
+        outbox.acknowledge(receipt.id, accepted=True)
+
+        assert outbox.has_given(receipt.id)
+    # Not for ever: a channel may live for years.
+    assert [False, True, True] == [outbox.has_given(receipts[at].id) for at in (0, 1, -1)]
+    assert not outbox.has_given("nobody's")
 
 
 async def test_s2_5_an_acknowledgement_counts_while_the_message_waits_to_go_again():

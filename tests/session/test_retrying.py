@@ -1056,8 +1056,17 @@ async def test_s3_4_leaving_a_connection_is_an_outage_too(autojump_clock, networ
         ({"url": [A, "http://b.test"]}, ValueError, 'scheme must be "ws:" or "wss:"'),
         ({"url": [A, 3]}, TypeError, "URL must be str, not int"),
         ({"url": b"ws://a.test"}, TypeError, "URL must be str, not bytes"),
-        ({"headers": {"X": "1"}}, TypeError, "headers must be an async function, not dict"),
-        ({"credentials": "x"}, TypeError, "credentials must be an async function, not str"),
+        (
+            {"headers": {"X": "1"}},
+            TypeError,
+            "headers must be an async function, not dict: what stays the same goes into"
+            " connection=ConnectionOptions",
+        ),
+        (
+            {"credentials": "x"},
+            TypeError,
+            "credentials must be an async function, not str: what stays the same",
+        ),
         ({"startup_timeout": "x"}, TypeError, "startup_timeout must be a number, not str"),
         ({"startup_timeout": True}, TypeError, "startup_timeout must be a number, not bool"),
         ({"startup_timeout": -1}, ValueError, "startup_timeout must be at least 0, not -1"),

@@ -13,6 +13,7 @@ because we keep a task in the background, so this is the one place where groups 
 from __future__ import annotations
 
 from types import TracebackType
+from typing import NoReturn
 
 import trio
 
@@ -47,15 +48,28 @@ class open_background_nursery:  # noqa: N801  # As trio.open_nursery().
             raised = _choose(group, error)
             if raised is error:
                 return False  # It leaves as if we were not there.
-            cause, context = raised.__cause__, raised.__context__
-            suppressed = raised.__suppress_context__
-            try:
-                raise raised
-            finally:
-                # Raising inside `except` has made the group its context.
-                raised.__cause__, raised.__context__ = cause, context
-                raised.__suppress_context__ = suppressed
-                del raised, cause, context
+            _raise_as_it_was(raised)
+
+
+def raise_alone(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise what is in ``group``, which comes from a nursery of somebody else's; by the same rules.
+
+    Raises:
+        BaseException: It.
+    """
+    _raise_as_it_was(_choose(group, None))
+
+
+def _raise_as_it_was(raised: BaseException) -> NoReturn:
+    cause, context = raised.__cause__, raised.__context__
+    suppressed = raised.__suppress_context__
+    try:
+        raise raised
+    finally:
+        # Raising inside `except` has made the group its context.
+        raised.__cause__, raised.__context__ = cause, context
+        raised.__suppress_context__ = suppressed
+        del raised, cause, context
 
 
 def _choose(

@@ -12,6 +12,8 @@ import trio
 
 from wsclient.options import ConnectionOptions
 
+from ._nursery import raise_alone
+
 StreamOpener: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and a port; raises OSError."""
 
@@ -42,12 +44,17 @@ async def open_tcp(host: str, port: int, options: ConnectionOptions) -> trio.abc
     opener = stream_opener.get()
     if opener is not None:
         return await opener(host, port)
-    stream = await trio.open_tcp_stream(
-        host,
-        port,
-        happy_eyeballs_delay=options.happy_eyeballs_delay,
-        local_address=options.local_address,
-    )
+    try:
+        stream = await trio.open_tcp_stream(
+            host,
+            port,
+            happy_eyeballs_delay=options.happy_eyeballs_delay,
+            local_address=options.local_address,
+        )
+    except BaseExceptionGroup as group:
+        # It has a nursery of its own, out of which a Ctrl-C would come as a group, which is taken
+        # for no Ctrl-C by whoever looks for one.
+        raise_alone(group)
     try:
         for level, name, value in socket_options(options):
             stream.socket.setsockopt(level, name, value)

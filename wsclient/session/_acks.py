@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -36,11 +36,24 @@ class Acknowledgement(Protocol):
         """What a received message acknowledges; ``None`` if it is no acknowledgement.
 
         An acknowledgement goes no further: it does not reach who receives from the channel.
+        One of an id that the channel has not given, or not lately, is a message like any other.
         """
 
 
 _ID: Final = "id"
 _ACK: Final = "ack"
+
+
+def _name(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{attribute.name} must not be empty")
+
+
+def _function(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise TypeError(f"{attribute.name} must be callable, not {type(value).__name__}")
 
 
 @attrs.frozen(kw_only=True)
@@ -51,20 +64,29 @@ class JsonAcknowledgement:
     acknowledged by ``{"ack": "5f0c…"}``.
     """
 
-    id_field: str = _ID
+    id_field: str = attrs.field(default=_ID, validator=_name)
     """The field of a sent message that carries the id."""
-    ack_field: str = _ACK
+    ack_field: str = attrs.field(default=_ACK, validator=_name)
     """The field of a received message that carries the id of the one that it acknowledges."""
-    nack_field: str | None = None
+    nack_field: str | None = attrs.field(default=None, validator=attrs.validators.optional(_name))
     """Likewise, of the one that the peer does not take; ``None``: it never says so."""
-    redelivered_field: str | None = None
+    redelivered_field: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_name)
+    )
     """A field that is ``true`` in a message that was written before; ``None`` adds none."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.nack_field == self.ack_field:
+            raise ValueError("nack_field and ack_field must differ: a refusal would acknowledge")
+        if self.redelivered_field == self.id_field:
+            raise ValueError("redelivered_field and id_field must differ")
 
     def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:
         """Add the id to a JSON object.
 
         Raises:
-            ValueError: The message is none.
+            ValueError: The message is none, or has a field of that name.
         """
         try:
             content = json.loads(message)
@@ -72,6 +94,13 @@ class JsonAcknowledgement:
             content = None
         if not isinstance(content, dict):
             raise ValueError("a message sent as ACKED must be a JSON object, to carry its id")
+        # Both, and at the first time: later nobody could be told.
+        for field in (self.id_field, self.redelivered_field):
+            if field in content:
+                raise ValueError(
+                    f"a message sent as ACKED must not have the field {field!r} already:"
+                    " leave it out, or name another in JsonAcknowledgement"
+                )
         content[self.id_field] = key
         if redelivered and self.redelivered_field is not None:
             content[self.redelivered_field] = True
@@ -116,9 +145,9 @@ def _spellings(field: str) -> set[str]:
 class FunctionAcknowledgement:
     """A strategy from two functions."""
 
-    mark_with: Callable[[str | bytes, str, bool], str | bytes]
+    mark_with: Callable[[str | bytes, str, bool], str | bytes] = attrs.field(validator=_function)
     """Puts an id into a message: ``(message, id, redelivered)``."""
-    recognise_with: Callable[[str | bytes], Ack | None]
+    recognise_with: Callable[[str | bytes], Ack | None] = attrs.field(validator=_function)
     """Says what a received message acknowledges."""
 
     def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:

@@ -829,10 +829,12 @@ class DurableChannel:
             return False
         if ack is None:
             return False
-        # One that nothing waits for is late, and says nothing new.
         if self._outbox.acknowledge(ack.id, accepted=ack.accepted):
             self._supervisor.acknowledged()
-        return True
+            return True
+        # One of our ids is late, and says nothing new.  Any other is the peer's own, in a message
+        # that only looks like an acknowledgement: nobody else would ever see it.
+        return self._outbox.has_given(ack.id)
 
     def _is_reply(self, message: Message) -> bool:
         """Whether a received message replies to a request; then it is no one else's."""

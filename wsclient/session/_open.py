@@ -6,7 +6,7 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
@@ -28,6 +28,8 @@ from ._storage import SqliteOutbox
 
 Url: TypeAlias = str | UrlProvider
 """Where to connect to: a URL, or an async function that gives one for each attempt."""
+
+_FIXED: Final = ": what stays the same goes into connection=ConnectionOptions(extra_headers=…)"
 
 
 def open_channel(
@@ -276,13 +278,15 @@ def _make(
     if not urls:
         raise ValueError("url must not be an empty sequence")
     addresses = tuple(Address(url, ssl_context) for url in urls)
-    for function, what in [
-        (headers, "headers"),
-        (credentials, "credentials"),
-        (on_connect, "on_connect"),
-    ]:
+    functions: list[tuple[object, str, str]] = [
+        (headers, "headers", _FIXED),
+        (credentials, "credentials", _FIXED),
+        (on_connect, "on_connect", ""),
+    ]
+    for function, what, instead in functions:
         if function is not None and not callable(function):
-            raise TypeError(f"{what} must be an async function, not {type(function).__name__}")
+            given = type(function).__name__
+            raise TypeError(f"{what} must be an async function, not {given}{instead}")
     if dedupe is not None and not callable(dedupe):
         raise TypeError(f"dedupe must be a function, not {type(dedupe).__name__}")
     if isinstance(redundancy, bool) or not isinstance(redundancy, int):

@@ -16,7 +16,7 @@ import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -30,6 +30,10 @@ from ._receipt import Progress, Receipt
 if TYPE_CHECKING:
     from ._disk_outbox import Record
     from ._tap import Tap
+
+KNOWN_IDS: Final = 4096
+"""Ids of messages that have their outcome: an acknowledgement that comes late, or once more, is
+known for one.  Four times as many as may wait by default."""
 
 
 class Entry:
@@ -143,6 +147,7 @@ class Outbox:
         self._dead = 0
         self._by_key: dict[str, Entry] = {}
         self._unacked: dict[str, Entry] = {}
+        self._closed_ids: OrderedDict[str, None] = OrderedDict()
         self._senders: OrderedDict[trio.lowlevel.Task, Entry] = OrderedDict()
         self._refusal: Callable[[], BaseException] | None = None
         self._emptied = trio.lowlevel.ParkingLot()
@@ -404,8 +409,10 @@ class Outbox:
         self.open -= 1
         if entry.is_queued:
             self._bury()
-        if entry.id is not None:
-            self._unacked.pop(entry.id, None)
+        if entry.id is not None and self._unacked.pop(entry.id, None) is not None:
+            self._closed_ids[entry.id] = None
+            if len(self._closed_ids) > KNOWN_IDS:
+                self._closed_ids.popitem(last=False)
         if entry.key is not None and self._by_key.get(entry.key) is entry:
             del self._by_key[entry.key]
         self.release(entry)
@@ -494,6 +501,10 @@ class Outbox:
             return False
         self.resolve(entry, Outcome.ACKED if accepted else Outcome.REJECTED)
         return True
+
+    def has_given(self, key: str) -> bool:
+        """Whether a message has gone out with this id, as far as is remembered."""
+        return key in self._unacked or key in self._closed_ids
 
     # Connections.
 

@@ -40,6 +40,28 @@ def test_what_is_no_object_cannot_be_numbered(strategy, message):
         strategy.mark(message, 3)
 
 
+def test_a_number_of_ones_own_is_refused_rather_than_replaced():
+    with pytest.raises(ValueError, match="must not have the field 'id' already"):
+        JSON.mark({"op": "balance", "id": 7}, 3)
+    with pytest.raises(ValueError, match="must not have the field 'id' already"):
+        RPC.mark({"method": "sum", "id": 7}, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: JsonCorrelation(id_field=7), TypeError),
+        (lambda: JsonCorrelation(reply_field=""), ValueError),
+        (lambda: JsonCorrelation(error_field=b"error"), TypeError),
+        (lambda: FunctionCorrelation("mark", print), TypeError),
+        (lambda: FunctionCorrelation(print, None), TypeError),
+    ],
+)
+def test_what_a_strategy_is_made_of_is_checked(make, error):
+    with pytest.raises(error, match="must"):
+        make()
+
+
 @pytest.mark.parametrize("message", ['{"id": 3, "balance": 7}', b'{"id": 3, "balance": 7}'])
 def test_a_reply_is_the_object_that_carries_the_number(message):
     assert Reply(3, {"id": 3, "balance": 7}) == JSON.recognise(message)

@@ -44,14 +44,16 @@ _ID: Final = "id"
 _ACK: Final = "ack"
 
 
-def _name(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def check_name(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what is no name of a field."""
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
     if not value:
         raise ValueError(f"{attribute.name} must not be empty")
 
 
-def _function(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def check_function(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what cannot be called."""
     if not callable(value):
         raise TypeError(f"{attribute.name} must be callable, not {type(value).__name__}")
 
@@ -64,14 +66,16 @@ class JsonAcknowledgement:
     acknowledged by ``{"ack": "5f0c…"}``.
     """
 
-    id_field: str = attrs.field(default=_ID, validator=_name)
+    id_field: str = attrs.field(default=_ID, validator=check_name)
     """The field of a sent message that carries the id."""
-    ack_field: str = attrs.field(default=_ACK, validator=_name)
+    ack_field: str = attrs.field(default=_ACK, validator=check_name)
     """The field of a received message that carries the id of the one that it acknowledges."""
-    nack_field: str | None = attrs.field(default=None, validator=attrs.validators.optional(_name))
+    nack_field: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(check_name)
+    )
     """Likewise, of the one that the peer does not take; ``None``: it never says so."""
     redelivered_field: str | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_name)
+        default=None, validator=attrs.validators.optional(check_name)
     )
     """A field that is ``true`` in a message that was written before; ``None`` adds none."""
 
@@ -145,9 +149,11 @@ def _spellings(field: str) -> set[str]:
 class FunctionAcknowledgement:
     """A strategy from two functions."""
 
-    mark_with: Callable[[str | bytes, str, bool], str | bytes] = attrs.field(validator=_function)
+    mark_with: Callable[[str | bytes, str, bool], str | bytes] = attrs.field(
+        validator=check_function
+    )
     """Puts an id into a message: ``(message, id, redelivered)``."""
-    recognise_with: Callable[[str | bytes], Ack | None] = attrs.field(validator=_function)
+    recognise_with: Callable[[str | bytes], Ack | None] = attrs.field(validator=check_function)
     """Says what a received message acknowledges."""
 
     def mark(self, message: str | bytes, key: str, *, redelivered: bool) -> str | bytes:

@@ -10,7 +10,7 @@ import attrs
 
 from wsclient.errors import JsonRpcError, ReplyError
 
-from ._acks import names
+from ._acks import check_function, check_name, names
 
 
 @attrs.frozen
@@ -58,9 +58,9 @@ class JsonCorrelation:
     ``{"id": 1, "balance": 7}`` is the reply, which ``request()`` returns as a ``dict``.
     """
 
-    id_field: str = _ID
+    id_field: str = attrs.field(default=_ID, validator=check_name)
     """The field of a request that carries its number."""
-    reply_field: str = _ID
+    reply_field: str = attrs.field(default=_ID, validator=check_name)
     """The field of a reply that carries the number of the request.
 
     A message with this field and the number of a request that waits is taken for its reply."""
@@ -68,16 +68,19 @@ class JsonCorrelation:
         default=int, validator=attrs.validators.in_(_TYPES)
     )
     """How the number is written: ``1``, or ``"1"`` for a peer whose ids are texts."""
-    error_field: str | None = None
+    error_field: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(check_name)
+    )
     """A field that only a refusal has: what it holds is raised as :class:`ReplyError`."""
 
     def mark(self, message: Mapping[str, Any] | str | bytes, number: int) -> str:
         """Add the number to a JSON object, which is given as a mapping or as text.
 
         Raises:
-            ValueError: The message is none.
+            ValueError: The message is none, or has a field of that name.
         """
-        return json.dumps(_object(message) | {self.id_field: self.number_type(number)})
+        content = _object(message, without=self.id_field)
+        return json.dumps(content | {self.id_field: self.number_type(number)})
 
     def recognise(self, message: str | bytes) -> Reply | None:
         """The reply that a JSON object is, if it is one."""
@@ -102,9 +105,9 @@ class JsonRpcCorrelation:
         """Make a request object of a method and its parameters (JSON-RPC 2.0 §4).
 
         Raises:
-            ValueError: The message names no method.
+            ValueError: The message names no method, or has an id.
         """
-        content = _object(message)
+        content = _object(message, without=_ID)
         if not isinstance(content.get("method"), str):
             raise ValueError('a JSON-RPC request must name its "method", a text')
         return json.dumps({"jsonrpc": "2.0"} | content | {_ID: number})
@@ -130,9 +133,9 @@ class JsonRpcCorrelation:
 class FunctionCorrelation:
     """A strategy from two functions."""
 
-    mark_with: Callable[[Any, int], str | bytes]
+    mark_with: Callable[[Any, int], str | bytes] = attrs.field(validator=check_function)
     """Puts a number into a request: ``(message, number)``."""
-    recognise_with: Callable[[str | bytes], Reply | None]
+    recognise_with: Callable[[str | bytes], Reply | None] = attrs.field(validator=check_function)
     """Says what a received message replies to."""
 
     def mark(self, message: Any, number: int) -> str | bytes:
@@ -144,7 +147,7 @@ class FunctionCorrelation:
         return self.recognise_with(message)
 
 
-def _object(message: object) -> dict[str, Any]:
+def _object(message: object, *, without: str) -> dict[str, Any]:
     if isinstance(message, (str, bytes)):
         try:
             message = json.loads(message)
@@ -152,6 +155,8 @@ def _object(message: object) -> dict[str, Any]:
             message = None
     if not isinstance(message, Mapping):
         raise ValueError("a request must be a JSON object, to carry its number")
+    if without in message:
+        raise ValueError(f"a request must not have the field {without!r} already: it is numbered")
     return dict(message)
 
 

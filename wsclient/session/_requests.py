@@ -16,20 +16,30 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from wsclient.errors import ChannelFailed, RequestLost, RequestTimeout
+from wsclient.errors import (
+    ChannelFailed,
+    DeliveryError,
+    OutboxError,
+    OutboxFull,
+    RequestLost,
+    RequestTimeout,
+)
 from wsclient.events import Outcome, Truth
 
 from ._correlation import Reply
 from ._receipt import Progress, Receipt
 
-REMEMBERED: Final = 1024
-"""Requests given up of which a late reply is still known for what it is."""
+REMEMBERED: Final = 4096
+"""Requests that are over of which a late reply, or a second one, is still known for what it is."""
 
 LAST_REPLY: Final = 1.0
 """Seconds for which we do not leave a connection that owes replies; nothing is sent meanwhile."""
 
 _UNDER_WAY: Final = (None, Outcome.WRITTEN, Outcome.RECEIVED, Outcome.ACKED)
 """Outcomes of a request to which a reply may come."""
+
+_REFUSALS: Final = (ChannelFailed, DeliveryError, OutboxError, OutboxFull)
+"""Why a message is not accepted."""
 
 _CERTAINTY: Final = (Truth.CERTAINLY_NOT, Truth.UNKNOWN, Truth.CERTAIN)
 
@@ -94,10 +104,10 @@ class Requests:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Request] = {}
-        self._given_up: OrderedDict[int, None] = OrderedDict()
+        self._over: OrderedDict[int, None] = OrderedDict()
         self._changed = trio.lowlevel.ParkingLot()
         self.late = 0
-        """Replies to requests that were given up."""
+        """Replies that came when nobody waited for them any more."""
 
     def __len__(self) -> int:
         """How many wait."""
@@ -106,7 +116,7 @@ class Requests:
     @property
     def may_be_answered(self) -> bool:
         """Whether a reply would be known as one."""
-        return bool(self._waiting or self._given_up)
+        return bool(self._waiting or self._over)
 
     async def ask(
         self,
@@ -143,7 +153,7 @@ class Requests:
                         break
         finally:
             del self._waiting[number]
-            self._give_up(number, request)
+            self._put_aside(number, request)
         assert request.receipt is not None
         outcome, truth = request.receipt.outcome, request.truth
         # It may be sent for as long as its reply is waited for, and no longer.
@@ -163,34 +173,33 @@ class Requests:
         try:
             await accept(message)
             request.is_accepted = True
-        except (trio.ClosedResourceError, ChannelFailed) as error:
+        except (trio.ClosedResourceError, *_REFUSALS) as error:
             if before is None:
                 raise
             raise RequestLost(before.outcome, request.known) from error
 
-    def _give_up(self, number: int, request: _Request) -> None:
+    def _put_aside(self, number: int, request: _Request) -> None:
         self._changed.unpark_all()
-        if request.receipt is None or request.reply is not None:
+        if request.receipt is None:
             return
         if request.is_accepted:
             request.receipt.cancel()
         if request.truth is not Truth.CERTAINLY_NOT:
-            self._given_up[number] = None
-            if len(self._given_up) > REMEMBERED:
-                self._given_up.popitem(last=False)
+            self._over[number] = None
+            if len(self._over) > REMEMBERED:
+                self._over.popitem(last=False)
 
     def answer(self, reply: Reply) -> bool:
-        """A reply has come; whether it is to one of these requests, waiting or given up."""
+        """A reply has come; whether it is to one of these requests, waiting or over."""
         request = self._waiting.get(reply.number)
         if request is not None and request.reply is None:
             request.reply = reply
             request.wake()
             return True
-        if reply.number in self._given_up:
-            del self._given_up[reply.number]
-            self.late += 1
-            return True
-        return False
+        # A request that has gone again may be replied to twice.
+        is_late = request is not None or reply.number in self._over
+        self.late += is_late
+        return is_late
 
     async def finish(self) -> None:
         """Wait for replies to what was written: a second at most."""

@@ -90,6 +90,10 @@ class Send:
     """Seconds for which it may wait; ``None`` is the caller's own deadline."""
     topic: str | None
     """What it has in common with those that it may replace."""
+    asks: float | None
+    """Seconds for which it waits for its reply; ``None``: it is no request."""
+    is_idempotent: bool
+    """Whether it may go again, as a request."""
 
 
 @attrs.frozen(kw_only=True)
@@ -430,4 +434,6 @@ def _sends(rng: random.Random, messages: int, duration: float) -> Iterable[Send]
             is_awaited=rng.random() < 0.2,
             ttl=rng.choice([None, None, math.inf, math.inf, rng.uniform(0, 20)]),
             topic=rng.choice([None, "a", "b"]),
+            asks=rng.choice([None] * 4 + [rng.uniform(0, 30)]),
+            is_idempotent=rng.random() < 0.3,
         )

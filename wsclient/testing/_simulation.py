@@ -64,6 +64,8 @@ PONG_BOUND: Final = 1000
 CONFIRMED: Final = '{"topic": '
 """How the server's confirmation of a subscription begins."""
 
+_CORRELATION: Final = wsclient.JsonCorrelation(id_field="ask", reply_field="reply")
+
 FLAPPING: Final = Budget(attempts=11, seconds=60)
 """What the default delays allow at most, all drawn at their shortest: 0, 0.5, 0.75, 1.25 …"""
 
@@ -417,8 +419,15 @@ class _Simulation:
                 elif content["n"] == self.schedule.poison:
                     self.tell("server", f"{number} cannot bear message {content['n']}")
                     await connection.close(1009)
+                elif "ask" in content:
+                    nursery.start_soon(play, partial(answer, content["ask"], content["n"]))
                 elif "id" in content:
                     nursery.start_soon(play, partial(acknowledge, content["id"], content["n"]))
+
+        async def answer(key: int, message: int) -> None:
+            await trio.sleep(self.schedule.ack_delay)
+            self.tell("server", f"{number} replies to {message}")
+            await connection.send(json.dumps({"reply": key, "to": message}))
 
         async def acknowledge(key: str, message: int) -> None:
             await trio.sleep(self.schedule.ack_delay)
@@ -503,20 +512,39 @@ class _Simulation:
         self, channel: wsclient.DurableChannel, send: Send, users: trio.Nursery
     ) -> bool:
         """Send one message; whether the channel takes more."""
-        text = json.dumps({"n": send.key, "pad": "x" * send.size})
+        content = {"n": send.key, "pad": "x" * send.size}
+        text = json.dumps(content)
         message = text.encode() if send.binary else text
         tracked = _Tracked(send)
         self.tracked.append(tracked)
         name = f"message {send.key}"
+
+        async def ask() -> None:
+            assert send.asks is not None
+            reply = await channel.request(
+                content,
+                timeout=send.asks,
+                delivery=send.delivery,
+                idempotent=send.is_idempotent,
+            )
+            tracked.truth = Truth.CERTAIN
+            self.tell("user", f"{name} is replied to")
+            if reply["to"] != send.key:
+                self.surprises.append(f"request() of {name} returned the reply to {reply['to']}")
+
         with trio.CancelScope() as patience:
             if send.patience is not None:
                 patience.deadline = trio.current_time() + send.patience
             try:
-                tracked.receipt = await self._call(
-                    f"the sender of {name}", lambda: channel.send(message, **_send_options(send))
-                )
+                if send.asks is not None:
+                    await self._call(f"who asks {name}", ask)
+                else:
+                    tracked.receipt = await self._call(
+                        f"the sender of {name}",
+                        lambda: channel.send(message, **_send_options(send)),
+                    )
             except trio.Cancelled:
-                if send.delivery is wsclient.Delivery.DIRECT:
+                if send.asks is not None or send.delivery is wsclient.Delivery.DIRECT:
                     tracked.truth = Truth.UNKNOWN  # Its first byte may have been written.
                 self.tell("user", f"{name}: cancelled")
                 raise
@@ -524,7 +552,9 @@ class _Simulation:
                 self.tell("user", f"{name}: {type(error).__name__}")
                 return False
             except errors.WebSocketError as error:
-                tracked.truth = getattr(error, "truth", Truth.CERTAINLY_NOT)
+                is_open = isinstance(error, errors.InboxFull)
+                unless_told = Truth.UNKNOWN if is_open else Truth.CERTAINLY_NOT
+                tracked.truth = getattr(error, "truth", unless_told)
                 self.tell("user", f"{name}: {type(error).__name__}")
                 return True
             except Exception as error:
@@ -646,7 +676,8 @@ class _Simulation:
             outcomes=tuple(tracked.outcomes),
             truth=tracked.truth if receipt is None else receipt.truth,
             sender=tracked.send.sender,
-            may_repeat=self.schedule.promises.resend_unknown,
+            may_repeat=self.schedule.promises.resend_unknown
+            or (tracked.send.asks is not None and tracked.send.is_idempotent),
         )
 
     def _side(self, visit: Visit) -> ServerSide:
@@ -687,6 +718,7 @@ def _delivery_options(promises: Promises) -> dict[str, Any]:
     return {
         "delivery": wsclient.DeliveryOptions(
             acknowledgement=wsclient.JsonAcknowledgement(),
+            correlation=_CORRELATION,
             fence=promises.fence,
             fence_every=promises.fence_every,
             fence_interval=promises.fence_interval,

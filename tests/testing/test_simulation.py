@@ -55,6 +55,7 @@ def calm_sends(**given):
         "pause": 0.0,
         "withdraw_after": None,
         "ttl": None,
+        "asks": None,
     }
     sends = make_schedule(1, MESSAGES).sends
     return tuple(attrs.evolve(send, **(calm | given)) for send in sends)
@@ -256,6 +257,34 @@ def test_send_that_raises_tells_the_truth_about_it(monkeypatch, only):
 
     assert {wsclient.Truth.CERTAINLY_NOT} == {message.truth for message in run.history.sent}
     assert MESSAGES == len(run.history.sent)
+
+
+def test_requests_get_their_replies(only):
+    run = only(
+        7,
+        sends=calm_sends(asks=30.0),
+        faults=(NONE,),
+        conditions=(CLEAR,),
+        changes=(),
+        overlap=None,
+        is_flapping=False,
+        leave_at=None,
+        poison=None,
+        hangs_up=False,
+    )
+
+    assert () == run.breaches
+    assert "message 1 is replied to" in run.trace
+
+
+def test_reply_to_another_request_is_a_surprise(monkeypatch, only):
+    async def request(self, *arguments, **options):
+        return {"to": 0}
+
+    monkeypatch.setattr(wsclient.DurableChannel, "request", request)
+    run = only(1, sends=calm_sends(asks=30.0), leave_at=1.0)
+
+    assert "surprise" in {breach.invariant for breach in run.breaches}
 
 
 def test_messages_that_an_inbox_conflates_are_told_where_they_are_missing(only):

@@ -145,7 +145,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._has_received = False
         self._pings = Pings()
         # Of the task, once it runs; and what is wanted of it before.
-        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self._deadline = math.inf
         self._over = Signal()
         self._answered = Signal()
@@ -401,8 +401,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
     def _end_within(self, seconds: float) -> None:
         """Let the task be cancelled so many seconds from now, if it has not ended before."""
         self._deadline = min(self._deadline, trio.current_time() + seconds)
-        if self._scope is not None:
-            self._scope.deadline = self._deadline
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = self._deadline
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, without a time limit; see ``trio.fail_after``.
@@ -546,9 +546,9 @@ class WebSocketConnection(trio.abc.AsyncResource):
         """Read and write until the connection is over, and close its stream on every way out."""
         try:
             async with open_background_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                self._scope.deadline = self._deadline
-                self._writer.begin(lambda: nursery.start_soon(self._write))
+                self._nursery = nursery
+                nursery.cancel_scope.deadline = self._deadline
+                self._writer.begin(self._start_writing)
                 try:
                     await self._read()
                 finally:
@@ -567,6 +567,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
                         self._conclude()
                         self._answered.set()
                         self._stream_closed.set()
+
+    def _start_writing(self) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._write)
 
     async def _write(self) -> None:
         try:

@@ -18,6 +18,7 @@ import trio
 
 from ._batches import Batches
 from ._cancellation import is_cancelled
+from ._signal import Lot
 
 T = TypeVar("T")
 
@@ -48,8 +49,8 @@ class Mailbox(Generic[T]):
         self.batches: Batches = Batches(self._took)
         """What waits: for a :class:`MessageIterator`."""
         self._ended = False
-        self._takers = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._takers = Lot()
+        self._room = Lot()
         # How many items the present budget was, and since when it is being spent.
         self._budget = 1
         self._budget_since = -math.inf
@@ -97,7 +98,7 @@ class Mailbox(Generic[T]):
         if count > self.peak:
             self.peak = count
         if self._takers:
-            self._takers.unpark(count=items)
+            self._takers.unpark(items)
 
     async def wait_for_room(self) -> None:
         """Wait until the takers have made room; return at once if there is some."""

@@ -50,6 +50,10 @@ def shared_buffer(which: Buffer) -> bytearray:
     return buffer
 
 
+def _nowhere() -> None:
+    """A :data:`GetBuffer`: in particular nowhere."""
+
+
 class Transport(ABC):
     """A connection's way to its peer."""
 
@@ -178,50 +182,46 @@ class SocketTransport(Transport):
         return True
 
     async def receive(self) -> tuple[bytes | bytearray, int]:
-        return self._buffer, await self._receive_by(self._read)
+        _, size = await self.receive_into(_nowhere)
+        return self._buffer, size
 
     async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
-        target = None
-
-        def read() -> int:
-            nonlocal target
-            # Asked for behind the checkpoint, and anew behind a wait: it may have become another
-            # one, and whoever runs meanwhile may give memory back that it takes.
-            target = get_buffer()
-            return self._read() if target is None else self._read_into(target)
-
-        size = await self._receive_by(read)
-        return (self._buffer if target is None else None), size
-
-    def _read(self) -> int:
-        size = self._socket.recv_into(self._buffer, self._next_size)
-        if size == self._next_size:  # It was not much that was read ahead: there is more.
-            self._next_size = self._read_size
-        return size
-
-    def _read_into(self, target: memoryview) -> int:
-        self._next_size = min(AHEAD_SIZE, self._read_size)
-        return self._socket.recv_into(target, min(len(target), self._read_size))
-
-    async def _receive_by(self, read: Callable[[], int]) -> int:
-        """Wait until ``read`` brings bytes; return how many, 0 at the end."""
+        # A connection waits here most of its life: what this holds, each idle one holds.
         if not self._has_waited:
             # A peer that sends without end leaves nothing to wait for: others run all the same.
             await trio.lowlevel.checkpoint()
         self._has_waited = False
-        while True:
-            try:
-                return read()
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._note(error)
-                return 0
+        while (received := self.receive_nowait(get_buffer)) is None:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
             except trio.ClosedResourceError:
-                return 0
+                return None, 0
             self._has_waited = True
+        return received
+
+    def receive_nowait(self, get_buffer: GetBuffer) -> tuple[bytearray | None, int] | None:
+        """What :meth:`receive_into` returns, or ``None`` if it has to wait."""
+        # Asked for behind the checkpoint, and anew behind a wait: it may have become another one,
+        # and whoever runs meanwhile may give memory back that it takes.
+        target = get_buffer()
+        if target is None:
+            size = self._read(self._buffer, self._next_size)
+            if size == self._next_size:  # It was not much that was read ahead: there is more.
+                self._next_size = self._read_size
+        else:
+            size = self._read(target, min(len(target), self._read_size))
+            self._next_size = min(AHEAD_SIZE, self._read_size)
+        return None if size < 0 else (self._buffer if target is None else None, size)
+
+    def _read(self, target: bytearray | memoryview, most: int) -> int:
+        """Fill the beginning of ``target``; return of how many bytes, 0 at the end, -1 if none."""
+        try:
+            return self._socket.recv_into(target, most)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            self._note(error)
+            return 0
 
     def send_nowait(self, data: bytearray, start: int) -> int:
         # The view is gone before anyone can add to the buffer.

@@ -335,3 +335,59 @@ async def test_it_knows_that_it_is_secure(secured):
 
     assert ours.is_ssl
     assert ours.takes_at_once
+
+
+async def test_text_that_is_here_already_is_not_waited_for(secured):
+    ours, theirs, _ = await secured()
+    data = bytes(range(256)) * 64
+    await theirs.send_all(data)
+    place = bytearray(100)
+    _, size = await ours.receive_into(lambda: memoryview(place))
+
+    assert 100 == size
+
+    # The socket is empty; the rest of the record was read with its beginning.
+    with trio.fail_after(5):
+        await ours.wait_readable()
+    rest, size = ours.receive_nowait(lambda: None)
+
+    assert data == bytes(place) + rest[:size]
+
+
+async def test_an_end_that_was_read_with_what_came_before_is_not_waited_for(secured, nursery):
+    ours, theirs, _ = await secured()
+    await theirs.send_all(b"last")
+    with trio.move_on_after(0.01):
+        await theirs.unwrap()  # The socket stays open.
+    await trio.lowlevel.wait_readable(ours._socket)
+
+    assert b"last" == await receive_exactly(ours, 4)
+
+    with trio.fail_after(5):
+        await ours.wait_readable()
+
+    assert 0 == ours.receive_nowait(lambda: None)[1]
+
+
+async def test_text_that_is_not_here_is_waited_for(secured, nursery):
+    ours, theirs, _ = await secured()
+    await theirs.send_all(b"first")
+
+    assert b"first" == await receive_exactly(ours, 5)
+
+    read = []
+
+    @nursery.start_soon
+    async def wait():
+        await ours.wait_readable()
+        read.append(ours.receive_nowait(lambda: None))
+
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == read
+
+    await theirs.send_all(b"next")
+    while not read:
+        await trio.lowlevel.checkpoint()
+
+    assert b"next" == bytes(read[0][0][: read[0][1]])

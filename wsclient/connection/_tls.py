@@ -47,6 +47,7 @@ class TlsTransport(SocketTransport):
         super().__init__(stream, read_size)
         self._cipher_buffer = shared_buffer(_cipher_buffer)
         self._has_ended = False
+        self._has_text = False  # Perhaps: the last read left no room for it.
         # Cipher text on its way, and of how many bytes of plain text.
         self._unsent: memoryview = memoryview(b"")
         self._sending = 0
@@ -86,6 +87,13 @@ class TlsTransport(SocketTransport):
                     continue
             return (self._buffer if target is None else None), size
 
+    async def wait_readable(self) -> None:
+        if self._has_ended or self._has_text:
+            # The socket need not become readable for what is here already.
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().wait_readable()
+
     def _decipher(self, buffer: bytearray | memoryview) -> int:
         """Fill ``buffer`` with plain text; return its size, 0 if there is none."""
         size = 0
@@ -103,6 +111,7 @@ class TlsTransport(SocketTransport):
             except ssl.SSLError:
                 # A violation: what came before it stands, and nothing follows.
                 self._has_ended = True
+        self._has_text = size == len(buffer)
         if self._outgoing.pending:
             try:
                 self._send_waiting()  # An answer to the peer's TLS: new keys, an alert.

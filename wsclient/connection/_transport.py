@@ -208,8 +208,10 @@ class SocketTransport(Transport):
 
     async def wait_readable(self) -> None:
         """Wait until :meth:`receive_nowait` may bring something, or :meth:`interrupt` is called."""
-        with suppress(trio.ClosedResourceError):
+        try:
             await trio.lowlevel.wait_readable(self._socket)
+        except trio.ClosedResourceError:
+            return
 
     def interrupt(self) -> None:
         """End a :meth:`wait_readable`, whether or not anything came."""

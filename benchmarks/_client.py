@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import _wire as wire
 
 ROOM = 2**25  # bytes of the largest message that any client shall take
+PART = 1_000  # messages that a channel receives for each that it sends
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Task:
     @property
     def feed_url(self) -> str:
         return f"{self.url}/feed/{self.kind}/{self.total}/{self.size}"
+
+    @property
+    def talk_url(self) -> str:
+        return f"{self.url}/talk/{self.kind}/{self.total}/{self.size}"
 
     @property
     def sink_url(self) -> str:
@@ -210,6 +215,29 @@ async def on_trio(task: Task) -> None:
     use = send_all if task.measure == "send" else echo_all
     async with library.connect(task, url) as connection:
         await use(getattr(connection, library.send), getattr(connection, library.receive), task)
+
+
+async def talking_feed(task: Task) -> None:
+    """Receive by a channel that sends now and then, so that fences are asked for and answered."""
+    from wsclient import Outcome
+
+    receipts = []
+
+    async def take_parts(channel: Any, count: int) -> Any:
+        while True:
+            last = await take(channel, min(PART, count))
+            receipts.append(await channel.send("heard"))
+            count -= PART
+            if count <= 0:
+                return last
+
+    async with wsclient_channel(task, task.talk_url) as channel:
+        await take_parts(channel, task.warm_up)
+        meter.start()
+        last = await take_parts(channel, task.count)
+        meter.stop()
+    check(last, task.last)
+    check({receipt.outcome for receipt in receipts}, {Outcome.RECEIVED})
 
 
 async def trio_idle(task: Task) -> None:
@@ -420,6 +448,7 @@ async def aiohttp_feed(task: Task) -> None:
 # --- which function measures what -----------------------------------------------------------------
 
 FUNCTIONS: dict[tuple[str, str], Callable[[Task], Awaitable[None]]] = {
+    ("feed", "wsclient channel, sending"): talking_feed,
     ("feed", "raw trio"): raw_feed,
     ("echo", "raw trio"): raw_echo,
     ("feed", "picows"): picows_feed,

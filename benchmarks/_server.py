@@ -4,6 +4,7 @@ Prints its two ports, without and with TLS, and serves until it is killed.
 What it does is in the path:
 
 /feed/KIND/COUNT/SIZE   sends messages; KIND is ``text``, ``binary`` or ``deflate``
+/talk/KIND/COUNT/SIZE   likewise, and answers pings meanwhile
 /sink/COUNT/SIZE        counts what it receives, and says so in a message
 /echo                   sends back what it receives
 /heed/COUNT             answers pings, acknowledges messages that begin with ``#`` by their first
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import math
 import os
 import select
 import socket
@@ -93,6 +96,16 @@ def feed(peer: socket.socket, kind: str, count: int, size: int) -> None:
     close(peer)
 
 
+def talk(peer: socket.socket, kind: str, count: int, size: int) -> None:
+    received = bytearray()
+    for data in pieces(kind, count, size):
+        peer.sendall(data)
+        with contextlib.suppress(BlockingIOError):
+            received += peer.recv(PIECE, socket.MSG_DONTWAIT)
+        peer.sendall(b"".join(answers(received)))
+    heed(peer, math.inf, received)
+
+
 def sink(peer: socket.socket, count: int, size: int) -> None:
     buffer = bytearray(2**20)
     left = count * wire.masked_size(size)
@@ -121,25 +134,28 @@ def echo(peer: socket.socket) -> None:
                 return
 
 
-def heed(peer: socket.socket, count: int) -> None:
-    received = bytearray()
+def heed(peer: socket.socket, count: float, received: bytearray) -> None:
+    left = itertools.count(count, -1)
     while data := peer.recv(2**18):
         received += data
-        answers = []
-        while (taken := wire.take_client_frame(received)) is not None:
-            opcode, payload = taken
-            if opcode == wire.PING:
-                answers.append(wire.frame(wire.PONG, payload))
-            elif opcode == wire.CLOSE:
-                answers.append(wire.CLOSE_1000)
-            else:
-                count -= 1
-                if payload.startswith(b"#"):
-                    answers.append(wire.frame(wire.TEXT, payload.partition(b" ")[0]))
-                if count == 0:
-                    answers.append(wire.frame(wire.TEXT, b"all"))
-        if answers:
-            peer.sendall(b"".join(answers))
+        found = list(answers(received, left))
+        if found:
+            peer.sendall(b"".join(found))
+
+
+def answers(received: bytearray, left: Iterator[float] | None = None) -> Iterator[bytes]:
+    """What whole frames are answered with; ``left`` counts the messages that are still to come."""
+    while (taken := wire.take_client_frame(received)) is not None:
+        opcode, payload = taken
+        if opcode == wire.PING:
+            yield wire.frame(wire.PONG, payload)
+        elif opcode == wire.CLOSE:
+            yield wire.CLOSE_1000
+        else:
+            if payload.startswith(b"#"):
+                yield wire.frame(wire.TEXT, payload.partition(b" ")[0])
+            if left is not None and next(left) == 1:
+                yield wire.frame(wire.TEXT, b"all")
 
 
 def close(peer: socket.socket) -> None:
@@ -195,12 +211,14 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
         match kind:
             case "feed":
                 feed(peer, words[0], *numbers)
+            case "talk":
+                talk(peer, words[0], *numbers)
             case "sink":
                 sink(peer, *numbers)
             case "echo":
                 echo(peer)
             case "heed":
-                heed(peer, *numbers)
+                heed(peer, numbers[0], bytearray())
             case "many":
                 gather(peer, path, *numbers)
                 return

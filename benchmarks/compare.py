@@ -62,6 +62,14 @@ MIB: Final = 2**20
 ROWS: Final = (
     Row("feed", "receive 100 B texts, connection", "picows", 0.6),
     Row("feed-channel", "receive 100 B texts, channel", "picows", 0.75, library="wsclient channel"),
+    Row(
+        "feed-channel-fenced",
+        "receive 100 B texts, channel that sends",
+        "picows",
+        0.75,
+        count=2_000_000,
+        library="wsclient channel, sending",
+    ),
     Row("feed-1MiB", "receive 1 MiB binary", "raw trio", 1.0, kind="binary", size=MIB, count=400),
     Row("send", "send 100 B texts", "picows", 0.35, measure="send", count=100_000),
     Row(

@@ -45,7 +45,7 @@ def test_row_is_measured_and_a_row_whose_peer_is_missing_is_skipped(tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("name", ["send-1MiB", "echo", "idle"])
+@pytest.mark.parametrize("name", ["feed-channel-fenced", "send-1MiB", "echo", "idle"])
 def test_every_kind_of_measurement_of_wsclient_runs(name: str) -> None:
     done = compare(f"--only={name}")
 

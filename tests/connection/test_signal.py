@@ -1,4 +1,4 @@
-"""An event that takes no memory until someone waits for it."""
+"""What tasks wait for, and what takes no memory until one does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection._signal import Signal
+from wsclient.connection._signal import Lot, Signal
 
 
 async def test_setting_it_wakes_all_who_wait_and_who_wait_later(nursery):
@@ -42,3 +42,37 @@ async def test_waiting_is_a_point_of_cancellation(is_set):
         await signal.wait()
 
     assert scope.cancelled_caught
+
+
+async def test_a_lot_wakes_as_many_as_are_wanted_in_their_order(nursery):
+    lot = Lot()
+    woken = []
+
+    async def wait(name):
+        await lot.park()
+        woken.append(name)
+
+    for name in ("first", "second", "third"):
+        nursery.start_soon(wait, name)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert 3 == len(lot)
+
+    lot.unpark()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["first"] == woken
+
+    lot.unpark_all()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["first", "second", "third"] == sorted(woken, key=["first", "second", "third"].index)
+    assert not lot
+
+
+def test_a_lot_where_nobody_has_waited_has_nobody_to_wake():
+    lot = Lot()
+    lot.unpark(3)
+    lot.unpark_all()
+
+    assert 0 == len(lot)

@@ -162,8 +162,8 @@ async def test_the_end_of_the_stream_is_the_end(secured, nursery, says_goodbye):
         await plain.aclose()
 
     assert b"last" == await receive_exactly(ours, 4)
-    assert (b"", 0) == await ours.receive()
-    assert (b"", 0) == await ours.receive()
+    assert 0 == (await ours.receive())[1]
+    assert 0 == (await ours.receive())[1]
 
 
 async def test_a_farewell_is_the_end_and_is_answered(secured, nursery):
@@ -178,7 +178,7 @@ async def test_a_farewell_is_the_end_and_is_answered(secured, nursery):
         unwrapped.set()
 
     assert b"last" == await receive_exactly(ours, 4)
-    assert (b"", 0) == await ours.receive()
+    assert 0 == (await ours.receive())[1]
     with trio.fail_after(5):
         await unwrapped.wait()
     with pytest.raises(trio.BrokenResourceError) as caught:
@@ -192,12 +192,13 @@ async def test_an_answer_that_cannot_be_sent_makes_nothing_unsaid(secured):
     # Broken cipher text, which is answered with an alert, and a reset before that can be sent.
     await plain.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
     while ours._received.pending < 50:
-        await ours._receive_cipher_text()
+        await trio.lowlevel.wait_readable(ours._socket)
+        ours._receive_cipher_text()
     plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     plain.socket.close()
 
     assert b"good" == await receive_exactly(ours, 4)
-    assert (b"", 0) == await ours.receive()
+    assert 0 == (await ours.receive())[1]
 
 
 async def test_a_reset_is_the_end_and_breaks_what_is_sent(secured):
@@ -205,7 +206,7 @@ async def test_a_reset_is_the_end_and_breaks_what_is_sent(secured):
     plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     plain.socket.close()
 
-    assert (b"", 0) == await ours.receive()
+    assert 0 == (await ours.receive())[1]
     with pytest.raises(trio.BrokenResourceError):
         await send_all(ours, b"x" * 2**22)
 
@@ -217,7 +218,7 @@ async def test_what_came_before_broken_cipher_text_still_counts(secured):
     await trio.testing.wait_all_tasks_blocked()
 
     assert b"good" == await receive_exactly(ours, 4)
-    assert (b"", 0) == await ours.receive()
+    assert 0 == (await ours.receive())[1]
 
 
 async def test_a_peer_that_does_not_read_makes_us_wait_and_loses_nothing(secured, nursery):
@@ -334,3 +335,59 @@ async def test_it_knows_that_it_is_secure(secured):
 
     assert ours.is_ssl
     assert ours.takes_at_once
+
+
+async def test_text_that_is_here_already_is_not_waited_for(secured):
+    ours, theirs, _ = await secured()
+    data = bytes(range(256)) * 64
+    await theirs.send_all(data)
+    place = bytearray(100)
+    _, size = await ours.receive_into(lambda: memoryview(place))
+
+    assert 100 == size
+
+    # The socket is empty; the rest of the record was read with its beginning.
+    with trio.fail_after(5):
+        await ours.wait_readable()
+    rest, size = ours.receive_nowait(lambda: None)
+
+    assert data == bytes(place) + rest[:size]
+
+
+async def test_an_end_that_was_read_with_what_came_before_is_not_waited_for(secured, nursery):
+    ours, theirs, _ = await secured()
+    await theirs.send_all(b"last")
+    with trio.move_on_after(0.01):
+        await theirs.unwrap()  # The socket stays open.
+    await trio.lowlevel.wait_readable(ours._socket)
+
+    assert b"last" == await receive_exactly(ours, 4)
+
+    with trio.fail_after(5):
+        await ours.wait_readable()
+
+    assert 0 == ours.receive_nowait(lambda: None)[1]
+
+
+async def test_text_that_is_not_here_is_waited_for(secured, nursery):
+    ours, theirs, _ = await secured()
+    await theirs.send_all(b"first")
+
+    assert b"first" == await receive_exactly(ours, 5)
+
+    read = []
+
+    @nursery.start_soon
+    async def wait():
+        await ours.wait_readable()
+        read.append(ours.receive_nowait(lambda: None))
+
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == read
+
+    await theirs.send_all(b"next")
+    while not read:
+        await trio.lowlevel.checkpoint()
+
+    assert b"next" == bytes(read[0][0][: read[0][1]])

@@ -653,3 +653,94 @@ async def test_a_send_that_waits_ends_when_another_task_closes_the_socket(socket
     await trio.testing.wait_all_tasks_blocked()
     await transport.stream.aclose()
     await ended.wait()
+
+
+# --- waiting for bytes without taking them ------------------------------------------------------
+
+
+async def test_who_waits_for_bytes_is_told_that_they_are_there(sockets, nursery):
+    transport, theirs = await sockets()
+    read = []
+
+    @nursery.start_soon
+    async def wait():
+        await transport.wait_readable()
+        read.append(received(transport.receive_nowait(lambda: None)))
+
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert transport.receive_nowait(lambda: None) is None
+
+    await theirs.send_all(b"hello")
+    while not read:
+        await trio.lowlevel.checkpoint()
+
+    assert [b"hello"] == read
+
+
+async def test_who_waits_for_bytes_can_be_interrupted_and_nothing_else_changes(sockets, nursery):
+    transport, theirs = await sockets()
+    woken = trio.Event()
+
+    @nursery.start_soon
+    async def wait():
+        await transport.wait_readable()
+        woken.set()
+
+    await trio.testing.wait_all_tasks_blocked()
+    transport.interrupt()
+    await woken.wait()
+    await theirs.send_all(b"hello")
+
+    assert b"hello" == received(await transport.receive())
+
+
+async def test_an_interrupted_read_disturbs_no_write(sockets, nursery):
+    transport, theirs = await sockets(receive_buffer=BUFFER)
+    size = await fill(transport)
+    sent = []
+
+    @nursery.start_soon
+    async def send():
+        sent.append(await transport.send(bytearray(b"last"), 0))
+
+    await trio.testing.wait_all_tasks_blocked()
+    transport.interrupt()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [] == sent
+
+    data = await receive_exactly(theirs, size + 4)
+
+    assert data.endswith(b"last")
+
+
+async def test_to_interrupt_what_is_closed_does_nothing(sockets):
+    transport, _ = await sockets()
+    await transport.stream.aclose()
+    transport.interrupt()
+
+    assert 0 == (await transport.receive())[1]
+
+
+async def test_after_a_short_read_the_socket_is_not_asked_in_vain(sockets, monkeypatch):
+    transport, theirs = await sockets()
+    asked = []
+    receive_nowait = transport.receive_nowait
+    monkeypatch.setattr(
+        transport, "receive_nowait", lambda get: asked.append(get) or receive_nowait(get)
+    )
+    await theirs.send_all(b"hello")
+    await wait_readable(transport, 5)
+
+    assert b"hello" == received(await transport.receive())
+
+    await theirs.send_all(b"world")
+    await wait_readable(transport, 5)
+
+    assert b"world" == received(await transport.receive())
+
+    with trio.move_on_after(0.01):
+        await transport.receive()
+
+    assert 2 == len(asked)

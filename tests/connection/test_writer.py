@@ -349,6 +349,18 @@ async def test_one_of_a_burst_waits_for_company(socket_rig, nursery, mock_clock,
     assert [(TEXT, b"%d" % number) for number in range(100)] == frames_of(*socket_rig.wire.writes)
 
 
+async def test_what_answers_something_is_written_at_once(socket_rig, nursery, mock_clock):
+    socket_rig.begin(nursery)
+    await settle()
+    mock_clock.jump(1)
+    await socket_rig.send("question")
+    socket_rig.writer.end_burst()
+    await socket_rig.send("answer")
+
+    assert 2 == len(socket_rig.wire.writes)
+    assert [] == socket_rig.wire.by_the_task
+
+
 async def test_a_burst_ends_when_the_buffer_is_full(socket_rig, nursery, mock_clock):
     socket_rig.begin(nursery)
     await settle()

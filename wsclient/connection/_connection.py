@@ -3,7 +3,7 @@
 Three parts, each the only one of its kind: a *reader* (the loop in ``_read``), a *writer*
 (``_writer.py``) and a *mailbox* between the reader and whoever wants the messages.  One task runs
 reader and writer and closes the stream on every way out; how the bytes travel is the transport's
-(``_transport.py``).
+(``_transport.py``).  Who waits for a message may relieve the reader meanwhile (``_relief.py``).
 
 How a connection ends: ``closed`` is set once a close begins, from either side; it is the peer's
 reason where the peer gave one.  Every wait ends then: nobody waits on a closed connection.
@@ -49,9 +49,10 @@ from ._endpoint import Endpoint, stream_endpoint
 from ._mailbox import Mailbox
 from ._nursery import open_background_nursery
 from ._pings import Ping, Pings, check_control_payload
+from ._relief import Relief
 from ._round_trips import RoundTrips
 from ._signal import Signal
-from ._transport import Transport
+from ._transport import SocketTransport, Transport
 from ._writer import Source, T, Writer
 
 LINGER: Final = 2.0
@@ -139,13 +140,16 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._writer = Writer(transport, self._protocol)
         self._mailbox: Mailbox[str | bytes | MessagePart] = Mailbox(options.message_queue_size)
         self._inbox: Inbox = self._mailbox
+        self._relief: Relief | None = None
+        if isinstance(transport, SocketTransport):
+            self._relief = Relief(transport, self._protocol, self._mailbox, self._received)
         self._pieces: list[str | bytes] = []
         self._pieces_size = 0
         self._uses_parts = False
         self._has_received = False
         self._pings = Pings()
         # Of the task, once it runs; and what is wanted of it before.
-        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self._deadline = math.inf
         self._over = Signal()
         self._answered = Signal()
@@ -392,8 +396,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
         """End the connection for a reason of ours, without waiting."""
         if self._closed is None:
             self._closed = CloseReason(code, reason)
-            self._mailbox.end()
-            self._pings.give_up()
+            self._end_messages()
             self._writer.post_close(code, reason)
             # Nobody waits for the peer's answer with a time limit.
             self._end_within(LINGER)
@@ -401,8 +404,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
     def _end_within(self, seconds: float) -> None:
         """Let the task be cancelled so many seconds from now, if it has not ended before."""
         self._deadline = min(self._deadline, trio.current_time() + seconds)
-        if self._scope is not None:
-            self._scope.deadline = self._deadline
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = self._deadline
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, without a time limit; see ``trio.fail_after``.
@@ -479,8 +482,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             await trio.lowlevel.checkpoint_if_cancelled()
             return
         self._closed = CloseReason(CloseCode.NORMAL_CLOSURE)
-        self._mailbox.end(discard=True)
-        self._pings.give_up()
+        self._end_messages(discard=True)
         timeout = self._options.disconnect_timeout
         with trio.move_on_after(timeout):
             try:
@@ -530,12 +532,18 @@ class WebSocketConnection(trio.abc.AsyncResource):
         assert self._closed is not None
         return self._closed
 
+    def _end_messages(self, *, discard: bool = False) -> None:
+        """Let nobody wait for a message, or for a pong, any more."""
+        self._mailbox.end(discard=discard)
+        if self._relief is not None:
+            self._relief.interrupt()
+        self._pings.give_up()
+
     def _conclude(self) -> None:
         """Nothing more will be received or sent: wake everyone who waits."""
         if self._closed is None:
             self._closed = CloseReason(CloseCode.ABNORMAL_CLOSURE)
-        self._mailbox.end()
-        self._pings.give_up()
+        self._end_messages()
         self._writer.give_up()
         self._reads.set()
         self._over.set()
@@ -546,9 +554,9 @@ class WebSocketConnection(trio.abc.AsyncResource):
         """Read and write until the connection is over, and close its stream on every way out."""
         try:
             async with open_background_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                self._scope.deadline = self._deadline
-                self._writer.begin(lambda: nursery.start_soon(self._write))
+                self._nursery = nursery
+                nursery.cancel_scope.deadline = self._deadline
+                self._writer.begin(self._start_writing)
                 try:
                     await self._read()
                 finally:
@@ -568,6 +576,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
                         self._answered.set()
                         self._stream_closed.set()
 
+    def _start_writing(self) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._write)
+
     async def _write(self) -> None:
         try:
             await self._writer.run()
@@ -576,16 +588,21 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._end_within(LAST_WORD)
 
     async def _read(self) -> None:
-        data: bytes | bytearray | None = self._accepted.trailing
-        size = len(self._accepted.trailing)
-        while not await self._receive(data, size):
+        facts = self._understand(self._accepted.trailing, len(self._accepted.trailing))
+        while not await self._act(facts):
+            handed = None if self._relief is None else await self._relief.rest()
+            if handed is not None:
+                facts = handed
+                continue
+            if not self._inbox.has_room:  # A taker may have read more than it took.
+                await self._wait_for_room()
             data, size = await self._transport.receive_into(self._protocol.get_buffer)
             if not size:
                 self._protocol.receive_eof()
                 # In the same step: what is sent from here on would meet a protocol that is closed.
                 self._conclude()
                 return
-            self._last_received = trio.current_time()
+            facts = self._received(data, size)
         # The peer's last word is said.  Where it answers ours, there is nothing left to wait for.
         answers = self._protocol.state is State.CLOSED
         self._conclude()
@@ -599,26 +616,32 @@ class WebSocketConnection(trio.abc.AsyncResource):
                     return
                 discarded += size
 
-    async def _receive(self, data: bytes | bytearray | None, size: int) -> bool:
-        """Act on what one read brought, a batch at a time; true if it holds the last word.
+    def _received(self, data: bytes | bytearray | None, size: int) -> list[Fact]:
+        """What one read amounts to; ``data`` is ``None`` if it went where the protocol wanted it.
 
-        ``data`` is ``None`` if it went where the protocol wanted it.  Any other buffer is decoded
-        before anything here waits: the transport fills it again.
+        Called before anything waits: the transport fills ``data`` again.
         """
+        self._last_received = trio.current_time()
+        self._writer.end_burst()
+        return self._understand(data, size)
+
+    def _understand(self, data: bytes | bytearray | None, size: int) -> list[Fact]:
+        protocol = self._protocol
+        facts = protocol.buffer_updated(size) if data is None else protocol.receive_data(data, size)
+        if len(facts) > protocol.batch_controls:
+            self._has_received = True
+        return facts
+
+    async def _act(self, facts: list[Fact]) -> bool:
+        """Act on what one read brought, a batch at a time; true if it holds the last word."""
         protocol = self._protocol
         while True:
-            if data is None:
-                facts = protocol.buffer_updated(size)
-            else:
-                facts = protocol.receive_data(data, size)
             last_word = None
             if protocol.batch_controls:
                 facts, last_word = await self._answer(facts)
             if self._uses_parts and self._inbox is not self._mailbox:
                 facts = self._without_parts(facts)
             self._inbox.put(facts, protocol.batch_size)
-            if facts:
-                self._has_received = True
             if last_word is not None:
                 if self._has_received and protocol.state is State.VIOLATED:
                     # What came before it was right, and may be answered before we close; also if
@@ -633,7 +656,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
                 await trio.lowlevel.checkpoint()
             if not protocol.has_more:
                 return False
-            data, size = b"", 0
+            facts = self._understand(b"", 0)
 
     def _without_parts(self, facts: list[Any]) -> list[Any]:
         """Whole messages only: a hook has received in parts, and a session does not."""
@@ -752,6 +775,8 @@ def attach(connection: WebSocketConnection, inbox: Inbox, source: Source) -> Cal
     connection._protocol.in_parts = False
     inbox.put(*take_untaken(connection))
     connection._inbox = inbox
+    if connection._relief is not None:
+        connection._relief.is_wanted = False
     if connection.closed is None:
         connection._writer.source = source
     connection._writer.flush()

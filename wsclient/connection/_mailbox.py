@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar, cast
 
 import trio
 
 from ._batches import Batches
 from ._cancellation import is_cancelled
+from ._signal import Lot
 
 T = TypeVar("T")
 
@@ -48,11 +50,13 @@ class Mailbox(Generic[T]):
         self.batches: Batches = Batches(self._took)
         """What waits: for a :class:`MessageIterator`."""
         self._ended = False
-        self._takers = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._takers = Lot()
+        self._room = Lot()
         # How many items the present budget was, and since when it is being spent.
         self._budget = 1
         self._budget_since = -math.inf
+        self.wait: Callable[[], Awaitable[None]] | None = None
+        """What a taker awaits that finds nothing, if it shall not :meth:`park` at once."""
         self.peak: int = 0
         """The largest number of items that have waited."""
 
@@ -75,6 +79,11 @@ class Mailbox(Generic[T]):
         return self._ended or (len(self) <= self.max_items and self.size <= self.max_size)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._ended
+
+    @property
     def tasks_waiting(self) -> int:
         """Tasks that wait for an item."""
         return len(self._takers)
@@ -91,13 +100,20 @@ class Mailbox(Generic[T]):
         self.batches.append(items, size)
         self._note_added(len(items))
 
+    def bring(self, items: list[T], size: int) -> None:
+        """As :meth:`put`, by a taker that takes the first of them in this same step."""
+        if self._ended or not items:
+            return
+        self.batches.append(items, size)
+        self._note_added(len(items) - 1)
+
     def _note_added(self, items: int) -> None:
-        """Wake as many takers as there are new items."""
+        """Wake as many takers as there are new items for."""
         count = self.batches.count
         if count > self.peak:
             self.peak = count
-        if self._takers:
-            self._takers.unpark(count=items)
+        if items and self._takers:
+            self._takers.unpark(items)
 
     async def wait_for_room(self) -> None:
         """Wait until the takers have made room; return at once if there is some."""
@@ -187,6 +203,10 @@ class Mailbox(Generic[T]):
             self.batches.wake_at = -1
             self._room.unpark_all()
 
+    def park(self) -> Awaitable[None]:
+        """Wait for the next item that no taker before us takes, or the end."""
+        return self._takers.park()
+
     async def _rest(self) -> None:
         """Let other tasks run, until there is an item."""
         if len(self) or self._ended:
@@ -195,7 +215,7 @@ class Mailbox(Generic[T]):
         # In a loop: another taker may have been faster than the one that was woken.
         while not len(self) and not self._ended:
             self._room.unpark_all()
-            await self._takers.park()
+            await (self.park() if self.wait is None else self.wait())
         if not len(self):
             raise trio.EndOfChannel
         self.batches.budget = self._budget - 1  # The next one is taken at once.

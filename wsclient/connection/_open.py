@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
 from typing import Final, Unpack
 
 import attrs
@@ -95,30 +96,62 @@ def open_websocket(
         connect_timeout=connect_timeout,
         disconnect_timeout=disconnect_timeout,
     )
-    return _open(host, port, resource, use_ssl, options)
+    return _Block(host, port, resource, use_ssl, options)
 
 
-@asynccontextmanager
-async def _open(
+class _Block:
+    """What ``async with open_websocket(…)`` enters and leaves.
+
+    A class, since a generator would keep 700 bytes more, and all that the connection was opened
+    with, as long as that is open.
+    """
+
+    __slots__ = ("_background", "_connection", "_wanted")
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        resource: str,
+        use_ssl: bool | ssl.SSLContext,
+        options: ConnectionOptions,
+    ) -> None:
+        self._wanted = (host, port, resource, use_ssl, options)
+
+    async def __aenter__(self) -> WebSocketConnection:
+        self._connection = await _connect_in_time(*self._wanted)
+        del self._wanted
+        self._background = open_background_nursery()
+        nursery = await self._background.__aenter__()
+        nursery.start_soon(self._connection._run)
+        return self._connection
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        stack = AsyncExitStack()
+        stack.push_async_exit(self._background)
+        stack.push_async_exit(self._connection)  # The inner one.
+        return await stack.__aexit__(kind, error, traceback)
+
+
+async def _connect_in_time(
     host: str,
     port: int,
     resource: str,
     use_ssl: bool | ssl.SSLContext,
     options: ConnectionOptions,
-) -> AsyncGenerator[WebSocketConnection, None]:
+) -> WebSocketConnection:
     ssl_context = ssl_context_for(use_ssl)
-    connection: WebSocketConnection | None = None
     with trio.move_on_after(options.connect_timeout):
-        connection = await connect(host, port, resource, ssl_context, options)
-    if connection is None:
-        where = origin(host, port, secure=ssl_context is not None)
-        raise ConnectionTimeout(
-            f"{where} was not connected within {options.connect_timeout:g} s"
-        ) from trio.TooSlowError()
-    async with open_background_nursery() as nursery:
-        nursery.start_soon(connection._run)
-        async with connection:
-            yield connection
+        return await connect(host, port, resource, ssl_context, options)
+    where = origin(host, port, secure=ssl_context is not None)
+    raise ConnectionTimeout(
+        f"{where} was not connected within {options.connect_timeout:g} s"
+    ) from trio.TooSlowError()
 
 
 def open_websocket_url(

@@ -47,6 +47,7 @@ class TlsTransport(SocketTransport):
         super().__init__(stream, read_size)
         self._cipher_buffer = shared_buffer(_cipher_buffer)
         self._has_ended = False
+        self._has_text = False  # Perhaps: the last read left no room for it.
         # Cipher text on its way, and of how many bytes of plain text.
         self._unsent: memoryview = memoryview(b"")
         self._sending = 0
@@ -63,7 +64,9 @@ class TlsTransport(SocketTransport):
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_all()
-                if not await self._receive_cipher_text():
+                while (size := self._receive_cipher_text()) < 0:
+                    await trio.lowlevel.wait_readable(self._socket)
+                if not size:
                     raise trio.BrokenResourceError from None
             except ssl.SSLError:
                 self._send_waiting()  # The alert that says why.
@@ -72,18 +75,24 @@ class TlsTransport(SocketTransport):
                 await self._send_all()
                 return
 
-    async def receive(self) -> tuple[bytes | bytearray, int]:
-        while not (size := self._decipher(self._buffer)):
-            if not await self._receive_cipher_text():
-                return b"", 0
-        return self._buffer, size
-
-    async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
+    def receive_nowait(self, get_buffer: GetBuffer) -> tuple[bytearray | None, int] | None:
         while True:
             target = get_buffer()
             size = self._decipher(self._buffer if target is None else target)
-            if size or not await self._receive_cipher_text():
-                return (self._buffer if target is None else None), size
+            if not size and not self._has_ended:
+                cipher_size = self._receive_cipher_text()
+                if cipher_size < 0:
+                    return None
+                if cipher_size:
+                    continue
+            return (self._buffer if target is None else None), size
+
+    async def wait_readable(self) -> None:
+        if self._has_ended or self._has_text:
+            # The socket need not become readable for what is here already.
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().wait_readable()
 
     def _decipher(self, buffer: bytearray | memoryview) -> int:
         """Fill ``buffer`` with plain text; return its size, 0 if there is none."""
@@ -102,6 +111,7 @@ class TlsTransport(SocketTransport):
             except ssl.SSLError:
                 # A violation: what came before it stands, and nothing follows.
                 self._has_ended = True
+        self._has_text = size == len(buffer)
         if self._outgoing.pending:
             try:
                 self._send_waiting()  # An answer to the peer's TLS: new keys, an alert.
@@ -115,19 +125,13 @@ class TlsTransport(SocketTransport):
         with suppress(ssl.SSLError):
             self._ssl.unwrap()
 
-    async def _receive_cipher_text(self) -> bool:
-        """Wait for cipher text; false at the end of the stream, however it came."""
-        if self._has_ended:
-            return False
-        size = await self._receive_by(self._read_cipher_text)
-        if size:
+    def _receive_cipher_text(self) -> int:
+        """Take what cipher text is there; its size, 0 at the end of the stream, -1 if none is."""
+        size = self._read(self._cipher_buffer, self._read_size)
+        if size > 0:
             with memoryview(self._cipher_buffer)[:size] as data:
                 self._received.write(data)
-            return True
-        return False
-
-    def _read_cipher_text(self) -> int:
-        return self._socket.recv_into(self._cipher_buffer, self._read_size)
+        return size
 
     def send_nowait(self, data: bytearray, start: int) -> int:
         # Also what an answer to the peer's TLS has pushed out meanwhile is still to be told of.

@@ -14,6 +14,7 @@ import errno
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import trio
@@ -25,6 +26,9 @@ READ_SIZE: Final = 256 * 1024
 
 AHEAD_SIZE: Final = 16 * 1024
 """Bytes that are read behind a long message: of the next one, they have to be copied."""
+
+SMALL_SIZE: Final = 4 * 1024
+"""Bytes of a read that has probably emptied the socket: the next one would bring nothing."""
 
 WRITE_SLICE: Final = 16 * 1024
 """Bytes that are handed to a stream at a time: each time shows that the peer still reads."""
@@ -48,6 +52,10 @@ def shared_buffer(which: Buffer) -> bytearray:
         buffer = bytearray(READ_SIZE)
         which.set(buffer)
     return buffer
+
+
+def _nowhere() -> None:
+    """A :data:`GetBuffer`: in particular nowhere."""
 
 
 class Transport(ABC):
@@ -166,6 +174,7 @@ class SocketTransport(Transport):
         self._read_size = self._next_size = min(read_size or READ_SIZE, READ_SIZE)
         self._buffer = shared_buffer(_read_buffer)
         self._has_waited = True
+        self._is_drained = False
         self._is_full = False
 
     def has_unread(self) -> bool:
@@ -178,50 +187,62 @@ class SocketTransport(Transport):
         return True
 
     async def receive(self) -> tuple[bytes | bytearray, int]:
-        return self._buffer, await self._receive_by(self._read)
+        _, size = await self.receive_into(_nowhere)
+        return self._buffer, size
 
     async def receive_into(self, get_buffer: GetBuffer) -> tuple[bytes | bytearray | None, int]:
-        target = None
-
-        def read() -> int:
-            nonlocal target
-            # Asked for behind the checkpoint, and anew behind a wait: it may have become another
-            # one, and whoever runs meanwhile may give memory back that it takes.
-            target = get_buffer()
-            return self._read() if target is None else self._read_into(target)
-
-        size = await self._receive_by(read)
-        return (self._buffer if target is None else None), size
-
-    def _read(self) -> int:
-        size = self._socket.recv_into(self._buffer, self._next_size)
-        if size == self._next_size:  # It was not much that was read ahead: there is more.
-            self._next_size = self._read_size
-        return size
-
-    def _read_into(self, target: memoryview) -> int:
-        self._next_size = min(AHEAD_SIZE, self._read_size)
-        return self._socket.recv_into(target, min(len(target), self._read_size))
-
-    async def _receive_by(self, read: Callable[[], int]) -> int:
-        """Wait until ``read`` brings bytes; return how many, 0 at the end."""
+        # A connection waits here most of its life: what this holds, each idle one holds.
         if not self._has_waited:
             # A peer that sends without end leaves nothing to wait for: others run all the same.
             await trio.lowlevel.checkpoint()
         self._has_waited = False
-        while True:
-            try:
-                return read()
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._note(error)
-                return 0
+        received = None if self._is_drained else self.receive_nowait(get_buffer)
+        while received is None:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
             except trio.ClosedResourceError:
-                return 0
+                return None, 0
             self._has_waited = True
+            received = self.receive_nowait(get_buffer)
+        return received
+
+    async def wait_readable(self) -> None:
+        """Wait until :meth:`receive_nowait` may bring something, or :meth:`interrupt` is called."""
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except trio.ClosedResourceError:
+            return
+
+    def interrupt(self) -> None:
+        """End a :meth:`wait_readable`, whether or not anything came."""
+        with suppress(OSError):  # It may be closed already.
+            trio.lowlevel.notify_closing(self._socket)
+
+    def receive_nowait(self, get_buffer: GetBuffer) -> tuple[bytearray | None, int] | None:
+        """What :meth:`receive_into` returns, or ``None`` if there is nothing to return."""
+        # Asked for behind the checkpoint, and anew behind a wait: it may have become another one,
+        # and whoever runs meanwhile may give memory back that it takes.
+        target = get_buffer()
+        if target is None:
+            size = self._read(self._buffer, self._next_size)
+            self._is_drained = size < min(self._next_size, SMALL_SIZE)
+            if size == self._next_size:  # It was not much that was read ahead: there is more.
+                self._next_size = self._read_size
+        else:
+            self._is_drained = False
+            size = self._read(target, min(len(target), self._read_size))
+            self._next_size = min(AHEAD_SIZE, self._read_size)
+        return None if size < 0 else (self._buffer if target is None else None, size)
+
+    def _read(self, target: bytearray | memoryview, most: int) -> int:
+        """Fill the beginning of ``target``; return of how many bytes, 0 at the end, -1 if none."""
+        try:
+            return self._socket.recv_into(target, most)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            self._note(error)
+            return 0
 
     def send_nowait(self, data: bytearray, start: int) -> int:
         # The view is gone before anyone can add to the buffer.
@@ -250,7 +271,15 @@ class SocketTransport(Transport):
             await trio.lowlevel.checkpoint()
         while True:
             if self._is_full:
-                await trio.lowlevel.wait_writable(self._socket)
+                await self._wait_writable()
             sent = self.send_nowait(data, start)
             if sent:
                 return sent
+
+    async def _wait_writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._socket)
+        except trio.ClosedResourceError:
+            if self._socket.fileno() < 0:
+                raise
+            # It was a reader that should be interrupted, and trio cannot tell the two apart.

@@ -254,6 +254,10 @@ class Writer:
 
     # What nobody waits for.
 
+    def end_burst(self) -> None:
+        """Let what comes next go out at once: it may be an answer, and the first of many."""
+        self._flushed_at = -math.inf
+
     def post_pong(self, payload: bytes) -> None:
         """Write a pong before any message that has not begun."""
         if len(self._pongs) == _PONG_QUEUE_SIZE:

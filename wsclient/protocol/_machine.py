@@ -40,6 +40,9 @@ class State(Enum):
     """The peer has said its last word; our close frame is owed."""
     CLOSED = "closed"
 
+    # In C: they are looked up for each read, and an Enum's own is written in Python.
+    __hash__ = object.__hash__
+
 
 class Input(Enum):
     """What can happen to a connection."""
@@ -54,6 +57,8 @@ class Input(Enum):
     RECEIVE_CLOSE = "receive a close frame"
     RECEIVE_VIOLATION = "receive a violation of the protocol"
     RECEIVE_EOF = "receive the end of the stream"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Final[dict[State, dict[Input, State]]] = {

@@ -752,7 +752,7 @@ async def test_s3_3_leaving_takes_no_longer_with_two_connections(autojump_clock,
         ({"dedupe": "n"}, TypeError, "must be a function"),
     ],
 )
-def test_what_cannot_work_is_refused(options, error, match):
+def test_s6_3_what_cannot_work_is_refused(options, error, match):
     with pytest.raises(error, match=match):
         wsclient.open_channel("ws://nowhere.test", **options)
 

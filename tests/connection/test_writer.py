@@ -818,6 +818,23 @@ async def test_a_close_frame_that_was_asked_for_is_the_one_that_is_written(rig, 
     assert [(CLOSE, b"\x0f\xa0bye")] == frames_of(*rig.wire.writes)
 
 
+async def test_nobody_takes_the_close_frame_from_the_transport_that_is_about_to_write_it(
+    socket_rig, nursery, frames_of
+):
+    socket_rig.begin(nursery)
+    await settle()
+    socket_rig.wire.may_write = trio.Event()
+    nursery.start_soon(socket_rig.writer.write_close, 1000, None)
+    await settle()
+    # As a session does that has something to send.
+    socket_rig.writer.flush()
+    socket_rig.wire.go_on()
+    await settle()
+
+    assert [sum(map(len, socket_rig.wire.writes))] == socket_rig.wire.by_the_task
+    assert [(CLOSE, b"\x03\xe8")] == frames_of(*socket_rig.wire.writes)
+
+
 async def test_a_close_frame_that_cannot_be_written_is_nobodys_error(rig):
     rig.wire.fails_with = trio.BrokenResourceError()
     await rig.writer.write_close(1000, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import time
 from contextlib import suppress
 
 import pytest
@@ -103,6 +104,29 @@ async def test_a_handle_that_is_closed_during_the_first_step_waits_for_nothing(
                 await trio.lowlevel.checkpoint()
                 handle.close()
             assert [True] == ended
+
+
+async def test_s3_3_a_nursery_that_is_cancelled_while_others_send_closes_its_channel():
+    # Real sockets: only these let a sender write what a connection's last word waits to write.
+    async def send(channel):
+        with suppress(trio.ClosedResourceError):
+            while True:
+                with suppress(trio.WouldBlock):
+                    channel.send_nowait("x")
+                await trio.lowlevel.checkpoint()
+
+    async with FaultServer() as server:
+        for _ in range(10):
+            async with trio.open_nursery() as others, trio.open_nursery() as nursery:
+                channel = await wsclient.connect_channel(nursery, server.url, observers=())
+                await channel.wait_ready()
+                others.start_soon(send, channel)
+                await trio.sleep(0.01)
+                began = time.monotonic()
+                nursery.cancel_scope.cancel()
+
+            assert wsclient.ChannelState.CLOSED is channel.state
+            assert time.monotonic() - began < 2
 
 
 async def test_s3_3_leaving_an_echo_server_well_loses_nothing(autojump_clock, network, make_peer):

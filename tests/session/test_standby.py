@@ -18,6 +18,7 @@ from wsclient.events import ConnectionLeft, ConnectionLost, ConnectionReady, Gap
 from wsclient.session._standby import LONGEST_COVER
 from wsclient.testing import (
     CLEAR,
+    HALF_OPEN_DOWN,
     NONE,
     REJECT_503,
     Conditions,
@@ -271,6 +272,41 @@ async def test_s6_3_where_no_pong_comes_rotation_goes_on_and_tells_a_gap(
 
         assert 2 == channel.epoch
         assert 1 == channel.statistics().gaps
+
+
+@pytest.mark.parametrize(("redundancy", "is_asked"), [(1, True), (2, True), (2, False)])
+async def test_s6_3_where_a_silent_path_is_left_the_gap_stands_where_messages_are_missing(
+    autojump_clock, network, feed, redundancy, is_asked
+):
+    # A second one comes only when the first has fallen silent.
+    story = [NONE, *[REJECT_503] * (redundancy > 1), NONE]
+    async with (
+        FaultServer(story, network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, network=network) as proxy,
+        wsclient.open_channel(
+            proxy.url,
+            dedupe=key_of,
+            redundancy=redundancy,
+            heartbeat=NO_PINGS,
+            retry=wsclient.RetryPolicy(wait=tenacity.wait_fixed(5)),
+            observers=(),
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        taken = await take(channel, 3)
+        proxy.connections[0].change(HALF_OPEN_DOWN)
+        taken += await take(channel, 1)
+        if is_asked:
+            channel.rotate("the server said so")
+        taken += await take(channel, 2 * LONGEST_COVER)
+        (gap,) = [item for item in taken if isinstance(item, Gap)]
+        before, after = taken[: taken.index(gap)], taken[taken.index(gap) + 1 :]
+
+        assert are_consecutive(before)
+        assert are_consecutive(after)
+        assert after[0] > before[-1] + 1
+        assert (1, 2) == (gap.after, gap.before)
+        assert (2 if is_asked else 1) == channel.epoch
 
 
 async def test_s6_3_redundant_lines_rotate_where_no_pong_comes(autojump_clock, mute, recorder):
@@ -716,7 +752,7 @@ async def test_s3_3_leaving_takes_no_longer_with_two_connections(autojump_clock,
         ({"dedupe": "n"}, TypeError, "must be a function"),
     ],
 )
-def test_what_cannot_work_is_refused(options, error, match):
+def test_s6_3_what_cannot_work_is_refused(options, error, match):
     with pytest.raises(error, match=match):
         wsclient.open_channel("ws://nowhere.test", **options)
 

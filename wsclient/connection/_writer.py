@@ -359,6 +359,9 @@ class Writer:
             return
         self._drop_queue()
         self._close = self._close or (code, reason)
+        # Whoever flushes meanwhile leaves it to us: a transport that waits with bytes in hand must
+        # not find the buffer empty.
+        self._is_awake = True
         try:
             while True:
                 # Behind a long message there is no room for the close frame at first.

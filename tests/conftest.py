@@ -13,13 +13,15 @@ import hashlib
 import math
 import os
 import signal
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import coverage
 import pytest
 import trio
 import trio.testing
@@ -33,6 +35,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_sessionfinish() -> None:
+    # Else coverage saves at exit, and pytest-xdist kills a process that takes long to exit.
+    if measured := coverage.Coverage.current():
+        measured.save()
+
 
 # --- nothing is left behind ---------------------------------------------------------------------
 
@@ -310,6 +319,28 @@ async def network() -> Network:
     network = Network()
     stream_opener.set(network.open)
     return network
+
+
+# --- ports --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def take_port() -> Iterator[Callable[[], int]]:
+    """Gives free ports, which stay ours: a server can die and listen again.
+
+    A socket that is bound and does not listen keeps the system from giving the port to others, and
+    does not keep a server from it (both have ``SO_REUSEADDR``).
+    """
+    with ExitStack() as held:
+
+        def take() -> int:
+            holder = held.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            port: int = holder.getsockname()[1]
+            return port
+
+        yield take
 
 
 # --- TLS ----------------------------------------------------------------------------------------

@@ -148,7 +148,17 @@ class Suite:
     @asynccontextmanager
     async def serve(self, folder: Path, *, secure: bool = False) -> AsyncGenerator[Server, None]:
         """Serve all cases on a port of 127.0.0.1; reports and log go to ``folder``."""
-        port = free_port()
+        with socket.socket() as holder:
+            # Bound, so that nobody else is given the port before the suite listens there.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            async with self._serve(holder.getsockname()[1], folder, secure=secure) as server:
+                yield server
+
+    @asynccontextmanager
+    async def _serve(
+        self, port: int, folder: Path, *, secure: bool
+    ) -> AsyncGenerator[Server, None]:
         server = Server(f"{'wss' if secure else 'ws'}://127.0.0.1:{port}", folder)
         spec = {
             "url": server.url,
@@ -179,13 +189,6 @@ class Suite:
             with trio.CancelScope(shield=True):
                 process.kill()
                 await process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def listens(port: int) -> bool:

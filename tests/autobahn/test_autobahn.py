@@ -20,7 +20,12 @@ import trio
 
 import wsclient
 
-pytestmark = [pytest.mark.autobahn, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.autobahn,
+    pytest.mark.timeout(3600),
+    # In one process of pytest-xdist's: all cases are run at once.
+    pytest.mark.xdist_group("autobahn"),
+]
 
 AGENT: Final = "wsclient"
 GOOD: Final = {"OK", "INFORMATIONAL"}

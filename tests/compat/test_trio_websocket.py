@@ -448,12 +448,9 @@ async def test_100_instead_of_an_answer_is_a_rejection_without_a_body(make_peer,
     assert caught.value.body is None
 
 
-async def test_a_network_error_is_a_handshake_error_with_the_error_as_its_cause():
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
+async def test_a_network_error_is_a_handshake_error_with_the_error_as_its_cause(take_port):
     with pytest.raises(wsclient.HandshakeError) as caught:
-        async with wsclient.open_websocket("127.0.0.1", port, "/", use_ssl=False):
+        async with wsclient.open_websocket("127.0.0.1", take_port(), "/", use_ssl=False):
             pass
 
     assert isinstance(caught.value.__cause__, OSError)

@@ -152,7 +152,9 @@ async def test_a_message_arrives_as_it_was_sent(connected, message, opcode, payl
 
 
 @pytest.mark.parametrize(
-    "message", [object(), None, 1, bytearray(b"x"), memoryview(b"x"), ["x"]], ids=repr
+    "message",
+    [object(), None, 1, bytearray(b"x"), memoryview(b"x"), ["x"]],
+    ids=lambda value: type(value).__name__,
 )
 async def test_a_message_is_str_or_bytes(connected, message):
     async with connected() as (connection, peer):
@@ -1722,7 +1724,9 @@ async def test_what_one_connection_receives_in_parts_another_sends_in_parts(conn
         )
 
 
-@pytest.mark.parametrize("parts", ["text", b"binary", None, 5, object()], ids=repr)
+@pytest.mark.parametrize(
+    "parts", ["text", b"binary", None, 5, object()], ids=lambda value: type(value).__name__
+)
 async def test_only_an_iterable_of_parts_is_sent_in_parts(connected, parts):
     async with connected() as (connection, peer):
         with pytest.raises(TypeError, match="parts must be an iterable of str or bytes, not"):

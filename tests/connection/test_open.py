@@ -372,7 +372,9 @@ async def test_port_0_is_refused_by_the_system():
     assert isinstance(caught.value.__cause__, OSError)
 
 
-@pytest.mark.parametrize("nursery", [None, object(), "nursery"], ids=repr)
+@pytest.mark.parametrize(
+    "nursery", [None, object(), "nursery"], ids=lambda value: type(value).__name__
+)
 async def test_a_nursery_is_a_nursery(nursery):
     stream, _ = trio.testing.memory_stream_pair()
     for connecting in (
@@ -384,7 +386,9 @@ async def test_a_nursery_is_a_nursery(nursery):
             await connecting
 
 
-@pytest.mark.parametrize("stream", [None, object(), "stream"], ids=repr)
+@pytest.mark.parametrize(
+    "stream", [None, object(), "stream"], ids=lambda value: type(value).__name__
+)
 async def test_a_stream_is_a_stream(nursery, stream):
     with pytest.raises(TypeError, match=r"stream must be trio.abc.Stream, not "):
         await wrap_client_stream(nursery, stream, "h", "/")

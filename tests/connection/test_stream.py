@@ -209,10 +209,8 @@ async def test_tls_asks_for_the_host_or_for_another_name(network, nursery, host,
 # --- failures -----------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection_says_where_and_why():
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
+async def test_a_refused_connection_says_where_and_why(take_port):
+    port = take_port()
     with pytest.raises(
         HandshakeError, match=f"^cannot connect to ws://127.0.0.1:{port}: "
     ) as caught:

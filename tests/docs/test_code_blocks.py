@@ -10,10 +10,9 @@ import contextlib
 import importlib
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -240,11 +239,11 @@ async def test_log_in_reads_no_further_than_it_must(tmp_path: Path) -> None:
     [("SIGINT", "1001 GOING_AWAY"), ("SIGQUIT", "1006 ABNORMAL_CLOSURE")],
     ids=["Ctrl-C", "Ctrl-backslash"],
 )
-async def test_tutorial_survives_its_server(how: str, closed: str, tmp_path: Path) -> None:
+async def test_tutorial_survives_its_server(
+    how: str, closed: str, tmp_path: Path, take_port: Callable[[], int]
+) -> None:
     pytest.importorskip("websockets")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = take_port()
     server = program("server.py").replace("8765", str(port))
     clock = program("clock.py").replace("8765", str(port))
     time = r"^\d\d:\d\d:\d\d$"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,25 +75,6 @@ async def _server_process(
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
                 await pipe.aclose()
-
-
-@pytest.fixture
-def take_port() -> Iterator[Callable[[], int]]:
-    """Gives free ports, which stay ours: a server can die and listen again.
-
-    A socket that is bound and does not listen keeps the system from giving the port to others, and
-    does not keep a server from it (both have ``SO_REUSEADDR``).
-    """
-    with ExitStack() as held:
-
-        def take() -> int:
-            holder = held.enter_context(socket.socket())
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", 0))
-            port: int = holder.getsockname()[1]
-            return port
-
-        yield take
 
 
 @attrs.frozen

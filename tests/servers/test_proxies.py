@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -100,13 +99,6 @@ MICROSOCKS = shutil.which("microsocks")
 TINYPROXY = shutil.which("tinyproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def wait_listening(port: int) -> None:
     with trio.fail_after(10):
         while True:
@@ -119,8 +111,8 @@ async def wait_listening(port: int) -> None:
 
 
 @pytest.mark.skipif(MICROSOCKS is None, reason="microsocks is not installed")
-async def test_microsocks_connects_us(server, tls):
-    port = free_port()
+async def test_microsocks_connects_us(server, tls, take_port):
+    port = take_port()
     options = ("-i", "127.0.0.1", "-p", str(port), "-u", "user", "-P", "pw")
     async with program(MICROSOCKS, *options):
         await wait_listening(port)
@@ -128,8 +120,8 @@ async def test_microsocks_connects_us(server, tls):
 
 
 @pytest.mark.skipif(TINYPROXY is None, reason="tinyproxy is not installed")
-async def test_tinyproxy_connects_us(server, tls, tmp_path):
-    port = free_port()
+async def test_tinyproxy_connects_us(server, tls, tmp_path, take_port):
+    port = take_port()
     configuration = tmp_path / "tinyproxy.conf"
     configuration.write_text(
         f"Port {port}\nListen 127.0.0.1\nBasicAuth user pw\nLogLevel Error\n", encoding="ascii"

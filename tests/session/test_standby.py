@@ -43,11 +43,13 @@ class Feed:
     def __init__(self):
         self.connections = set()
         self.published = 0
+        self.interval = 0.01
+        """Seconds from one message to the next."""
         self.lost_on = set()
 
     async def publish(self):
         while True:
-            await trio.sleep(0.01)
+            await trio.sleep(self.interval)
             self.published += 1
             for connection in list(self.connections):
                 if (connection, self.published) in self.lost_on:
@@ -512,6 +514,7 @@ async def test_s3_2_redundant_lines_make_no_hot_loop_where_connections_are_accep
 async def test_s4_1_a_second_connection_that_was_stable_is_soon_replaced(
     autojump_clock, network, feed
 ):
+    feed.interval = 0.1
     cut = Fault.reset(after=60)
     async with (
         FaultServer(network=network, handler=feed.handle, port=81) as first,
@@ -574,6 +577,7 @@ async def test_s3_7_an_attempt_at_a_second_connection_can_be_made_now(
 async def test_s4_3_a_second_connection_stays_away_for_as_long_as_the_server_asks(
     autojump_clock, network, feed
 ):
+    feed.interval = 0.1
     busy = Fault.reject(503, retry_after=120)
     async with (
         FaultServer([NONE, busy, NONE], network=network, handler=feed.handle) as server,
@@ -647,6 +651,7 @@ async def test_s4_4_the_users_function_is_asked_what_the_loss_of_a_second_connec
     def classify(loss, phase):
         return wsclient.Retry("as I say", (60, 60))
 
+    feed.interval = 0.1
     async with (
         FaultServer(
             [NONE, Fault.close(4000, after=5), NONE], network=network, handler=feed.handle

@@ -30,6 +30,7 @@ from wsclient.options import (
     StreamOptions,
     connection_options,
     opening_options,
+    with_user_timeout,
 )
 
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -605,7 +606,7 @@ DEFAULTS = [
         {"interval": 20, "timeout": 20, "jitter": 0.1},
     ),
     ("s5_2", HeartbeatOptions, {"application": None, "max_silence": math.inf}),
-    ("s5_3", ConnectionOptions, {"tcp_user_timeout": 40}),
+    ("s5_3", ConnectionOptions, {"tcp_user_timeout": "heartbeat"}),
 ]
 
 
@@ -711,3 +712,31 @@ def test_an_application_ping_is_an_application_ping():
     assert ping is HeartbeatOptions(application=ping).application
     with pytest.raises(TypeError, match="application must be ApplicationPing, not str"):
         HeartbeatOptions(application="ping")
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "seconds"),
+    [
+        ({}, 40),
+        ({"interval": 60, "timeout": 120}, 180),
+        ({"interval": 0.1, "timeout": 0.1}, 1),
+        ({"interval": math.inf}, 40),
+        ({"timeout": math.inf}, 2_000_000),
+    ],
+)
+def test_s5_3_the_kernel_is_as_patient_as_the_heartbeat(heartbeat, seconds):
+    options = with_user_timeout(ConnectionOptions(), HeartbeatOptions(**heartbeat))
+
+    assert seconds == options.tcp_user_timeout
+
+
+@pytest.mark.parametrize("given", [7.5, None])
+def test_s5_3_a_user_timeout_of_ones_own_stays(given):
+    options = ConnectionOptions(tcp_user_timeout=given)
+
+    assert options is with_user_timeout(options, HeartbeatOptions())
+
+
+def test_a_text_that_is_no_user_timeout_is_told_so():
+    with pytest.raises(ValueError, match="must be seconds, \"heartbeat\" or None, not '40'"):
+        ConnectionOptions(tcp_user_timeout="40")

@@ -334,6 +334,10 @@ def _number(
         raise ValueError(f"{name} must be at least {minimum:g}, not {value!r}")
 
 
+_LONGEST_USER_TIMEOUT: Final = 2_000_000
+"""Seconds: in milliseconds, it must be a C int."""
+
+
 def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:
@@ -352,6 +356,13 @@ def _between(low: float, high: float, *, whole: bool = False, optional: bool = F
             raise ValueError(f"{attribute.name} must be at most {high:g}, not {value!r}")
 
     return validate
+
+
+def _user_timeout(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, str) and value != "heartbeat":
+        raise TypeError(f'{attribute.name} must be seconds, "heartbeat" or None, not {value!r}')
+    if value != "heartbeat":
+        _between(0.001, _LONGEST_USER_TIMEOUT, optional=True)(instance, attribute, value)
 
 
 def _callable_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -596,16 +607,16 @@ class ConnectionOptions:
     ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
     """
 
-    tcp_user_timeout: float | None = attrs.field(
-        default=40.0, validator=_between(0.001, 2_000_000, optional=True)
+    tcp_user_timeout: float | Literal["heartbeat"] | None = attrs.field(
+        default="heartbeat", validator=_user_timeout
     )
     """Seconds for which written bytes may stay unacknowledged before the kernel gives up
     (RFC 5482); where the platform has it.
 
-    For a channel as long as the heartbeat's interval and timeout are by default: without it, a dead
-    path is noticed after the kernel's fifteen minutes.
-    A peer that lives and reads nothing for as long is cut, too: to a heartbeat that is more patient
-    belongs a longer time here.
+    ``"heartbeat"`` is as long as a channel's heartbeat takes: its interval and its timeout together
+    (40 s by default, also where it is off).
+    Without it, a dead path is noticed after the kernel's fifteen minutes.
+    A peer that lives and reads nothing for as long is cut, too.
     ``None`` leaves it to the system, and so does the default of ``open_websocket`` and its kin.
     """
 
@@ -688,7 +699,10 @@ def connection_options(
     for name in more:
         if name not in names:
             raise TypeError(f"got an unexpected keyword argument {name!r}")
-    return ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
+    options = ConnectionOptions(**{**SINGLE_CONNECTION, **more, **given})
+    if options.tcp_user_timeout == "heartbeat":
+        raise ValueError("tcp_user_timeout must be seconds or None: here is no heartbeat to follow")
+    return options
 
 
 @attrs.frozen(kw_only=True)
@@ -753,6 +767,18 @@ class HeartbeatOptions:
 def _wait_or_fail(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("wait", "fail"):
         raise ValueError(f'{attribute.name} must be "wait" or "fail", not {value!r}')
+
+
+def with_user_timeout(options: ConnectionOptions, heartbeat: HeartbeatOptions) -> ConnectionOptions:
+    """The same, where ``tcp_user_timeout`` is a number: as long as ``heartbeat`` takes."""
+    if options.tcp_user_timeout != "heartbeat":
+        return options
+    if math.isinf(heartbeat.interval):
+        heartbeat = HeartbeatOptions()
+    seconds = heartbeat.interval + heartbeat.timeout
+    # A round trip takes its time, however impatient the heartbeat is.
+    seconds = min(max(seconds, 1.0), _LONGEST_USER_TIMEOUT)
+    return attrs.evolve(options, tcp_user_timeout=seconds)
 
 
 @attrs.frozen(kw_only=True, eq=False)

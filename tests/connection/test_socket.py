@@ -22,7 +22,12 @@ from wsclient.connection._socket import (
     socket_options,
 )
 from wsclient.errors import HandshakeError
-from wsclient.options import SINGLE_CONNECTION, ConnectionOptions
+from wsclient.options import (
+    SINGLE_CONNECTION,
+    ConnectionOptions,
+    HeartbeatOptions,
+    with_user_timeout,
+)
 
 LINUX = pytest.mark.skipif(
     not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this platform has no TCP_USER_TIMEOUT"
@@ -96,11 +101,19 @@ async def test_a_single_connection_leaves_them_to_the_system(listener):
         assert 0 == get(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
+@LINUX
 def test_s5_3_a_channel_sets_them_by_default():
-    names = [name for _, name, _ in socket_options(ConnectionOptions())]
+    options = with_user_timeout(ConnectionOptions(), HeartbeatOptions())
+    values = {name: value for _, name, value in socket_options(options)}
 
-    assert socket.SO_KEEPALIVE in names
-    assert (20, 40.0) == (ConnectionOptions().tcp_keepalive, ConnectionOptions().tcp_user_timeout)
+    assert 20 == values[socket.TCP_KEEPIDLE]
+    assert 40_000 == values[socket.TCP_USER_TIMEOUT]
+
+
+def test_s5_3_without_a_heartbeat_to_follow_the_user_timeout_is_left_to_the_system():
+    names = [name for _, name, _ in socket_options(ConnectionOptions(tcp_keepalive=None))]
+
+    assert [] == names
 
 
 def test_a_platform_that_has_none_of_them_goes_without(monkeypatch):

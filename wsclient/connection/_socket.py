@@ -87,7 +87,8 @@ def socket_options(options: ConnectionOptions) -> Iterator[tuple[int, int, int]]
             (_COUNT, _KEEPALIVE_PROBES),
         ):
             yield from ((tcp, number, value) for number in _first_of(names))
-    if options.tcp_user_timeout is not None:
+    # A text is as long as the heartbeat takes: a channel has made a number of it.
+    if options.tcp_user_timeout is not None and not isinstance(options.tcp_user_timeout, str):
         milliseconds = max(1, round(options.tcp_user_timeout * 1000))
         yield from ((tcp, number, milliseconds) for number in _first_of(_USER_TIMEOUT))
 

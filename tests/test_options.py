@@ -738,5 +738,10 @@ def test_s5_3_a_user_timeout_of_ones_own_stays(given):
 
 
 def test_a_text_that_is_no_user_timeout_is_told_so():
-    with pytest.raises(ValueError, match="must be seconds, \"heartbeat\" or None, not '40'"):
+    with pytest.raises(TypeError, match="or \"heartbeat\", and not '40'"):
         ConnectionOptions(tcp_user_timeout="40")
+
+
+def test_a_single_connection_has_no_heartbeat_to_follow():
+    with pytest.raises(ValueError, match="here is no heartbeat to follow"):
+        connection_options({"tcp_user_timeout": "heartbeat"}, ["tcp_user_timeout"])

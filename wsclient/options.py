@@ -360,7 +360,9 @@ def _between(low: float, high: float, *, whole: bool = False, optional: bool = F
 
 def _user_timeout(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, str) and value != "heartbeat":
-        raise TypeError(f'{attribute.name} must be seconds, "heartbeat" or None, not {value!r}')
+        raise TypeError(
+            f'{attribute.name} must be a number, not str; or "heartbeat", and not {value!r}'
+        )
     if value != "heartbeat":
         _between(0.001, _LONGEST_USER_TIMEOUT, optional=True)(instance, attribute, value)
 

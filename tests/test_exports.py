@@ -110,6 +110,7 @@ EVENTS = {
     "StateChanged",
     "SuspendDetected",
     "TracedFrame",
+    "Transitions",
 }
 REQUESTS = {
     "Correlation",

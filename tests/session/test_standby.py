@@ -180,8 +180,12 @@ async def test_s6_3_a_rotation_that_fails_is_tried_again_and_the_old_connection_
         wsclient.open_channel(server.url, dedupe=key_of, rotate_every=5, observers=()) as channel,
     ):
         await channel.wait_ready()
-        taken = await take(channel, 9)
+        assert not channel.is_rotating
+        taken = await take(channel, 5)
+        assert channel.is_rotating  # The first attempt has failed, and the next one waits.
+        taken += await take(channel, 4)
 
+        assert not channel.is_rotating
         assert are_consecutive(taken)
         assert 0 == channel.statistics().gaps
         assert 4 == len(server.connections)

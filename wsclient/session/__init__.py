@@ -30,6 +30,7 @@ from ._policy import (
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
 from ._storage import SqliteOutbox
+from ._transitions import Transitions
 
 __all__ = [
     "PRESETS",
@@ -64,6 +65,7 @@ __all__ = [
     "Retry",
     "RetryFreshAuth",
     "SqliteOutbox",
+    "Transitions",
     "Url",
     "UrlProvider",
     "call_hook",

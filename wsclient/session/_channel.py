@@ -40,6 +40,7 @@ from ._requests import Requests
 from ._states import States, Step
 from ._storage import Storage
 from ._supervisor import Supervisor
+from ._transitions import Followers, Transitions
 
 T = TypeVar("T")
 
@@ -131,6 +132,7 @@ class DurableChannel:
         self._limits = limits
         self._observe = Observers(observers)
         self._states = States(self._state_changed)
+        self._followers = Followers()
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
@@ -321,6 +323,14 @@ class DurableChannel:
         return self._supervisor.rotate(reason)
 
     @property
+    def is_rotating(self) -> bool:
+        """Whether the present connection is about to be left for another one, which is not there.
+
+        Because of :meth:`rotate`, or of ``rotate_every``.
+        """
+        return self._supervisor.is_rotating
+
+    @property
     def has_standby(self) -> bool:
         """Whether a second connection would take over if the present one were lost now.
 
@@ -359,6 +369,15 @@ class DurableChannel:
             if not isinstance(state, ChannelState):
                 raise TypeError(f"a state must be ChannelState, not {type(state).__name__}")
         return await self._states.wait_for(*states)
+
+    def transitions(self) -> Transitions:
+        """Follow the state: an async iterator over its changes from now on, each with its cause.
+
+        The last 64 wait for whoever iterates; of more, the oldest are dropped, and counted in its
+        attribute ``dropped``.
+        Ends behind the final state.
+        """
+        return self._followers.add(is_over=self.state.is_final)
 
     # What lives as long as one connection.
 
@@ -874,9 +893,9 @@ class DurableChannel:
 
     def _state_changed(self, previous: ChannelState, state: ChannelState, cause: str) -> None:
         self._entered = (cause, trio.current_time())
-        self._observe(
-            events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
-        )
+        change = events.StateChanged(channel=self.name, previous=previous, state=state, cause=cause)
+        self._followers.tell(change)
+        self._observe(change)
 
     def _inbox_overflowed(self, dropped: int) -> None:
         self._observe(events.InboxOverflowed(channel=self.name, dropped=dropped))

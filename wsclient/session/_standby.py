@@ -101,6 +101,11 @@ class Standby:
         """The second connection, once it is established."""
 
     @property
+    def is_rotating(self) -> bool:
+        """Whether the first one is to be left."""
+        return self._first is not None and self._rotates.is_set()
+
+    @property
     def covers(self) -> bool:
         """Whether nothing is missing if the first one goes now, or nothing that was not told."""
         if self.line is None or self._ping is None:

@@ -221,6 +221,11 @@ class Supervisor:
         return line if line is not None and line.is_ready else None
 
     @property
+    def is_rotating(self) -> bool:
+        """Whether the present connection is to be left once there is a second one."""
+        return self._standby.is_rotating
+
+    @property
     def has_standby(self) -> bool:
         """Whether a second connection could take over now, and nothing would be missing."""
         return self._standby.line is not None and self._standby.covers

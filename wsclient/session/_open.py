@@ -95,6 +95,7 @@ def open_channel(
         rotate_every: Seconds after which the connection is left for a new one (up to a tenth
             earlier, so that clients do not move in step), which is established and read before the
             old one is left: no interruption, and no gap.
+            Each takes an attempt of the retry budget.
             Needs ``dedupe``.
         redundancy: How many connections there are at once: with 2, a second one is read all the
             time, to the next endpoint if there are several.

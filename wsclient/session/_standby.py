@@ -14,8 +14,8 @@ to bring.  So the order stays that of the server, and where the first one is los
 has come, the gap stands where something may be missing.
 
 Where no pong comes it cannot wait for ever.  If the first one says nothing else either, what it
-still had to bring may never come: it is left at once if that was asked for, and else the gap is
-told before the second one is read.  If only pongs are missing, both are read.
+still had to bring may never come, or too late: it is left, and the gap goes before what the second
+one brings.  If only pongs are missing, both are read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class Standby:
     Args:
         open_line: Opens it; is given how many attempts have failed before.
         part_from: Told of one that was lost, and how; it closes it.
-        missed: Told of the first one and the second where something may be missing between them.
         inbox: Where its messages go.
         retry: How long to wait after a failure.
         is_wanted: Whether it has anything to do, ever.
@@ -72,7 +71,6 @@ class Standby:
         *,
         open_line: Callable[[int], Awaitable[Line | WebSocketError]],
         part_from: Callable[[Line, BaseException | None], object],
-        missed: Callable[[Line, Line], object],
         inbox: Inbox,
         retry: RetryPolicy,
         is_wanted: bool,
@@ -81,7 +79,6 @@ class Standby:
     ) -> None:
         self._open_line = open_line
         self._part_from = part_from
-        self._missed = missed
         self._inbox = inbox
         self._stable_after = retry.stable_after
         # It outlives the first one: a server that accepts and closes must not see a hot loop.
@@ -96,7 +93,6 @@ class Standby:
         self._rotates = trio.Event()
         self._wanted = trio.Event()
         self._ping: Ping | None = None
-        self._is_gap_told = False
         self.line: Line | None = None
         """The second connection, once it is established."""
 
@@ -107,10 +103,8 @@ class Standby:
 
     @property
     def covers(self) -> bool:
-        """Whether nothing is missing if the first one goes now, or nothing that was not told."""
-        if self.line is None or self._ping is None:
-            return False
-        return self._ping.answered or self._is_gap_told
+        """Whether nothing is missing if the first one goes now."""
+        return self.line is not None and self._ping is not None and self._ping.answered
 
     @property
     def is_ready(self) -> bool:
@@ -153,6 +147,7 @@ class Standby:
     def begin(self, first: Line) -> None:
         """Messages flow over ``first``, from now on."""
         self._first = first
+        self._reason = ""
         self._rotates = trio.Event()
         self._wanted = trio.Event()
         if self._is_redundant:
@@ -206,7 +201,6 @@ class Standby:
 
     async def _live_beside(self, first: Line, line: Line) -> BaseException | None:
         self.line = line
-        self._is_gap_told = False
         established_at = trio.current_time()
         ping = self._ping = start_ping(first.connection)
         try:
@@ -219,12 +213,10 @@ class Standby:
             if line.connection.closed is not None:
                 return ConnectionClosed(line.connection.closed)
             if not ping.answered and first.connection.last_received < established_at:
-                if self._rotates.is_set():
-                    # The gap goes before what this one brings, and this is about to be cancelled.
-                    first.leave(self._reason)
-                    await trio.sleep_forever()
-                self._missed(first, line)
-                self._is_gap_told = True
+                # The gap goes before what this one brings, and this is about to be cancelled.
+                silent_for = trio.current_time() - first.connection.last_received
+                first.leave(self._reason or f"nothing came on it for {silent_for:.0f} s")
+                await trio.sleep_forever()
             attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._give_way, first, ping)

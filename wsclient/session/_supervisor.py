@@ -120,7 +120,6 @@ class Supervisor:
         self._standby = Standby(
             open_line=self._open_beside,
             part_from=self._part_from_second,
-            missed=self._missed,
             inbox=inbox,
             retry=settings.retry,
             is_wanted=settings.overlaps,
@@ -508,21 +507,14 @@ class Supervisor:
 
     def _announce_gap(self) -> float | None:
         """Put a gap between the last connection's messages and this one's; return its length."""
-        return None if self._past is None else self._tell_gap(self._past, before=self.epoch)
-
-    def _missed(self, first: Line, second: Line) -> None:
-        """Put a gap before the messages of a second connection: the first one has fallen silent."""
-        last_received = first.connection.last_received
-        silent_for = trio.current_time() - last_received
-        ended = f"nothing came on it for {silent_for:.0f} s"
-        self._tell_gap(_Past(first.epoch, last_received, ended), before=second.epoch)
-
-    def _tell_gap(self, past: _Past, *, before: int) -> float:
+        past = self._past
+        if past is None:
+            return None
         outage = trio.current_time() - past.last_received
         until = self._now()
         gap = Gap(
             after=past.epoch,
-            before=before,
+            before=self.epoch,
             since=until - outage,
             until=until,
             reason=past.ended,

@@ -299,7 +299,8 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         # One who hears a stream from its subscription on has asked for it before it is ready.
         topics=rng.choice([0, 0, 1, 3] if overlap is None else [1, 3]),
         overlap=overlap,
-        buffer_size=rng.choice([512, 4096, 65536]),
+        # A server that holds back on one connection what it says on another says no one stream.
+        buffer_size=rng.choice([512, 4096, 65536] if overlap is None else [2**20]),
         outbox=rng.choice([4, 1024, 1024]),
         inbox=inbox,
         drops=rng.choice(_DROPS),
@@ -386,7 +387,8 @@ def _overlap(rng: random.Random) -> Overlap | None:
     return Overlap(
         redundancy=rng.choice([1, 2]),
         second_path=(*(_conditions(rng) for _ in range(rng.randint(0, 5))), CLEAR),
-        rotate_every=rng.choice([None, rng.uniform(1, 10), rng.uniform(1, 60)]),
+        # Each takes an attempt of the retry budget, which is for outages.
+        rotate_every=rng.choice([None, rng.uniform(4, 10), rng.uniform(4, 60)]),
     )
 
 

@@ -243,6 +243,26 @@ async def test_a_full_mailbox_stops_reading_whoever_filled_it(talking, nursery, 
         assert count + 1 == len(readers)
 
 
+async def test_who_takes_more_than_there_was_room_for_reads_on_itself(talking, nursery, frame):
+    async with talking(message_queue_size=1) as (connection, peer, _):
+
+        @nursery.start_soon
+        async def say():
+            for _ in range(2):  # The first time, others are let run after a few messages.
+                await trio.testing.wait_all_tasks_blocked()
+                await peer.send(frame(TEXT, b"x") * 10)
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert connection._relief.is_on
+
+            await peer.send_frame(TEXT, b"last")
+
+        for _ in range(20):
+            assert "x" == await connection.get_message()
+
+        assert "last" == await connection.get_message()
+
+
 async def test_what_is_more_than_a_batch_is_gone_on_with(talking, nursery, frame):
     count = 8_000  # In two fragments each, which count for more than their bytes.
     data = (frame(TEXT, b"x", fin=False) + frame(CONT, b"y")) * count

@@ -594,7 +594,8 @@ class WebSocketConnection(trio.abc.AsyncResource):
             if handed is not None:
                 facts = handed
                 continue
-            if not self._inbox.has_room:  # A taker may have read more than it took.
+            # Not before it has rested: who was woken takes all of it, and comes back.
+            if not self._inbox.has_room:
                 await self._wait_for_room()
             data, size = await self._transport.receive_into(self._protocol.get_buffer)
             if not size:
@@ -650,12 +651,12 @@ class WebSocketConnection(trio.abc.AsyncResource):
                         await self._inbox.wait_wanted()
                 self._end(last_word)
                 return True
-            if not self._inbox.has_room:
-                await self._wait_for_room()
-            elif protocol.has_more:
-                await trio.lowlevel.checkpoint()
             if not protocol.has_more:
                 return False
+            if self._inbox.has_room:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._wait_for_room()
             facts = self._understand(b"", 0)
 
     def _without_parts(self, facts: list[Any]) -> list[Any]:

@@ -43,6 +43,7 @@ from wsclient.options import (
     HeartbeatOptions,
     RetryPolicy,
     opening_options,
+    with_user_timeout,
 )
 
 from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
@@ -346,7 +347,7 @@ async def _connect(
     queue_size: float,
 ) -> WebSocketConnection | HandshakeError:
     """Connect, or return why not."""
-    options = settings.connection
+    options = with_user_timeout(settings.connection, settings.heartbeat)
     with trio.move_on_at(deadline):
         try:
             return await connect_websocket_url(

@@ -19,7 +19,6 @@ from wsclient.options import (
     HeartbeatOptions,
     Limits,
     RetryPolicy,
-    with_user_timeout,
 )
 
 from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider, check_way
@@ -305,8 +304,6 @@ def _make(
         )
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be str, not {type(name).__name__}")
-    connection = _checked(connection, ConnectionOptions, "connection")
-    heartbeat = _checked(heartbeat, HeartbeatOptions, "heartbeat")
     settings = Settings(
         name=name or addresses[0].endpoint,
         addresses=addresses,
@@ -318,8 +315,8 @@ def _make(
         overlaps=dedupe is not None,
         redundancy=redundancy,
         rotate_every=age,
-        connection=with_user_timeout(connection, heartbeat),
-        heartbeat=heartbeat,
+        connection=_checked(connection, ConnectionOptions, "connection"),
+        heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
         retry=_checked(retry, RetryPolicy, "retry"),
     )
     if outbox is not None and not isinstance(outbox, SqliteOutbox):

@@ -493,7 +493,8 @@ def test_s7_2_an_exception_that_ends_the_bot_leaves_run_as_itself(error):
         raise error
 
     async def serve():
-        async with FaultServer(handler=says({"type": "x"})) as server:
+        # A bot that went on would lose its connection, and give up.
+        async with FaultServer([Fault.reset(after=5)], handler=says({"type": "x"})) as server:
             urls.put(server.url)
             await server.wait_over(1)
 
@@ -501,7 +502,10 @@ def test_s7_2_an_exception_that_ends_the_bot_leaves_run_as_itself(error):
     thread = threading.Thread(target=trio.run, args=(serve,))
     thread.start()
     bot = wsclient.Bot(
-        urls.get(timeout=20), handler_errors=wsclient.HandlerErrors.RAISE, observers=()
+        urls.get(timeout=20),
+        handler_errors=wsclient.HandlerErrors.RAISE,
+        retry=wsclient.RetryPolicy(stop=tenacity.stop_after_attempt(1)),
+        observers=(),
     )
     bot.on("x")(fail)
     with pytest.raises(type(error)) as caught:

@@ -4,7 +4,7 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 """
 
 from ._version import __version__ as __version__
-from .app import Bot, Codec, Context, JsonCodec
+from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec
 from .codes import CloseCode, CloseReason
 from .connection import (
     Endpoint,
@@ -175,12 +175,14 @@ __all__ = [
     "EstablishError",
     "Event",
     "Explanation",
+    "FailedMessage",
     "Fatal",
     "FencesLifted",
     "FunctionAcknowledgement",
     "FunctionCorrelation",
     "Gap",
     "GapDetected",
+    "HandlerErrors",
     "HandlerFailed",
     "HandshakeError",
     "Headers",

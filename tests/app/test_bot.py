@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import queue
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tenacity
 import trio
 
 import wsclient
+from wsclient import FailedMessage
 from wsclient.events import (
     ChannelState,
     ConnectionLost,
@@ -26,6 +28,10 @@ from wsclient.events import (
 )
 from wsclient.testing import NONE, REFUSE, REJECT_404, EventRecorder, Fault, FaultServer
 
+RIGHT = (
+    r"handler_errors must be HandlerErrors\.LOG, HandlerErrors\.RAISE,"
+    " or a function of one FailedMessage"
+)
 EVERY_SECOND = wsclient.RetryPolicy(wait=tenacity.wait_fixed(1))
 
 
@@ -40,6 +46,13 @@ def says(*messages):
             pass
 
     return speak
+
+
+def is_itself(raised, caught):
+    """Whether it is what was raised; trio makes a group anew where it is cancelled as well."""
+    if isinstance(raised, ExceptionGroup):
+        return (raised.message, raised.exceptions) == (caught.message, caught.exceptions)
+    return raised is caught
 
 
 @pytest.fixture
@@ -251,6 +264,255 @@ async def test_s7_2_what_is_no_exception_ends_the_bot_as_itself(autojump_clock, 
             await bot.serve()
 
     assert mine is caught.value
+
+
+async def test_s7_2_a_dead_letter_gets_what_failed_and_the_connection_lives_on(
+    autojump_clock, recorder, serving
+):
+    told, letters, calls = [], [], []
+
+    async def keep(failed):
+        told.append(len(recorder.of(HandlerFailed)))
+        await trio.sleep(1)
+        letters.append(failed)
+
+    bot = wsclient.Bot("ws://server.test", handler_errors=keep, observers=[recorder])
+    error, another = LookupError("mine"), ExceptionGroup("g", [OSError()])
+
+    @bot.on("bad")
+    def bad(message):
+        raise error
+
+    @bot.on("bad")
+    async def bad_too(message):
+        raise another
+
+    @bot.on("good")
+    def good(message):
+        calls.append((trio.current_time(), len(letters)))
+
+    server = await serving(bot, b'{"type": "bad"}', {"type": "good"})
+    await trio.sleep(5)
+
+    assert [
+        FailedMessage(message=b'{"type": "bad"}', handler=name, subject="bad", error=raised)
+        for name, raised in [(bad.__qualname__, error), (bad_too.__qualname__, another)]
+    ] == letters
+    # The observers are told as without it, and before it; the next message waits for it.
+    assert [error, another] == [event.error for event in recorder.of(HandlerFailed)]
+    assert [1, 2] == told
+    assert [(2, 2)] == calls
+    assert [] == recorder.of(ConnectionLost)
+    assert 1 == len(server.connections)
+
+
+async def test_s7_2_a_dead_letter_gets_timers_that_fail(autojump_clock, recorder, serving):
+    letters = []
+    bot = wsclient.Bot("ws://server.test", handler_errors=letters.append, observers=[recorder])
+    error = LookupError("mine")
+
+    @bot.every(10)
+    def tick():
+        raise error
+
+    await serving(bot)
+    await trio.sleep(25)
+
+    failed = FailedMessage(
+        message=None, handler=tick.__qualname__, subject="every 10 s", error=error
+    )
+
+    assert [failed] * 2 == letters
+    assert 2 == len(recorder.of(HandlerFailed))
+
+
+@pytest.mark.parametrize("message", [b"\xff", '{"no": "type"}'])
+async def test_s7_2_a_dead_letter_gets_messages_that_cannot_be_decoded(
+    autojump_clock, recorder, serving, message
+):
+    letters, calls = [], []
+    bot = wsclient.Bot("ws://server.test", handler_errors=letters.append, observers=[recorder])
+    bot.on("good")(calls.append)
+    await serving(bot, message, {"type": "good"})
+    await trio.sleep(1)
+
+    [event] = recorder.of(MessageUndecoded)
+
+    assert [
+        FailedMessage(message=message, handler=None, subject="message undecoded", error=event.error)
+    ] == letters
+    assert [{"type": "good"}] == calls
+    assert [] == recorder.of(HandlerFailed)
+
+
+@pytest.mark.parametrize(
+    ("message", "subject"), [('{"type": "bad"}', "bad"), ("not json", "message undecoded")]
+)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_s7_2_what_a_dead_letter_raises_is_told_and_goes_no_further(
+    autojump_clock, recorder, serving, message, subject, kind
+):
+    mine = OSError("no room for the dead")
+
+    def fail(failed):
+        raise mine
+
+    async def fail_later(failed):
+        await trio.sleep(0.1)
+        raise mine
+
+    dead_letter = fail if kind == "sync" else fail_later
+    bot = wsclient.Bot("ws://server.test", handler_errors=dead_letter, observers=[recorder])
+    calls = []
+    bot.on("good")(calls.append)
+
+    @bot.on("bad")
+    def bad(message):
+        raise LookupError("the first")
+
+    server = await serving(bot, message, {"type": "good"})
+    await trio.sleep(1)
+
+    assert (
+        HandlerFailed(
+            channel="ws://server.test",
+            handler=dead_letter.__qualname__,
+            subject=subject,
+            error=mine,
+        )
+        == recorder.of(HandlerFailed)[-1]
+    )
+    assert [{"type": "good"}] == calls
+    assert 1 == len(server.connections)
+
+
+async def test_s7_2_stop_lets_a_dead_letter_finish(autojump_clock, recorder, network):
+    letters = []
+
+    async def keep(failed):
+        await trio.sleep(3)
+        letters.append(failed.subject)
+
+    bot = wsclient.Bot("ws://server.test", handler_errors=keep, observers=[recorder])
+
+    @bot.on("bad")
+    def bad(message, context):
+        context.bot.stop()
+        raise LookupError("mine")
+
+    async with FaultServer(network=network, handler=says({"type": "bad"})):
+        await bot.serve()
+
+    assert ["bad"] == letters
+    assert 3 == trio.current_time()
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), ExceptionGroup("g", [OSError()])])
+@pytest.mark.parametrize("where", ["handler", "async handler", "timer", "async timer", "codec"])
+async def test_s7_2_an_exception_can_end_the_bot_as_itself_and_at_once(
+    autojump_clock, recorder, network, where, error
+):
+    class Refuse:
+        encode = staticmethod(json.dumps)
+
+        def decode(self, message):
+            raise error
+
+    bot = wsclient.Bot(
+        "ws://server.test",
+        codec=Refuse() if where == "codec" else None,
+        handler_errors=wsclient.HandlerErrors.RAISE,
+        retry=EVERY_SECOND,
+        observers=[recorder],
+    )
+
+    def fail(*_):
+        raise error
+
+    async def fail_later(*_):
+        await trio.sleep(0.5)
+        raise error
+
+    @bot.on("slow")
+    async def slow(message):
+        await trio.sleep(100)
+
+    if "timer" in where:
+        bot.every(10)(fail if where == "timer" else fail_later)
+    else:
+        bot.on("x")(fail if where == "handler" else fail_later)
+
+    messages = {"type": "slow" if "timer" in where else "x"}
+    async with FaultServer(network=network, handler=says(messages)) as server:
+        with pytest.raises(type(error)) as caught:
+            await bot.serve()
+
+        assert 1 == len(server.connections)
+
+    assert is_itself(error, caught.value)
+    assert None is caught.value.__cause__ is caught.value.__context__
+    # A handler at work is cancelled, too.
+    assert {"timer": 10, "async timer": 10.5, "async handler": 0.5}.get(where, 0) == (
+        trio.current_time()
+    )
+    # Whoever gets the exception can tell.
+    assert [] == recorder.of(HandlerFailed) == recorder.of(MessageUndecoded)
+    assert ChannelState.CLOSED is recorder.of(StateChanged)[-1].state
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = bot.channel
+
+
+async def test_s7_2_an_exception_that_ends_the_bot_does_not_wait_for_the_outbox(
+    autojump_clock, recorder, network
+):
+    bot = wsclient.Bot(
+        "ws://server.test",
+        handler_errors=wsclient.HandlerErrors.RAISE,
+        retry=EVERY_SECOND,
+        observers=[recorder],
+    )
+    receipts = []
+
+    @bot.every(3)
+    async def tick(context):
+        receipts.append(await context.send("owed"))
+        raise LookupError("mine")
+
+    async with FaultServer([Fault.reset(after=2), REFUSE, REFUSE, NONE], network=network) as server:
+        with pytest.raises(LookupError, match="mine"):
+            await bot.serve()
+
+    assert 3 == trio.current_time()
+    assert [] == server.messages
+    assert [Outcome.CANCELLED] == [receipt.outcome for receipt in receipts]
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), ExceptionGroup("g", [OSError()])])
+def test_s7_2_an_exception_that_ends_the_bot_leaves_run_as_itself(error):
+    async def fail(message):
+        raise error
+
+    async def serve():
+        # A bot that went on would lose its connection, and give up.
+        async with FaultServer([Fault.reset(after=5)], handler=says({"type": "x"})) as server:
+            urls.put(server.url)
+            await server.wait_over(1)
+
+    urls = queue.SimpleQueue()
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    bot = wsclient.Bot(
+        urls.get(timeout=20),
+        handler_errors=wsclient.HandlerErrors.RAISE,
+        retry=wsclient.RetryPolicy(stop=tenacity.stop_after_attempt(1)),
+        observers=(),
+    )
+    bot.on("x")(fail)
+    with pytest.raises(type(error)) as caught:
+        bot.run()
+    thread.join()
+
+    assert is_itself(error, caught.value)
 
 
 @pytest.mark.parametrize(
@@ -651,6 +913,11 @@ def test_a_hook_is_a_function(bot, hook):
         ({"observers": 1}, "observers"),
         ({"observers": [1]}, "an observer must be callable"),
         ({"unknown": 1}, "unknown"),
+        ({"handler_errors": None}, f"{RIGHT}, not NoneType"),
+        ({"handler_errors": "raise"}, f"{RIGHT}, not str"),
+        ({"handler_errors": wsclient.HandlerErrors}, f"{RIGHT}, not the whole enumeration"),
+        ({"handler_errors": lambda: None}, f"{RIGHT}: <lambda>: too many positional"),
+        ({"handler_errors": lambda one, two: None}, f"{RIGHT}: <lambda>: missing a required"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_when_the_bot_is_made(options, text):
@@ -857,4 +1124,4 @@ def test_a_bot_takes_every_option_of_a_channel_but_what_concerns_its_block():
 
     # The block of a bot is its own: it has hooks instead of one, and waits for nobody.
     assert {"on_connect", "ready_timeout"} == channels - bots
-    assert {"key", "codec"} == bots - channels
+    assert {"key", "codec", "handler_errors"} == bots - channels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import wsclient
-from wsclient.cli._arguments import DemoArguments, ListenArguments, complain, parse
+from wsclient.cli._arguments import DemoArguments, DoctorArguments, ListenArguments, complain, parse
 
 URL = "wss://feed.example/ws"
 CANARY = "canary"
@@ -38,6 +38,11 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     )
 
 
+def test_the_doctor_takes_nothing_but_json():
+    assert DoctorArguments(json=False) == parse(["doctor"])
+    assert DoctorArguments(json=True) == parse(["doctor", "--json"])
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
@@ -57,8 +62,10 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
         (["demo", "--seconds", "inf"], "a number from 1 to 3600"),
         (["demo", "--seed", "x"], "a whole number"),
         (["demo", URL], "too many arguments"),
+        (["doctor", URL], "too many arguments"),
+        (["doctor", "--plain"], "unknown option --plain"),
         ([URL], "`wsclient listen URL` listens to it"),
-        (["dance"], "unknown command; there are listen and demo"),
+        (["dance"], "unknown command; there are listen, demo and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
         ([], "usage: wsclient"),
     ],
@@ -88,6 +95,7 @@ def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, cap
         ["listen", "--header", f"Authorization: {CANARY}"],
         ["demo", f"wss://user:{CANARY}@feed.example/"],
         ["demo", "--seconds", CANARY],
+        ["doctor", f"wss://user:{CANARY}@feed.example/"],
     ],
 )
 def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
@@ -106,9 +114,10 @@ def test_arguments_do_not_show_url_and_headers():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--help"], ["listen", "demo", "--version"]),
+        (["--help"], ["listen", "demo", "doctor", "--version"]),
         (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
         (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
+        (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),
         (["--version"], [wsclient.__version__]),
     ],
 )

@@ -152,6 +152,20 @@ async def report() -> None:
     assert_type(await bot.send({"op": "report"}), wsclient.Receipt)
 
 
+async def keep(failed: wsclient.FailedMessage) -> None:
+    assert_type(failed.message, str | bytes | None)
+    assert_type(failed.handler, str | None)
+    assert_type(failed.subject, str)
+    assert_type(failed.error, Exception)
+
+
+letters: list[wsclient.FailedMessage] = []
+wsclient.Bot("wss://example.com/bot", handler_errors=keep)
+wsclient.Bot("wss://example.com/bot", handler_errors=letters.append)
+wsclient.Bot("wss://example.com/bot", handler_errors=wsclient.HandlerErrors.RAISE)
+wsclient.Bot("wss://example.com/bot", handler_errors="raise")  # type: ignore[arg-type]
+
+
 async def with_the_kit() -> None:
     with memory_network() as network:
         async with FaultServer(network=network) as server:

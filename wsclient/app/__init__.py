@@ -1,6 +1,6 @@
 """Floor 4: what a user of a bot touches."""
 
-from ._bot import Bot, Context
+from ._bot import Bot, Context, FailedMessage, HandlerErrors
 from ._codec import Codec, JsonCodec
 
-__all__ = ["Bot", "Codec", "Context", "JsonCodec"]
+__all__ = ["Bot", "Codec", "Context", "FailedMessage", "HandlerErrors", "JsonCodec"]

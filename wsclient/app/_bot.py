@@ -1,17 +1,20 @@
 """A bot: handlers for messages, and everything else taken care of.
 
 Messages are handled in the order in which they come, one after the other.
-A handler that raises does not touch the connection: the exception is told to the observers, with
-what it was handling, and the next message is handled.
+A handler that raises does not touch the connection: by default the exception is told to the
+observers, with what it was handling, and the next message is handled.
+What else becomes of it is the user's choice: a dead letter, or the end of the bot.
 """
 
 from __future__ import annotations
 
+import inspect
 import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -47,6 +50,9 @@ from ._routing import Handler, Route, Routes, route
 H = TypeVar("H", bound=Handler)
 C = TypeVar("C", bound=ConnectHook)
 
+# As the log calls the event.
+_UNDECODED: Final = "message undecoded"
+
 
 @attrs.frozen
 class Context:
@@ -62,6 +68,37 @@ class Context:
         return await self.bot.send(value)
 
 
+class HandlerErrors(Enum):
+    """What becomes of an exception that a bot's handler or timer raises.
+
+    A message that cannot be decoded, or names no type, is treated the same way.
+    """
+
+    LOG = "log"
+    """The observers are told (``HandlerFailed``, ``MessageUndecoded``), and the bot goes on."""
+    RAISE = "raise"
+    """It ends the bot: the channel is closed at once, and ``serve()`` or ``run()`` raises it.
+
+    Whoever catches it there can tell, so the observers are not told as well.
+    """
+
+
+@attrs.frozen(kw_only=True)
+class FailedMessage:
+    """A message with which a bot's handler failed; or a timer that did."""
+
+    message: str | bytes | None
+    """As it came; ``None`` for a timer."""
+    handler: str | None
+    """The handler's qualified name; ``None`` if the message could not be decoded."""
+    subject: str
+    """What the handler was called for: a message's type, or a timer (``"every 60 s"``).
+
+    ``"message undecoded"`` if the message could not be decoded, or names no type.
+    """
+    error: Exception
+
+
 class Bot:
     """Handlers for the messages of one channel.
 
@@ -69,6 +106,12 @@ class Bot:
         url: As for ``open_channel``, and so are all that have the same names.
         key: The field that names a message's type.
         codec: What messages look like; JSON if not given.
+        handler_errors: What becomes of what a handler or a timer raises: a
+            :class:`HandlerErrors`, or a function, the dead letter.
+            The function gets a :class:`FailedMessage` for each handler that failed, after the
+            observers were told, and may be asynchronous; the next message waits for it, a timer's
+            failure does not.
+            What it raises itself is told as ``HandlerFailed``, and goes no further.
         name: As for ``open_channel``, and all that follow.
         ssl_context: …
         headers: …
@@ -95,6 +138,7 @@ class Bot:
         *,
         key: str = "type",
         codec: Codec | None = None,
+        handler_errors: HandlerErrors | Callable[[FailedMessage], object] = HandlerErrors.LOG,
         name: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         headers: HeadersProvider | None = None,
@@ -117,6 +161,10 @@ class Bot:
         self._key = key
         self._codec: Codec = JsonCodec() if codec is None else codec
         _check_codec(self._codec)
+        self._is_raising = handler_errors is HandlerErrors.RAISE
+        self._dead_letter = (
+            None if isinstance(handler_errors, HandlerErrors) else _dead_letter(handler_errors)
+        )
         self._observe = Observers(observers)
         self._channel_options: dict[str, Any] = {
             "name": name,
@@ -227,6 +275,7 @@ class Bot:
         Raises:
             ChannelFailed: The channel has given up.
             KeyboardInterrupt: A second signal came.
+            Exception: What a handler raised, with ``HandlerErrors.RAISE``.
         """
         trio.run(self._serve_until_signal)
 
@@ -239,6 +288,7 @@ class Bot:
 
         Raises:
             ChannelFailed: The channel has given up.
+            Exception: What a handler raised, with ``HandlerErrors.RAISE``.
             RuntimeError: The bot serves already.
         """
         if self._channel is not None:
@@ -311,19 +361,22 @@ class Bot:
                 await self._handle(channel, message)
 
     async def _handle(self, channel: DurableChannel, message: str | bytes) -> None:
+        context = Context(self, channel, message)
         try:
             value = self._codec.decode(message)
             kind = self._kind_of(value)
-        except Exception as error:  # A codec of the user's may raise anything; the bot goes on.
+        except Exception as error:  # A codec of the user's may raise anything.
+            if self._is_raising:
+                raise
             self._observe(
                 events.MessageUndecoded(
                     channel=channel.name, size=encoded_size(message), error=error
                 )
             )
+            await self._bury(context, handler=None, subject=_UNDECODED, error=error)
             return
         routes = self._routes.find(kind)
         self.unhandled += not routes
-        context = Context(self, channel, message)
         for handler in routes:
             await self._call(handler, value, subject=kind, context=context)
 
@@ -351,18 +404,50 @@ class Bot:
     async def _call(self, handler: Route, *args: Any, subject: str, context: Context) -> None:
         try:
             await handler(*args, context=context)
-        except Exception as error:  # A user's handler may raise anything; the bot goes on.
-            self._observe(
-                events.HandlerFailed(
-                    channel=context.channel.name,
-                    handler=handler.name,
-                    subject=subject,
-                    error=error,
-                )
+        except Exception as error:  # A user's handler may raise anything.
+            if self._is_raising:
+                raise
+            self._tell_failed(context, handler.name, subject, error)
+            await self._bury(context, handler=handler.name, subject=subject, error=error)
+
+    async def _bury(
+        self, context: Context, *, handler: str | None, subject: str, error: Exception
+    ) -> None:
+        if self._dead_letter is None:
+            return
+        failed = FailedMessage(
+            message=context.message, handler=handler, subject=subject, error=error
+        )
+        try:
+            await self._dead_letter(failed, context=context)
+        except Exception as another:  # The last resort has none of its own; the bot goes on.
+            self._tell_failed(context, self._dead_letter.name, subject, another)
+
+    def _tell_failed(self, context: Context, handler: str, subject: str, error: Exception) -> None:
+        self._observe(
+            events.HandlerFailed(
+                channel=context.channel.name, handler=handler, subject=subject, error=error
             )
+        )
 
 
 def _check_codec(codec: object) -> None:
     methods = (getattr(codec, "encode", None), getattr(codec, "decode", None))
     if isinstance(codec, type) or not all(callable(method) for method in methods):
         raise TypeError("codec must be an object with encode() and decode(), such as JsonCodec()")
+
+
+def _dead_letter(function: object) -> Route:
+    right = "HandlerErrors.LOG, HandlerErrors.RAISE, or a function of one FailedMessage"
+    # The enumeration itself can be called, and what it was meant to say cannot be guessed.
+    if not callable(function) or function is HandlerErrors:
+        given = "the whole enumeration" if callable(function) else type(function).__name__
+        raise TypeError(f"handler_errors must be {right}, not {given}")
+    letter = Route(function, wants_context=False)
+    try:
+        inspect.signature(function).bind(None)
+    except ValueError:  # Some of the builtin functions do not tell.
+        return letter
+    except TypeError as error:
+        raise TypeError(f"handler_errors must be {right}: {letter.name}: {error}") from None
+    return letter

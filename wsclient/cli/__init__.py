@@ -1,6 +1,7 @@
 """The command line: arguments and printing, on top of the public names.
 
-``wsclient listen`` listens to a server; ``wsclient demo`` shows what a channel lives through.
+``wsclient listen`` listens to a server, ``wsclient demo`` shows what a channel lives through, and
+``wsclient doctor`` says what runs here.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ._arguments import DemoArguments, complain, parse
+from ._arguments import DemoArguments, DoctorArguments, complain, parse
+from ._doctor import prepare_doctor
 from ._listen import prepare
 from ._printer import Printer
 from ._running import run
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ._demo import prepare_demo
 
         return run(prepare_demo(arguments, printer), printer)
+    if isinstance(arguments, DoctorArguments):
+        return run(prepare_doctor(arguments, printer), printer)
     try:
         command = prepare(arguments, printer)
     except (TypeError, ValueError) as error:

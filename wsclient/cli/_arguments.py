@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 import attrs
 
@@ -24,6 +24,7 @@ _MAIN_HELP: Final = """\
 commands:
   listen URL    print what a server sends, across any number of connections
   demo          see a server die in different ways, and a channel live through it
+  doctor        say what runs here, and what could run better
 
 `wsclient COMMAND --help` tells more.
 """
@@ -54,6 +55,22 @@ Exit status: 0 if nothing is unaccounted for (also when asked to stop), 1 if som
 wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
+_DOCTOR_HELP: Final = """\
+Nothing is connected to, and nothing is changed. One line for each finding:
+
+  wsclient, Python, trio, wsproto, platform   which versions they are
+  frame codec         whether it is compiled, and what to do if it is not
+  TCP_USER_TIMEOUT    whether the kernel notices that what was sent is not acknowledged
+  keepalive           whether the kernel can be told how often to ask a silent peer
+  boot-time clock     whether a suspend of the machine is noticed
+  python-socks, rich  whether the optional packages are installed
+
+With --json it is one object on one line, in ASCII:
+  {"event": "findings", "wsclient": "…", "compiled": true, …}   null for what is not installed
+
+Exit status: 0 whatever is found, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+"""
+
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -80,6 +97,16 @@ class DemoArguments:
     plain: bool
 
 
+@attrs.frozen(kw_only=True)
+class DoctorArguments:
+    """``wsclient doctor``."""
+
+    json: bool
+
+
+Arguments: TypeAlias = ListenArguments | DemoArguments | DoctorArguments
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in two lines what is wrong."""
 
@@ -95,7 +122,7 @@ def complain(command: str, message: str) -> int:
     return 2
 
 
-def parse(argv: Sequence[str]) -> ListenArguments | DemoArguments:
+def parse(argv: Sequence[str]) -> Arguments:
     """Read the arguments.
 
     Raises:
@@ -121,7 +148,7 @@ def parse(argv: Sequence[str]) -> ListenArguments | DemoArguments:
     if "://" in given.command:
         parser.error("what shall be done with the URL? `wsclient listen URL` listens to it")
     if given.command not in _COMMANDS:
-        parser.error("unknown command; there are listen and demo")
+        parser.error("unknown command; there are listen, demo and doctor")
     return _COMMANDS[given.command](given.rest)
 
 
@@ -203,9 +230,22 @@ def _parse_demo(argv: Sequence[str]) -> DemoArguments:
     return DemoArguments(seconds=given.seconds, seed=given.seed, json=given.json, plain=given.plain)
 
 
-_COMMANDS: Final[dict[str, Callable[[Sequence[str]], ListenArguments | DemoArguments]]] = {
+def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
+    parser = _Parser(
+        prog="wsclient doctor",
+        description="Say what runs here, and what could run better.",
+        epilog=_DOCTOR_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return DoctorArguments(json=_known(parser, argv).json)
+
+
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {
     "listen": _parse_listen,
     "demo": _parse_demo,
+    "doctor": _parse_doctor,
 }
 
 

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import coverage
 import pytest
 import trio
 import trio.testing
@@ -34,6 +35,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_sessionfinish() -> None:
+    # Else coverage saves at exit, and pytest-xdist kills a process that takes long to exit.
+    if measured := coverage.Coverage.current():
+        measured.save()
+
 
 # --- nothing is left behind ---------------------------------------------------------------------
 

@@ -23,8 +23,6 @@ import wsclient
 pytestmark = [
     pytest.mark.autobahn,
     pytest.mark.timeout(3600),
-    # In one process of pytest-xdist's: all cases are run at once.
-    pytest.mark.xdist_group("autobahn"),
 ]
 
 AGENT: Final = "wsclient"

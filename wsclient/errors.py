@@ -279,8 +279,9 @@ class JsonRpcError(ReplyError):
     """
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
-        super().__init__({"code": code, "message": message, "data": data})
-        self.args = (code, message, data)
+        # What it is made of, and copied by, is not what the peer's error is as one value.
+        Exception.__init__(self, code, message, data)
+        self.error = {"code": code, "message": message, "data": data}
         self.code = code
         self.message = message
         self.data = data

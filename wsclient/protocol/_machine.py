@@ -40,9 +40,6 @@ class State(Enum):
     """The peer has said its last word; our close frame is owed."""
     CLOSED = "closed"
 
-    # In C: they are looked up for each read, and an Enum's own is written in Python.
-    __hash__ = object.__hash__
-
 
 class Input(Enum):
     """What can happen to a connection."""
@@ -58,8 +55,9 @@ class Input(Enum):
     RECEIVE_VIOLATION = "receive a violation of the protocol"
     RECEIVE_EOF = "receive the end of the stream"
 
-    __hash__ = object.__hash__
 
+# In C: they are looked up for each read, and an Enum's own is written in Python.
+State.__hash__ = Input.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
     State.OPEN: {

@@ -25,7 +25,7 @@ class Transitions:
         self._waiting: deque[StateChanged] = deque(maxlen=KEPT)
         self._added = trio.lowlevel.ParkingLot()
         self._is_over = False
-        self.dropped = 0
+        self.dropped: int = 0
         """Changes that were dropped, the oldest first."""
 
     def __aiter__(self) -> Transitions:

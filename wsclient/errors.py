@@ -263,7 +263,7 @@ class ReplyError(WebSocketError):
 
     def __init__(self, error: object) -> None:
         super().__init__(error)
-        self.error = error
+        self.error: object = error
 
     def __str__(self) -> str:
         return f"the peer refuses: {self.error}"
@@ -281,7 +281,7 @@ class JsonRpcError(ReplyError):
     def __init__(self, code: int, message: str, data: object = None) -> None:
         # What it is made of, and copied by, is not what the peer's error is as one value.
         Exception.__init__(self, code, message, data)
-        self.error = {"code": code, "message": message, "data": data}
+        self.error: object = {"code": code, "message": message, "data": data}
         self.code = code
         self.message = message
         self.data = data

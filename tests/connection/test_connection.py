@@ -25,8 +25,11 @@ from wsclient.connection import (
     connect_websocket,
     detach,
     forget_ping,
+    has_unread,
+    is_deaf,
     open_websocket,
     open_websocket_url,
+    round_trips,
     start_ping,
     wait_reading,
     wrap_client_stream,
@@ -2481,3 +2484,17 @@ async def test_whoever_handles_pings_may_wait_and_fail(connected, frame, monkeyp
 
     assert (error,) == caught.value.exceptions
     assert [b"1", b"2"] == pings
+
+
+async def test_a_session_asks_how_the_peer_does(nursery):
+    async with FaultServer() as server:
+        connection = await connect_websocket(nursery, server.host, server.port, "/", use_ssl=False)
+
+        assert round_trips(connection) is None
+        await connection.ping()
+        trips = round_trips(connection)
+        assert trips is not None
+        assert connection.latency == trips.last
+        assert not is_deaf(connection)
+        assert not has_unread(connection)
+        await connection.aclose()

@@ -208,6 +208,23 @@ async def test_a_reply_that_does_not_come_is_a_timeout_with_the_truth(
         assert "no reply came in time" in str(error)
 
 
+async def test_a_reply_that_comes_as_the_time_is_over_is_given(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async def accept_and_answer(entry):
+        receipt = await accept(entry)
+        assert channel._requests.answer(wsclient.Reply(1, "in time"))
+        autojump_clock.jump(5)
+        return receipt
+
+    async with open_channel() as channel:
+        accept, channel._accept = channel._accept, accept_and_answer
+        peer = await by_hand.accept()
+
+        assert "in time" == await channel.request(ASK, timeout=5)
+        nursery.start_soon(peer.serve)
+
+
 async def test_a_request_that_nobody_waits_for_is_not_sent_after_the_outage(
     autojump_clock, by_hand, nursery, open_channel
 ):

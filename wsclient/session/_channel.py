@@ -627,10 +627,7 @@ class DurableChannel:
         if ttl is None:
             expires_at = trio.current_effective_deadline()
         else:
-            if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
-                raise TypeError(f"ttl must be seconds, not {type(ttl).__name__}")
-            if not ttl >= 0:
-                raise ValueError(f"ttl must be at least 0 seconds, not {ttl!r}")
+            _check_seconds(ttl, "ttl")
             expires_at = trio.current_time() + ttl
         return self._outbox.offer(message, delivery, expires_at=expires_at, key=key)
 
@@ -705,7 +702,7 @@ class DurableChannel:
                 "request() needs to know which reply is whose:"
                 " open the channel with delivery=DeliveryOptions(correlation=…)"
             )
-        _check_seconds(timeout)
+        _check_seconds(timeout, "timeout")
         return await self._requests.ask(
             lambda number: self._offer(correlation.mark(message, number), delivery, None, None),
             self._accept,
@@ -771,7 +768,7 @@ class DurableChannel:
         Raises:
             TypeError, ValueError: ``timeout`` is not a number of seconds.
         """
-        _check_seconds(timeout)
+        _check_seconds(timeout, "timeout")
         if self.state in _STATES_THAT_ACCEPT:
             self._outbox.refuse(lambda: trio.ClosedResourceError("the channel is draining"))
             self._states.advance(Step.LEFT)
@@ -939,11 +936,11 @@ def _checked(ack: object) -> Ack | None:
     return ack
 
 
-def _check_seconds(timeout: object) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}")
+def _check_seconds(given: object, name: str) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{name} must be seconds, not {type(given).__name__}")
+    if not given >= 0:
+        raise ValueError(f"{name} must be at least 0 seconds, not {given!r}")
 
 
 def _check_message(message: object, delivery: object) -> None:

@@ -143,17 +143,18 @@ class Requests:
         request = self._waiting[number] = _Request()
         try:
             with trio.move_on_after(within) as patience:
-                while True:
+                while request.reply is None:
                     await self._send(request, offer(number), accept)
                     assert request.receipt is not None
                     await request.receipt._wait_until(lambda: request.is_over)
-                    if request.reply is not None:
-                        return _value(request.reply)
                     if not (is_idempotent and request.was_taken):
                         break
         finally:
             del self._waiting[number]
             self._put_aside(number, request)
+        # Also where the time was over in the same moment.
+        if request.reply is not None:
+            return _value(request.reply)
         assert request.receipt is not None
         outcome, truth = request.receipt.outcome, request.truth
         # It may be sent for as long as its reply is waited for, and no longer.

@@ -77,8 +77,15 @@ class SubscriptionEnded:
     """Whether it may be asked for again, after a while; then its feed waits."""
 
 
-Signal: TypeAlias = Subscribed | Published | Unsubscribed | SubscriptionEnded
-"""What a message says of a subscription."""
+@attrs.frozen
+class Answer:
+    """The service wants a message to be sent back at once: its own ping, say."""
+
+    message: str | bytes
+
+
+Signal: TypeAlias = Subscribed | Published | Unsubscribed | SubscriptionEnded | Answer
+"""What a message says of a subscription, or of the connection."""
 
 
 class Protocol:
@@ -93,6 +100,11 @@ class Protocol:
     """Whether the server confirms a subscription (:class:`Subscribed`).
 
     If not, it is taken to be there once the server has read it, which a pong tells."""
+    repeats: bool = False
+    """Whether the server sends to a new subscription what it has said lately.
+
+    Then a position that has come before is a repetition; if not, and behind a loss, the service has
+    begun to count anew."""
     correlation: Correlation | None = None
     """How the reply to a request is known, if ``DeliveryOptions`` does not say."""
     heartbeat: ApplicationPing | None = None
@@ -154,6 +166,11 @@ class Protocol:
         """
         return None
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether values have positions, so that one is known that comes over two connections."""
+        return type(self).position is not Protocol.position
+
     def position(self, value: Any) -> Any:
         """Where a published value stands in its stream; ``None`` if streams have no positions.
 
@@ -161,13 +178,13 @@ class Protocol:
         """
         return None
 
-    def is_next(self, before: Any, after: Any) -> bool:
-        """Whether nothing can be between two positions.
+    def is_next(self, before: Any, after: Any) -> bool | None:
+        """Whether nothing can be between two positions; ``None`` if positions do not tell.
 
-        If it says no, a gap is told between the two; so a stream whose positions only grow says
-        yes.
+        ``False`` tells a gap between the two, on one connection as well.
+        ``True`` says that there is none, also where a connection was lost between them.
         """
-        return True
+        return None
 
     def classify(self, loss: Loss, phase: Phase) -> Decision:
         """What a loss means, if ``RetryPolicy.classify`` is not given."""

@@ -326,7 +326,7 @@ class Enrolment:
                 asked.append(entry)
         if asked and not self._protocol.confirms:
             start_ping(self.connection, answered=lambda: self._confirm_all(asked))
-        return min(wake_at, self._patience())
+        return min([wake_at, *(until for until, _ in self._unconfirmed())])
 
     async def _ask(self, subscription: Subscription) -> _Entry | None:
         """Ask for one subscription, unless it was taken back meanwhile."""
@@ -371,24 +371,19 @@ class Enrolment:
                 await self.connection.send_message(message)
             self._forget(entry)
 
-    def _patience(self) -> float:
-        """When the first of those that are waited for was waited for long enough."""
-        asked = (
-            entry.asked_at
+    def _unconfirmed(self) -> list[tuple[float, _Entry]]:
+        """Those that are waited for, each with when it was waited for long enough."""
+        return [
+            (max(entry.asked_at, self._confirmed_at) + self._options.timeout, entry)
             for entry in (*self._entries.values(), *self._leaving)
             if not entry.is_there
-        )
-        first = min(asked, default=math.inf)
-        return max(first, self._confirmed_at) + self._options.timeout
+        ]
 
     def _give_up_late(self) -> bool:
         """Let those back off that were waited for long enough; whether there are some."""
-        if not self._pending or trio.current_time() < self._patience():
-            return False
-        since = trio.current_time() - self._options.timeout
-        for entry in (*self._entries.values(), *self._leaving):
-            if entry.is_there or entry.asked_at > since:
-                continue
+        now = trio.current_time()
+        late = [entry for until, entry in self._unconfirmed() if until <= now]
+        for entry in late:
             if not self._protocol.confirms:
                 # It answers no pings, and has said nothing against it.
                 self._confirm(entry, token=None, resumed=False)
@@ -397,7 +392,7 @@ class Enrolment:
             if entry.subscription in self._wanted:
                 error = WebSocketError(f"not confirmed within {self._options.timeout:g} s")
                 self._wanted.refused(entry.subscription, self, error, may_retry=True)
-        return True
+        return bool(late)
 
     # What waits for another connection.
 

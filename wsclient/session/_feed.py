@@ -327,14 +327,19 @@ class Feed:
             self._tell(self._continuity.doubt)
             self._continuity.settle()
 
+    @property
+    def _is_holding(self) -> bool:
+        return self._held is not None
+
     def publish(self, item: Item) -> None:
         """Something was published."""
-        if self._held is not None:
-            self._held.put([item], item.size)
+        if self._is_holding:
+            self._put_aside(item)
         else:
-            self._deliver(item, may_join=self._backfill is not None)
+            self._deliver(item, may_join=True)
 
-    def _deliver(self, item: Item, *, may_join: bool) -> None:
+    def _deliver(self, item: Item, *, may_join: bool) -> bool:
+        """Let a live value in, behind what is told before it; whether it is a new one."""
         try:
             verdict = self._continuity.follow(item.position, self._hole)
         except Exception as error:  # A user's function, or positions that have no order.
@@ -342,16 +347,17 @@ class Feed:
             verdict = self._continuity.doubt
         if isinstance(verdict, Repeated):
             self.repeated += 1
-            return
+            return False
         if verdict is not None:
-            if may_join and verdict.after_position is not None:
+            if may_join and self._backfill is not None and verdict.after_position is not None:
                 self._continuity.raise_doubt(verdict)
                 self._hold()
-                self.publish(item)
-                return
+                self._put_aside(item)
+                return True
             self._tell(verdict)
         self._continuity.move(item.position)
         self._inbox.put([item], item.size)
+        return True
 
     def _hole(self) -> Gap:
         return self._owner.hole(self.key)
@@ -502,30 +508,37 @@ class Feed:
         return True
 
     def _release(self, *, may_join: bool) -> None:
-        """Let what was held go its way."""
+        """Let what was held go its way.
+
+        Args:
+            may_join: Whether what is missing may be asked for; what is missing before the first of
+                them was asked for just now, in vain.
+        """
         if self._held is None:
             return
         self._gather()
         early, self._early, self._held = self._early, [], None
+        is_first = True
         for item in early:
             if isinstance(item, Overflow):
                 self._inbox.mark(item)
+            elif self._is_holding:
+                # One before it has begun another join.
+                self._put_aside(item)
+            elif isinstance(item, Item):
+                is_new = self._deliver(item, may_join=may_join and not is_first)
+                is_first = is_first and not is_new
             else:
-                self._pass_on(item, may_join=may_join)
+                self._doubt(item)
+                if may_join and self._recovers:
+                    self._hold()
 
-    def _pass_on(self, item: Item | Gap, *, may_join: bool) -> None:
-        # One before it may have begun another join.
+    def _put_aside(self, item: Item | Gap) -> None:
+        assert self._held is not None
         if isinstance(item, Item):
-            if self._held is None:
-                self._deliver(item, may_join=may_join)
-            else:
-                self._held.put([item], item.size)
-        elif self._held is not None:
-            self._held.mark(item)
+            self._held.put([item], item.size)
         else:
-            self._doubt(item)
-            if may_join and self._recovers:
-                self._hold()
+            self._held.mark(item)
 
 
 class FeedItems:

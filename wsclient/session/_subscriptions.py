@@ -272,8 +272,12 @@ class Subscriptions:
         self.changed()
 
     def tell_gap(self, gap: Gap) -> None:
-        """Tell the observers of values that may be missing."""
-        self.observe(events.GapDetected(channel=self.name, gap=gap))
+        """Tell the observers of values that may be missing.
+
+        Where no position shows it, it is the channel's gap once more, and that was told.
+        """
+        if gap.after_position is not None:
+            self.observe(events.GapDetected(channel=self.name, gap=gap))
 
     def tell_overflow(self, dropped: int) -> None:
         """Tell the observers of values that nobody took in time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsclient import Gap
-from wsclient.session._continuity import Continuity, Repeated
+from wsclient.session._continuity import Continuity, Repeated, WentBack
 
 
 def consecutive(before, after):
@@ -21,8 +21,8 @@ def interrupted(**changes):
     return Gap(**{**facts, **changes})
 
 
-def hole():
-    return interrupted(after=2, reason="left out")
+def hole(reason):
+    return interrupted(after=2, reason=reason)
 
 
 def test_the_first_value_follows_nothing():
@@ -33,10 +33,7 @@ def test_the_first_value_follows_nothing():
     ("is_next", "position", "expected"),
     [
         (consecutive, 6, None),
-        (consecutive, 5, Repeated()),
-        (consecutive, 4, Repeated()),
         (growing, 9, None),
-        (growing, 5, Repeated()),
         (consecutive, None, None),
     ],
 )
@@ -47,7 +44,11 @@ def test_what_follows_position_5_on_one_connection(is_next, position, expected):
 def test_positions_that_were_left_out_are_a_gap_between_the_two():
     gap = Continuity(consecutive, last=5).follow(9, hole)
 
-    assert (gap.after_position, gap.before_position, gap.reason) == (5, 9, "left out")
+    assert (gap.after_position, gap.before_position, gap.reason) == (
+        5,
+        9,
+        "the server left positions out",
+    )
 
 
 def test_a_doubt_is_none_where_the_next_position_proves_that_nothing_is_missing():
@@ -84,40 +85,65 @@ def test_two_doubts_in_a_row_are_one_that_begins_with_the_first():
     assert (gap.after, gap.before, gap.since, gap.until, gap.reason) == (1, 4, 0.0, 9.0, "first")
 
 
-def test_behind_a_loss_a_smaller_position_is_a_stream_that_began_anew():
+@pytest.mark.parametrize("position", [5, 4])
+def test_what_cannot_be_a_repetition_is_a_stream_that_has_gone_back(position):
+    continuity = Continuity(consecutive, last=5)
+
+    verdict = continuity.follow(position, hole)
+    continuity.move(position)
+
+    assert isinstance(verdict, WentBack)
+    assert verdict.gap == interrupted(
+        after=2, reason="the stream has gone back", after_position=5, before_position=position
+    )
+    assert continuity.follow(position + 1, hole) is None
+
+
+@pytest.mark.parametrize("position", [100, 1])
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_behind_a_loss_a_position_that_is_not_greater_is_a_stream_that_has_gone_back(
+    position, is_settled
+):
     continuity = Continuity(consecutive, last=100)
     continuity.raise_doubt(interrupted())
+    if is_settled:
+        continuity.settle()
 
-    gap = continuity.follow(1, hole)
-    continuity.move(1)
+    verdict = continuity.follow(position, hole)
 
-    assert "began anew" in gap.reason
-    assert (gap.after_position, gap.before_position) == (100, 1)
-    assert continuity.follow(2, hole) is None
+    assert isinstance(verdict, WentBack)
+    assert "the stream has gone back" in verdict.gap.reason
+    assert (verdict.gap.after_position, verdict.gap.before_position) == (100, position)
 
 
-def test_a_settled_doubt_does_not_hide_that_a_stream_began_anew():
-    continuity = Continuity(consecutive, last=100)
+def test_what_was_brought_may_come_again_live_and_what_was_before_may_not():
+    continuity = Continuity(consecutive, last=5)
     continuity.raise_doubt(interrupted())
-    continuity.settle()
+    assert all(continuity.recover(position) for position in (6, 7, 8))
 
-    assert "began anew" in continuity.follow(1, hole).reason
-
-
-def test_the_same_position_behind_a_loss_is_a_repetition_and_decides_nothing():
-    continuity = Continuity(growing, last=5)
-    continuity.raise_doubt(interrupted())
-
-    assert continuity.follow(5, hole) == Repeated()
-    assert continuity.follow(6, hole) is not None
+    assert continuity.follow(7, hole) == Repeated()
+    assert isinstance(continuity.follow(5, hole), WentBack)
+    assert continuity.follow(9, hole) is None
 
 
-def test_where_new_subscriptions_begin_with_the_past_it_is_no_beginning_anew():
+def test_old_values_are_expected_until_the_next_new_one():
+    continuity = Continuity(consecutive, last=5)
+    continuity.expect_repeats()
+
+    assert continuity.follow(3, hole) == Repeated()
+    assert continuity.follow(6, hole) is None
+    continuity.move(6)
+    assert isinstance(continuity.follow(6, hole), WentBack)
+
+
+def test_where_values_may_come_again_at_any_time_they_are_repetitions():
     continuity = Continuity(consecutive, repeats=True, last=5)
     continuity.raise_doubt(interrupted())
 
     assert continuity.follow(3, hole) == Repeated()
     assert continuity.follow(6, hole) is None
+    continuity.move(6)
+    assert continuity.follow(6, hole) == Repeated()
 
 
 def test_a_value_of_the_past_is_new_if_its_position_is():

@@ -374,6 +374,8 @@ async def test_what_is_too_much_to_read_behind_a_full_inbox_is_another_attempt(
 class ByNumber(Protocol):
     """A server that has names of its own for subscriptions, and tells them when it is asked."""
 
+    named_by = "number"
+
     def subscribe(self, wish):
         return json.dumps({"call": wish.number})
 

@@ -303,7 +303,7 @@ async def test_positions_that_are_left_out_on_one_connection_are_a_gap(
         assert await anext(items) == 4
 
 
-async def test_a_stream_that_begins_anew_is_told_and_nothing_of_it_is_dropped(
+async def test_a_stream_that_has_gone_back_is_told_and_nothing_of_it_is_dropped(
     autojump_clock, server, open_channel
 ):
     async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
@@ -315,7 +315,7 @@ async def test_a_stream_that_begins_anew_is_told_and_nothing_of_it_is_dropped(
 
         items = feed.items()
         assert await anext(items) == 100
-        assert "began anew" in (await anext(items)).reason
+        assert "has gone back" in (await anext(items)).reason
         assert [1, 2] == [await anext(items), await anext(items)]
 
 

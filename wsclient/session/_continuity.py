@@ -12,7 +12,7 @@ Without positions there is no such proof, and it is told at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -22,17 +22,35 @@ Order = Callable[[Any, Any], bool | None]
 """Whether nothing can be between two positions; ``None`` if they do not tell."""
 
 
+_LEFT_OUT: Final = "the server left positions out"
+_WENT_BACK: Final = "the stream has gone back"
+
+
 @attrs.frozen
 class Repeated:
     """A value has come before."""
 
 
+@attrs.frozen
+class WentBack:
+    """A stream has gone back."""
+
+    gap: Gap
+    """What is told of it."""
+
+
 class Continuity:
     """What one feed knows of its stream.
 
+    *Going back.*  A position that is not greater than the last one may be a repetition: of what two
+    connections bring, of what a backfill or a snapshot has brought already, or of what a server
+    says to each new subscription.  Where none of that can be, the stream has gone back: a chain
+    has taken back its last block, or a service that was restarted counts anew.  To drop what it
+    says from then on would be to lose it.
+
     Args:
         is_next: Says of two positions whether nothing can be between.
-        repeats: Whether a new subscription begins with values that have come before.
+        repeats: Whether values may come again at any time.
         last: The position of the last value that is known; ``None`` where there is none.
     """
 
@@ -43,8 +61,9 @@ class Continuity:
         """The position of the last value."""
         self.doubt: Gap | None = None
         """What may be missing behind it."""
-        # Where the stream was when the doubt arose; until the first value behind it.
+        # Values behind this position, and up to the last one, may come again: `None` for none.
         self._floor: Any = None
+        self._expects_repeats = repeats
 
     def raise_doubt(self, gap: Gap) -> None:
         """The stream was interrupted, and goes on somewhere."""
@@ -52,19 +71,23 @@ class Continuity:
             before = self.doubt
             gap = attrs.evolve(gap, after=before.after, since=before.since, reason=before.reason)
         self.doubt = attrs.evolve(gap, after_position=self.last)
-        if not self._repeats:
-            self._floor = self.last
+        self._floor = self.last
 
     def settle(self) -> None:
         """What was missing is here: the doubt is none any more."""
         self.doubt = None
 
-    def follow(self, position: Any, hole: Callable[[], Gap]) -> Gap | Repeated | None:
+    def expect_repeats(self) -> None:
+        """Until the next new value, old ones may come again."""
+        self._expects_repeats = True
+        self._floor = None
+
+    def follow(self, position: Any, hole: Callable[[str], Gap]) -> Gap | WentBack | Repeated | None:
         """What is between the last value and one that is live.
 
         Args:
             position: Of the new one.
-            hole: Makes a gap for what was left out while nothing was interrupted.
+            hole: Makes a gap, for a reason, where nothing was interrupted.
 
         Returns:
             What may be missing before it; ``Repeated()`` if it came before, and ``None`` if nothing
@@ -75,29 +98,27 @@ class Continuity:
         """
         if position is None or self.last is None:
             return self.doubt
-        if self._floor is not None and position < self._floor:
-            # Of the interrupted subscription's values none comes again on the new one; the service
-            # has lost its count.  To drop what it says from now on would be to lose it.
-            gap = self.doubt or hole()
-            return attrs.evolve(
-                gap,
-                reason=f"{gap.reason}; the stream began anew",
-                after_position=self.last,
-                before_position=position,
-            )
         if position <= self.last:
-            return Repeated()
+            if self._repeats or (
+                self._expects_repeats and (self._floor is None or position > self._floor)
+            ):
+                return Repeated()
+            gap = hole(_WENT_BACK)
+            if self.doubt is not None:
+                gap = attrs.evolve(self.doubt, reason=f"{self.doubt.reason}; {_WENT_BACK}")
+            return WentBack(attrs.evolve(gap, after_position=self.last, before_position=position))
         is_next = self._is_next(self.last, position)
         if is_next or (is_next is None and self.doubt is None):
             return None
         return attrs.evolve(
-            self.doubt or hole(), after_position=self.last, before_position=position
+            self.doubt or hole(_LEFT_OUT), after_position=self.last, before_position=position
         )
 
     def move(self, position: Any) -> None:
         """A value was received; whatever was to be told before it was told."""
         self.doubt = None
         self._floor = None
+        self._expects_repeats = False
         if position is not None:
             self.last = position
 
@@ -107,6 +128,7 @@ class Continuity:
         Raises:
             Exception: The positions cannot be compared.
         """
+        self._expects_repeats = True
         if position is None:
             return True
         if self.last is not None and position <= self.last:

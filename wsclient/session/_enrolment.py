@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
@@ -34,6 +34,7 @@ from ._protocol import (
     Signal,
     Subscribed,
     SubscriptionEnded,
+    Unsubscribed,
     Wish,
 )
 
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 REMEMBERED: Final = 4096
 """Subscriptions that are over whose late values are still known for what they are."""
+
+_Named: TypeAlias = Published | Subscribed | SubscriptionEnded | Unsubscribed
+
+_TOKEN: Final = object()
+"""Tells a token from a key or number that is equal to it."""
 
 _ANSWERS: Final = 64
 """What a service wants to hear at most at once; of more, the oldest are not said."""
@@ -66,7 +72,7 @@ class _Entry:
         self.wish = wish
         self.asked_at = now
         self.token: Hashable = None
-        self.tags: list[Hashable] = [wish.number, wish.key]
+        self.tags: list[Hashable] = []
         self.is_there = False
         self.resumed = False
         self.early: list[Item] = []
@@ -130,16 +136,17 @@ class Enrolment:
 
     def _heed(self, signal: Signal, message: Message) -> bool:
         if isinstance(signal, Answer):
-            self._answers.append(signal.message)
-            self.wake()
+            if signal.message is not None:
+                self._answers.append(signal.message)
+                self.wake()
             return True
-        entry = self._find(signal.tag)
+        entry = self._find(signal, self._by_tag)
         if entry is None:
             return self._heed_late(signal)
         if isinstance(signal, Published):
-            self._publish(entry, signal.value, message)
+            self._publish(entry, signal, message)
         elif isinstance(signal, Subscribed):
-            self._confirm(entry, token=signal.token, resumed=signal.resumed)
+            self._confirm(entry, signal)
         elif isinstance(signal, SubscriptionEnded):
             self._forget(entry)
             if entry.subscription in self._wanted:
@@ -149,28 +156,33 @@ class Enrolment:
             self.wake()
         return True
 
-    def _find(self, tag: Hashable) -> _Entry | None:
+    @staticmethod
+    def _find(signal: _Named, among: Mapping[Hashable, _Entry]) -> _Entry | None:
         try:
-            return self._by_tag.get(tag)
+            if not isinstance(signal, Subscribed):
+                entry = among.get((_TOKEN, signal.tag))
+                if entry is not None:
+                    return entry
+            return among.get(signal.tag)
         except TypeError:  # It cannot be hashed.
             return None
 
-    def _heed_late(self, signal: Any) -> bool:
+    def _heed_late(self, signal: _Named) -> bool:
         """Heed what is about no subscription that is there; whether it was one of ours."""
-        try:
-            entry = self._late.get(signal.tag)
-        except TypeError:
-            return False
+        entry = self._find(signal, self._late)
         if entry is None:
             return False
         if isinstance(signal, Subscribed) and entry.subscription not in self._entries:
             # It was given up too early.
             self._enter(entry)
-            self._confirm(entry, token=signal.token, resumed=signal.resumed)
+            self._confirm(entry, signal)
         return True
 
-    def _publish(self, entry: _Entry, value: Any, message: Message) -> None:
-        item = Item(value, self._wanted.position_of(value), encoded_size(message))
+    def _publish(self, entry: _Entry, signal: Published, message: Message) -> None:
+        position = signal.position
+        if position is None:
+            position = self._wanted.position_of(signal.value)
+        item = Item(signal.value, position, encoded_size(message))
         if self._room is not None:
             self._room.hold(message, entry, item)
         elif not self._is_repeated(message):
@@ -185,16 +197,18 @@ class Enrolment:
         else:
             entry.early.append(item)
 
-    def _confirm(self, entry: _Entry, *, token: Hashable, resumed: bool) -> None:
+    def _confirm(self, entry: _Entry, signal: Subscribed) -> None:
         if entry.is_there:
             return
         entry.is_there = True
-        entry.resumed = resumed
+        entry.resumed = signal.resumed or (
+            signal.position is not None and signal.position == entry.subscription.after
+        )
         self._pending -= 1
-        if token is not None:
-            entry.token = token
-            entry.tags.append(token)
-            self._by_tag[token] = entry
+        if signal.token is not None:
+            entry.token = signal.token
+            entry.tags.append((_TOKEN, signal.token))
+            self._by_tag[_TOKEN, signal.token] = entry
         self._confirmed += 1
         self._confirmed_at = trio.current_time()
         if self._room is None:
@@ -344,6 +358,7 @@ class Enrolment:
             self._wanted.refused(subscription, self, error, may_retry=False)
             return None
         entry = _Entry(subscription, wish, trio.current_time())
+        entry.tags = [wish.key if self._protocol.named_by == "key" else wish.number]
         # Listening before asking: the confirmation may come while we still write.
         self._enter(entry)
         await self.connection.send_message(message)
@@ -352,7 +367,7 @@ class Enrolment:
     def _confirm_all(self, asked: list[_Entry]) -> None:
         for entry in asked:
             if self._entries.get(entry.subscription) is entry:
-                self._confirm(entry, token=None, resumed=False)
+                self._confirm(entry, Subscribed(entry.wish.key))
 
     async def _unsubscribe(self) -> None:
         for subscription, entry in tuple(self._entries.items()):
@@ -386,7 +401,7 @@ class Enrolment:
         for entry in late:
             if not self._protocol.confirms:
                 # It answers no pings, and has said nothing against it.
-                self._confirm(entry, token=None, resumed=False)
+                self._confirm(entry, Subscribed(entry.wish.key))
                 continue
             self._forget(entry)
             if entry.subscription in self._wanted:

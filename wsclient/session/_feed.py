@@ -24,7 +24,7 @@ from wsclient.events import Gap, Overflow
 from wsclient.options import Limits, OverflowPolicy, RetryPolicy
 
 from ._backoff import Backoff
-from ._continuity import Continuity, Repeated
+from ._continuity import Continuity, Repeated, WentBack
 from ._inbox import Inbox
 
 Backfill: TypeAlias = Callable[[Gap], Awaitable[Iterable[Any]] | AsyncIterable[Any]]
@@ -76,9 +76,9 @@ class Owner(Protocol):
 
     @property
     def repeats(self) -> bool:
-        """Whether a new subscription begins with values that have come before."""
+        """Whether values may come again at any time."""
 
-    def hole(self, key: Hashable) -> Gap:
+    def hole(self, key: Hashable, reason: str) -> Gap:
         """A gap on the present connection."""
 
     def add(self, feed: Feed) -> None:
@@ -149,6 +149,7 @@ class Feed:
         # Live values wait here while what was missing is brought.
         self._held: Inbox | None = None
         self._early: list[Any] = []
+        self._may_fill = True
         self._joining: trio.CancelScope | None = None
         self._is_live = False
         self._live = trio.Event()
@@ -298,6 +299,7 @@ class Feed:
         self._is_live = True
         self._live.set()
         if gap is None:
+            self._continuity.expect_repeats()
             # Also where the first snapshot was interrupted: it is wanted still.
             if self._snapshot is not None and self._continuity.last is None:
                 self._hold()
@@ -348,19 +350,24 @@ class Feed:
         if isinstance(verdict, Repeated):
             self.repeated += 1
             return False
-        if verdict is not None:
-            if may_join and self._backfill is not None and verdict.after_position is not None:
-                self._continuity.raise_doubt(verdict)
+        goes_back = isinstance(verdict, WentBack)
+        gap = verdict.gap if isinstance(verdict, WentBack) else verdict
+        if gap is not None:
+            # Nothing can be brought from behind what was taken back.
+            brings = self._snapshot if goes_back else self._backfill
+            if may_join and brings is not None and gap.after_position is not None:
+                self._continuity.raise_doubt(gap)
+                self._may_fill = not goes_back
                 self._hold()
                 self._put_aside(item)
                 return True
-            self._tell(verdict)
+            self._tell(gap)
         self._continuity.move(item.position)
         self._inbox.put([item], item.size)
         return True
 
-    def _hole(self) -> Gap:
-        return self._owner.hole(self.key)
+    def _hole(self, reason: str) -> Gap:
+        return self._owner.hole(self.key, reason)
 
     def _tell(self, gap: Gap | None) -> None:
         assert gap is not None
@@ -411,8 +418,8 @@ class Feed:
                     self._owner.needs_join(self)
 
     async def _join(self) -> None:
-        gap = self._continuity.doubt
-        if gap is not None and self._backfill is not None and gap.after_position is not None:
+        gap, may_fill, self._may_fill = self._continuity.doubt, self._may_fill, True
+        if gap is not None and may_fill and self._fills(gap):
             self._gather()
             if await self._fill(gap):
                 self._settle()
@@ -421,6 +428,9 @@ class Feed:
         if self._snapshot is not None:
             await self._join_snapshot(self._snapshot)
         self._release(may_join=False)
+
+    def _fills(self, gap: Gap) -> bool:
+        return self._backfill is not None and gap.after_position is not None
 
     def _gather(self) -> None:
         """Set apart what is held; what is told of it is asked for later than that."""
@@ -483,6 +493,7 @@ class Feed:
             self._tell(self._continuity.doubt)
         self._settle()
         self._continuity.move(snapshot.position)
+        self._continuity.expect_repeats()
         self._inbox.put([Item(snapshot.value, snapshot.position)], 0)
 
     async def _take_snapshot(self, take: TakeSnapshot, backoff: Backoff) -> Snapshot:

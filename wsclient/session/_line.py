@@ -158,6 +158,8 @@ class Line:
                         await call_hook(hook, self.connection)
                 if deadline.cancelled_caught:
                     failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
+            except EstablishError as error:
+                failed = error
             except Exception as error:  # A user's hook may raise anything.
                 failed = EstablishError(
                     f"the on_connect hook raised {type(error).__name__}: {error}"

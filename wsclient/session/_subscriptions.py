@@ -134,6 +134,7 @@ class Subscriptions:
         name: The channel's name, for events.
         observe: Told what happens.
         is_repeated: Says whether a message has come over another connection.
+        overlaps: Whether two connections may bring the same.
         end: What a taker gets when the channel has ended.
         now: The wall clock.
     """
@@ -149,6 +150,7 @@ class Subscriptions:
         name: str,
         observe: Callable[[Event], None],
         is_repeated: Callable[[Message], bool] | None,
+        overlaps: bool,
         end: Callable[[], BaseException],
         now: WallClock = wall_clock,
     ) -> None:
@@ -161,6 +163,7 @@ class Subscriptions:
         self.name = name
         self.observe = observe
         self.is_repeated = is_repeated
+        self._overlaps = overlaps
         self.end = end
         self.numbers: Iterator[int] = itertools.count(1)
         """Tells every time that something is asked for from every other."""
@@ -209,9 +212,9 @@ class Subscriptions:
             )
         subscription.feeds.append(feed)
         if subscription.there:
-            epoch = max(enrolment.epoch for enrolment in subscription.there)
             # The others have gone on since the position that this one begins at.
-            feed.begin(None if feed.after is None else self._gap(feed.key, epoch))
+            gap = self.hole(feed.key, "it has begun later than others of its key")
+            feed.begin(None if feed.after is None else gap)
 
     def remove(self, feed: Feed) -> None:
         """Want it no more."""
@@ -234,8 +237,8 @@ class Subscriptions:
 
     @property
     def repeats(self) -> bool:
-        """Whether a new subscription begins with values that have come before."""
-        return self.protocol.repeats
+        """Whether values may come again at any time."""
+        return self.protocol.repeats or self._overlaps
 
     def position_of(self, value: Any) -> Any:
         """Where a value stands in its stream."""
@@ -249,19 +252,16 @@ class Subscriptions:
         """Whether nothing can be between two positions."""
         return self.protocol.is_next(before, after)
 
-    def hole(self, key: Hashable) -> Gap:
-        """What was left out on the present connection."""
+    def hole(self, key: Hashable, reason: str) -> Gap:
+        """A gap on the present connection."""
         epoch = max((enrolment.epoch for enrolment in self._enrolments), default=0)
-        return self._gap(key, epoch)
-
-    def _gap(self, key: Hashable, epoch: int) -> Gap:
         now = self._now()
         return Gap(
             after=epoch,
             before=epoch,
             since=now,
             until=now,
-            reason="the server left positions out",
+            reason=reason,
             subscription=key,
         )
 
@@ -364,10 +364,7 @@ class Subscriptions:
             )
         elif not resumed and subscription.after is not None and not subscription.there:
             # It begins where another process has left it.
-            gap = attrs.evolve(
-                self._gap(subscription.key, enrolment.epoch),
-                reason="the server did not go on where it was asked to",
-            )
+            gap = self.hole(subscription.key, "the server did not go on where it was asked to")
         subscription.take_up(enrolment, gap)
 
     def refused(

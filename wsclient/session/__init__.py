@@ -1,7 +1,14 @@
 """Floor 3: many connections as one channel."""
 
 from ._access import CredentialsProvider, HeadersProvider, UrlProvider
-from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
+from ._acks import (
+    Ack,
+    Acknowledgement,
+    FunctionAcknowledgement,
+    JsonAcknowledgement,
+    check_function,
+    check_name,
+)
 from ._channel import ChannelStatistics, DurableChannel
 from ._correlation import (
     Correlation,
@@ -28,6 +35,16 @@ from ._policy import (
     classify,
 )
 from ._presets import PRESETS, CodeMeaning, Preset
+from ._protocol import (
+    Answer,
+    Protocol,
+    Published,
+    Signal,
+    Subscribed,
+    SubscriptionEnded,
+    Unsubscribed,
+    Wish,
+)
 from ._receipt import Receipt
 from ._storage import SqliteOutbox
 from ._transitions import Transitions
@@ -36,6 +53,7 @@ __all__ = [
     "PRESETS",
     "Ack",
     "Acknowledgement",
+    "Answer",
     "ChannelStatistics",
     "CodeMeaning",
     "ConnectHook",
@@ -60,15 +78,24 @@ __all__ = [
     "Outage",
     "Phase",
     "Preset",
+    "Protocol",
+    "Published",
     "Receipt",
     "Reply",
     "Retry",
     "RetryFreshAuth",
+    "Signal",
     "SqliteOutbox",
+    "Subscribed",
+    "SubscriptionEnded",
     "Transitions",
+    "Unsubscribed",
     "Url",
     "UrlProvider",
+    "Wish",
     "call_hook",
+    "check_function",
+    "check_name",
     "classify",
     "connect_channel",
     "open_channel",

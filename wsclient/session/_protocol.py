@@ -55,6 +55,10 @@ class Published:
     """Which: its number, its key, or its token."""
     value: Any
     """What is received from the feed."""
+    position: Any = attrs.field(default=None, kw_only=True)
+    """Where it stands in its stream, if the message says so beside the value.
+
+    ``None``: :meth:`Protocol.position` is asked."""
 
 
 @attrs.frozen
@@ -77,8 +81,16 @@ class SubscriptionEnded:
     """Whether it may be asked for again, after a while; then its feed waits."""
 
 
-Signal: TypeAlias = Subscribed | Published | Unsubscribed | SubscriptionEnded
-"""What a message says of a subscription."""
+@attrs.frozen
+class Answer:
+    """A message is about the connection itself: the service's own ping or pong, say."""
+
+    message: str | bytes | None = None
+    """What is to be sent back at once, ahead of what waits; ``None`` for nothing."""
+
+
+Signal: TypeAlias = Subscribed | Published | Unsubscribed | SubscriptionEnded | Answer
+"""What a message says of a subscription, or of the connection."""
 
 
 class Protocol:
@@ -93,6 +105,11 @@ class Protocol:
     """Whether the server confirms a subscription (:class:`Subscribed`).
 
     If not, it is taken to be there once the server has read it, which a pong tells."""
+    repeats: bool = False
+    """Whether the server sends to a new subscription what it has said lately.
+
+    Then a position that has come before is a repetition; if not, and behind a loss, the service has
+    begun to count anew."""
     correlation: Correlation | None = None
     """How the reply to a request is known, if ``DeliveryOptions`` does not say."""
     heartbeat: ApplicationPing | None = None
@@ -161,13 +178,13 @@ class Protocol:
         """
         return None
 
-    def is_next(self, before: Any, after: Any) -> bool:
-        """Whether nothing can be between two positions.
+    def is_next(self, before: Any, after: Any) -> bool | None:
+        """Whether nothing can be between two positions; ``None`` if positions do not tell.
 
-        If it says no, a gap is told between the two; so a stream whose positions only grow says
-        yes.
+        ``False`` tells a gap between the two, on one connection as well.
+        ``True`` says that there is none, also where a connection was lost between them.
         """
-        return True
+        return None
 
     def classify(self, loss: Loss, phase: Phase) -> Decision:
         """What a loss means, if ``RetryPolicy.classify`` is not given."""

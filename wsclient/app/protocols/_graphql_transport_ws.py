@@ -145,8 +145,8 @@ class GraphqlTransportWs(Protocol):
         more = {} if payload is None else {"payload": dict(payload)}
         await connection.send_message(self.encode({"type": "connection_init", **more}))
         with trio.move_on_after(self.ack_timeout):
-            while (message := await connection.get_message()) is not None:
-                content = read_object(self.decode, message)
+            while True:
+                content = read_object(self.decode, await connection.get_message())
                 kind = content.get("type")
                 if kind == "connection_ack":
                     return

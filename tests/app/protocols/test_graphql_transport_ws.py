@@ -370,6 +370,15 @@ def test_what_may_pass_is_retried(code, phase):
     assert isinstance(decide(code, phase), Retry)
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_a_fault_that_does_not_pass_is_fatal(phase):
+    # graphql-ws says so, too, of a query that cannot be parsed.
+    decisions = [decide(4500, phase, repeated) for repeated in (1, 2, 3)]
+
+    assert [Retry, Retry, Fatal] == [type(decision) for decision in decisions]
+    assert "4500" in decisions[2].reason
+
+
 def test_what_is_forbidden_is_tried_once_or_twice_with_fresh_credentials():
     decisions = [decide(4403, phase, repeated) for phase in Phase for repeated in (1, 2, 3)]
 

@@ -43,7 +43,11 @@ _SUBSCRIPTION: Final = "s"
 _QUERY: Final = "q"
 
 _OF_THE_CLIENT: Final = range(4400, 4500)
+# "Probably because the socket froze", as graphql-ws' own client says, which sends it.
 _TERMINATED: Final = 4499
+_SERVER_ERROR: Final = 4500
+_PATIENCE: Final = 2
+"""As after 1002 and its like."""
 
 _PING_OR_NONE: Final[Any] = attrs.validators.optional(attrs.validators.instance_of(ApplicationPing))
 
@@ -220,20 +224,19 @@ class GraphqlTransportWs(Protocol):
         return None
 
     def classify(self, loss: Loss, phase: Phase) -> Decision:
-        """As ``PRESETS["graphql-transport-ws"]``, and 44xx, a client's mistake, is fatal.
+        """As ``PRESETS["graphql-transport-ws"]``; other 44xx, a client's mistake, are fatal.
 
-        The others, 4500 too, are retried: a fault of the server's own may pass.  (graphql-ws' own
-        client gives up after 4500; ours has its budget of attempts.)
+        So is 4500, a fault of the server's, when it comes a third time in a row.
         """
         decision = PRESETS[SUBPROTOCOL](loss, phase)
-        if (
-            loss.kind is LossKind.CLOSED
-            and loss.code in _OF_THE_CLIENT
-            # "Probably because the socket froze", as that client says, which sends it.
-            and loss.code != _TERMINATED
-            and decision == classify(loss, phase)
-        ):
-            return Fatal(f"{SUBPROTOCOL}: {loss.code}, which blames the client")
+        if loss.kind is not LossKind.CLOSED or decision != classify(loss, phase):
+            return decision
+        # A fault may pass.  But graphql-ws says this, too, to a query that cannot be parsed, and
+        # with that subscription every connection would end; its own client never retries it.
+        if loss.code == _SERVER_ERROR and loss.repeated > _PATIENCE:
+            return Fatal(f"{SUBPROTOCOL}: fatal after {_PATIENCE} retries: {loss.error}")
+        if loss.code in _OF_THE_CLIENT and loss.code != _TERMINATED:
+            return Fatal(f"{SUBPROTOCOL}: {loss.code}, which blames the client: {loss.error}")
         return decision
 
 

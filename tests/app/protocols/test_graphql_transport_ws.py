@@ -165,6 +165,15 @@ def test_the_own_ping_can_be_turned_off():
     assert None is GraphqlTransportWs(heartbeat=None).heartbeat
 
 
+def test_whoever_derives_from_it_may_say_otherwise():
+    class Other(GraphqlTransportWs):
+        subprotocols = ("graphql-transport-ws", "v2")
+        correlation = wsclient.JsonCorrelation()
+
+    assert ("graphql-transport-ws", "v2") == Other().subprotocols
+    assert wsclient.JsonCorrelation() == Other().correlation
+
+
 # --- queries --------------------------------------------------------------------------------------
 
 

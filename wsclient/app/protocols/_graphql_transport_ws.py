@@ -7,7 +7,7 @@ Its text is https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md.  It
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -20,6 +20,7 @@ from wsclient.options import ApplicationPing
 from wsclient.session import (
     PRESETS,
     Answer,
+    Correlation,
     Decision,
     Fatal,
     Loss,
@@ -100,8 +101,16 @@ def _check_payload(_: object, attribute: attrs.Attribute[Any], value: object) ->
         )
 
 
+class _GraphqlTransportWs(Protocol):
+    """What is no option, and can be overridden."""
+
+    subprotocols: Sequence[str] = (SUBPROTOCOL,)
+    confirms: bool = False
+    correlation: Correlation | None = _Queries()
+
+
 @attrs.frozen(kw_only=True)
-class GraphqlTransportWs(Protocol):
+class GraphqlTransportWs(_GraphqlTransportWs):
     """``graphql-transport-ws``: GraphQL subscriptions, queries and mutations over one connection.
 
     ``channel.subscribe("prices", "subscription { price }")`` subscribes; an object with ``query``,
@@ -131,10 +140,6 @@ class GraphqlTransportWs(Protocol):
     )
     """Every 20 s the protocol's own ping, which proves that somebody is at work there; ``None`` for
     a server that does not answer it, against the protocol."""
-
-    subprotocols = (SUBPROTOCOL,)
-    confirms = False
-    correlation = _Queries()
 
     async def establish(self, connection: WebSocketConnection) -> None:
         """Say ``connection_init``, and wait for ``connection_ack``.

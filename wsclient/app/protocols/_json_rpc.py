@@ -14,6 +14,7 @@ import attrs
 
 from wsclient.errors import CodecError, JsonRpcError, ReplyError
 from wsclient.session import (
+    Correlation,
     JsonRpcCorrelation,
     Protocol,
     Published,
@@ -51,8 +52,14 @@ class _Token:
     value: str | int
 
 
+class _JsonRpc(Protocol):
+    """What is no option, and can be overridden."""
+
+    correlation: Correlation | None = JsonRpcCorrelation()
+
+
 @attrs.frozen(kw_only=True)
-class JsonRpc(Protocol):
+class JsonRpc(_JsonRpc):
     """JSON-RPC 2.0: requests, and subscriptions in the manner of ``eth_subscribe``.
 
     ``channel.subscribe("newHeads")`` calls ``eth_subscribe`` with ``["newHeads"]``; other
@@ -80,8 +87,6 @@ class JsonRpc(Protocol):
     _is_next: Callable[[Any, Any], bool | None] | None = attrs.field(
         default=None, validator=_FUNCTION_OR_NONE
     )
-
-    correlation = JsonRpcCorrelation()
 
     def subscribe(self, wish: Wish) -> str | bytes:
         """A call of ``subscribe_method``.

@@ -4,7 +4,17 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 """
 
 from ._version import __version__ as __version__
-from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec
+from .app import (
+    Bot,
+    Codec,
+    Context,
+    FailedMessage,
+    GraphqlTransportWs,
+    HandlerErrors,
+    JsonCodec,
+    JsonPubSub,
+    JsonRpc,
+)
 from .codes import CloseCode, CloseReason
 from .connection import (
     Endpoint,
@@ -200,6 +210,7 @@ __all__ = [
     "FunctionCorrelation",
     "Gap",
     "GapDetected",
+    "GraphqlTransportWs",
     "HandlerErrors",
     "HandlerFailed",
     "HandshakeError",
@@ -213,6 +224,8 @@ __all__ = [
     "JsonAcknowledgement",
     "JsonCodec",
     "JsonCorrelation",
+    "JsonPubSub",
+    "JsonRpc",
     "JsonRpcCorrelation",
     "JsonRpcError",
     "Limits",

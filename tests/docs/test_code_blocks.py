@@ -92,8 +92,14 @@ ECHOED = {
     "policy.py": ["hello"],
     "request.py": ["{'op': 'balance', 'id': 1}"],
 }
-PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
-MODULES = ("thermostat.py",)
+PYTEST_FILES = (
+    "test_bot.py",
+    "test_outage.py",
+    "test_socket.py",
+    "test_thermostat.py",
+    "test_ticker.py",
+)
+MODULES = ("thermostat.py", "ticker.py")
 OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py")
 
 

@@ -2,5 +2,16 @@
 
 from ._bot import Bot, Context, FailedMessage, HandlerErrors
 from ._codec import Codec, JsonCodec
+from .protocols import GraphqlTransportWs, JsonPubSub, JsonRpc
 
-__all__ = ["Bot", "Codec", "Context", "FailedMessage", "HandlerErrors", "JsonCodec"]
+__all__ = [
+    "Bot",
+    "Codec",
+    "Context",
+    "FailedMessage",
+    "GraphqlTransportWs",
+    "HandlerErrors",
+    "JsonCodec",
+    "JsonPubSub",
+    "JsonRpc",
+]

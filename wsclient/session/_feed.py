@@ -26,6 +26,7 @@ from wsclient.options import Limits, OverflowPolicy, RetryPolicy
 from ._backoff import Backoff
 from ._continuity import Continuity, Repeated, WentBack
 from ._inbox import Inbox
+from ._protocol import Published
 
 Backfill: TypeAlias = Callable[[Gap], Awaitable[Iterable[Any]] | AsyncIterable[Any]]
 Commit: TypeAlias = Literal["after", "before"]
@@ -473,7 +474,10 @@ class Feed:
                 await values.aclose()
 
     async def _bring(self, value: Any) -> None:
-        position = self._owner.position_of(value)
+        if isinstance(value, Published):
+            value, position = value.value, value.position
+        else:
+            position = self._owner.position_of(value)
         if not self._continuity.recover(position):
             self.repeated += 1
             return

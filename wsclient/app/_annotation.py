@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import types
 import typing
 from collections.abc import Callable
@@ -28,10 +27,15 @@ def annotation_of(handler: Callable[..., Any], parameter: str) -> Any:
     # Any object with annotations will do for get_type_hints.
     one = SimpleNamespace(__annotations__={parameter: annotation})
     try:
-        hints = typing.get_type_hints(one, _names_of(function), include_extras=True)
-    except Exception as error:  # The text of an annotation may be anything.
+        hints = typing.get_type_hints(
+            one, getattr(function, "__globals__", {}), include_extras=True
+        )
+    except Exception as error:
+        # Not the handler's repr: a partial's shows its arguments.
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        # The text of an annotation may be anything.
         raise TypeError(
-            f"the annotation {annotation!r} of {name_of(handler)}'s parameter {parameter!r}"
+            f"the annotation {annotation!r} of {name}'s parameter {parameter!r}"
             f" cannot be resolved: {error}; what it names must be there at run time, in the"
             " module of the handler"
         ) from error
@@ -48,14 +52,20 @@ def _function(handler: Callable[..., Any]) -> Any:
     return getattr(handler if isinstance(handler, type) else type(handler), called)
 
 
-def _names_of(function: Any) -> dict[str, Any]:
-    # A method has its function's module, too.
-    return vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else {}
-
-
 def name_of(annotation: Any) -> str:
     """How it is called in a text for people."""
-    return getattr(annotation, "__qualname__", None) or str(annotation).replace("typing.", "")
+    members = members_of(annotation)
+    if len(members) > 1:
+        return " | ".join(map(name_of, members))
+    (member,) = members
+    origin = typing.get_origin(member)
+    if member is types.NoneType:
+        return "None"
+    if origin is typing.Literal:
+        return str(member).removeprefix("typing.")
+    if origin is None:
+        return getattr(member, "__qualname__", str(member))
+    return f"{name_of(origin)}[{', '.join(map(name_of, typing.get_args(member)))}]"
 
 
 def bare(annotation: Any) -> Any:

@@ -89,21 +89,7 @@ class JsonCodec:
         Raises:
             TypeError: There is no way into this type, or what it needs is not installed.
         """
-        decode = library_for(annotation).json_decoder(annotation)
-        if not is_pydantic(annotation):
-            return decode
-
-        def decode_strictly(message: str | bytes) -> Any:
-            # pydantic reads NaN and Infinity.
-            if (
-                ("NaN" in message or "Infinity" in message)
-                if isinstance(message, str)
-                else (b"NaN" in message or b"Infinity" in message)
-            ):
-                self.decode(message)
-            return decode(message)
-
-        return decode_strictly
+        return library_for(annotation).json_decoder(annotation, self.decode)
 
 
 class MsgpackCodec:
@@ -144,7 +130,7 @@ class MsgpackCodec:
         try:
             return self._msgspec.read_msgpack(_binary(message))
         except self._msgspec.FAULTS as error:
-            raise self._msgspec.fault(error, "MessagePack") from error
+            raise self._msgspec.fault(error) from error
 
     def decoder(self, annotation: Any) -> Decoder | None:
         """What decodes a message straight into a type; ``None`` for models of pydantic's.

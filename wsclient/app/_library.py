@@ -22,8 +22,13 @@ NEEDS_MSGSPEC: Final = "needs msgspec: pip install 'wsclient-trio[msgspec]'"
 class Library(Protocol):
     """What is asked of either."""
 
-    def json_decoder(self, annotation: Any) -> Decoder:
+    def json_decoder(self, annotation: Any, read: Decoder) -> Decoder:
         """Decodes JSON into a type.
+
+        Args:
+            annotation: The type.
+            read: What the codec makes of a message without a type. It judges what is JSON,
+                wherever the library seems to see it otherwise.
 
         Raises:
             TypeError: The library cannot.

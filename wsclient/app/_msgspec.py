@@ -24,16 +24,19 @@ read_json: Final[Decoder] = msgspec.json.Decoder().decode
 read_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 
 
-def json_decoder(annotation: Any) -> Decoder:
+def json_decoder(annotation: Any, read: Decoder) -> Decoder:
     """Decodes JSON into a type; see ``Library``."""
-    _check(annotation)
+    convert = converter(annotation)
     native = msgspec.json.Decoder(annotation).decode
 
     def decode(message: str | bytes) -> Any:
         try:
             return native(message)
-        except FAULTS as error:
-            raise fault(error, "JSON") from None
+        except msgspec.ValidationError as error:
+            raise fault(error) from None
+        except FAULTS:
+            # Not JSON; or half of a surrogate pair, from which msgspec shrinks.
+            return convert(read(message))
 
     return decode
 
@@ -51,7 +54,7 @@ def msgpack_decoder(annotation: Any) -> Callable[[bytes], Any]:
         try:
             return native(message)
         except FAULTS as error:
-            raise fault(error, "MessagePack") from None
+            raise fault(error) from None
 
     return decode
 
@@ -64,7 +67,7 @@ def converter(annotation: Any) -> Callable[[Any], Any]:
         try:
             return msgspec.convert(value, annotation)
         except FAULTS as error:
-            raise fault(error, "a message") from None
+            raise fault(error) from None
 
     return convert
 
@@ -136,15 +139,15 @@ _QUOTING: Final = re.compile(
 )
 
 
-def fault(error: Exception, form: str) -> CodecError:
+def fault(error: Exception) -> CodecError:
     """What is wrong with a message, and where, without a word of it."""
     if isinstance(error, RecursionError):
-        return CodecError(f"not {form}: nested too deeply")
+        return CodecError("nested too deeply")
     if isinstance(error, UnicodeError):
-        return CodecError(f"not {form}: not valid UTF-8")
+        return CodecError("not valid UTF-8")
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
-        return CodecError(f"not {form}: {text}")
+        return CodecError(f"not MessagePack: {text}")
     place = _PLACE.search(text)
     path = "$" if place is None else place[1]
     if error.__cause__ is not None:

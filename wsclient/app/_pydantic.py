@@ -19,17 +19,29 @@ from ._annotation import name_of
 from ._library import Decoder
 
 
-def json_decoder(annotation: Any) -> Decoder:
+def json_decoder(annotation: Any, read: Decoder) -> Decoder:
     """Decodes JSON into a type; see ``Library``."""
     native = _adapter(annotation).validate_json
 
     def decode(message: str | bytes) -> Any:
+        if _is_doubtful(message):
+            read(message)
         try:
             return native(message)
         except pydantic.ValidationError as error:
-            raise _fault(error) from None
+            fault = _fault(error)
+            if fault.path is None:
+                read(message)  # Its text says where.
+            raise fault from None
 
     return decode
+
+
+def _is_doubtful(message: str | bytes) -> bool:
+    # pydantic takes for numbers what is not JSON.
+    if isinstance(message, str):
+        return "NaN" in message or "Infinity" in message
+    return b"NaN" in message or b"Infinity" in message
 
 
 def converter(annotation: Any) -> Callable[[Any], Any]:
@@ -51,9 +63,11 @@ def to_builtins(value: Any) -> Any:
     return _dumper(type(value))(value, mode="json", by_alias=True)
 
 
-@lru_cache
-def _dumper(cls: Any) -> Callable[..., Any]:
+def _make_dumper(cls: Any) -> Callable[..., Any]:
     return pydantic.TypeAdapter(cls).dump_python
+
+
+_dumper: Final[Callable[[Any], Callable[..., Any]]] = lru_cache(_make_dumper)
 
 
 def field_type(cls: Any, key: str) -> Any:

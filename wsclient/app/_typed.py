@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -38,7 +38,7 @@ def decoder_for(annotation: Any, codec: Codec, *, key: str) -> Decoder:
     Raises:
         TypeError: There is no way into this type, or what it needs is not installed.
     """
-    if isinstance(codec, Hashable) and _is_hashable(annotation):
+    if _is_hashable((annotation, codec)):
         return _make_once(annotation, codec, key)
     return _make(annotation, codec, key)
 
@@ -108,13 +108,13 @@ def _make(annotation: Any, codec: Codec, key: str) -> Decoder:
     return _by_kind(decoders, kind_reader(codec, key=key), f"$.{key}")
 
 
-_make_once: Final = lru_cache(maxsize=1024)(_make)
+_make_once: Final[Callable[[Any, Any, str], Decoder]] = lru_cache(maxsize=1024)(_make)
 
 
-def _is_hashable(annotation: Any) -> bool:
+def _is_hashable(value: Any) -> bool:
     try:
-        hash(annotation)
-    except TypeError:  # What ``Annotated`` adds may be anything.
+        hash(value)
+    except TypeError:  # What ``Annotated`` adds may be anything, and so may codecs.
         return False
     return True
 

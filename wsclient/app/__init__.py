@@ -1,6 +1,6 @@
 """Floor 4: what a user of a bot touches."""
 
 from ._bot import Bot, Context, FailedMessage, HandlerErrors
-from ._codec import Codec, JsonCodec
+from ._codec import Codec, JsonCodec, MsgpackCodec
 
-__all__ = ["Bot", "Codec", "Context", "FailedMessage", "HandlerErrors", "JsonCodec"]
+__all__ = ["Bot", "Codec", "Context", "FailedMessage", "HandlerErrors", "JsonCodec", "MsgpackCodec"]

@@ -139,6 +139,7 @@ APP = {
     "JsonAcknowledgement",
     "JsonCodec",
     "MessageQuarantined",
+    "MsgpackCodec",
     "NotConnected",
     "OutboxFull",
     "OutboxFailed",

@@ -4,7 +4,7 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 """
 
 from ._version import __version__ as __version__
-from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec
+from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec, MsgpackCodec
 from .codes import CloseCode, CloseReason
 from .connection import (
     Endpoint,
@@ -204,6 +204,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
     "Observer",

@@ -175,7 +175,7 @@ DOUBTFUL = st.sampled_from(
         "\ufeff1",
         '{"a": 1, "a": 2}',
         "[1,]",
-        "tru",
+        "trues",
     ]
 )
 JSON = st.recursive(

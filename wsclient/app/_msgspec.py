@@ -75,7 +75,7 @@ def converter(annotation: Any) -> Callable[[Any], Any]:
 
 def to_builtins(value: Any) -> Any:
     """What is to be written as JSON; see ``Library``."""
-    return msgspec.to_builtins(value, str_keys=True, enc_hook=_hook)
+    return msgspec.to_builtins(value, enc_hook=_hook)
 
 
 def _hook(value: Any) -> Any:

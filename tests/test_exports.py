@@ -156,6 +156,7 @@ APP = {
     "JsonAcknowledgement",
     "JsonCodec",
     "MessageQuarantined",
+    "MsgpackCodec",
     "NotConnected",
     "OutboxFull",
     "OutboxFailed",

@@ -14,6 +14,7 @@ from .app import (
     JsonCodec,
     JsonPubSub,
     JsonRpc,
+    MsgpackCodec,
 )
 from .codes import CloseCode, CloseReason
 from .connection import (
@@ -235,6 +236,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
     "Observer",

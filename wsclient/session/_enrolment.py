@@ -27,7 +27,7 @@ from wsclient.errors import ConnectionClosed, EstablishError, WebSocketError
 from wsclient.protocol import encoded_size
 
 from ._feed import Item
-from ._inbox import MESSAGE_COST, Inbox, Inlet, Message, without
+from ._inbox import MESSAGE_COST, Inbox, Inlet, Message
 from ._protocol import (
     Answer,
     Published,
@@ -116,9 +116,9 @@ class Enrolment:
 
     # The reader's side.
 
-    def way_into(self, inbox: Inbox) -> Gate:
+    def way_into(self, inbox: Inbox) -> Inlet:
         """Where the connection shall put its messages."""
-        return Gate(self, inbox, self._wanted)
+        return Inlet(inbox, self.hear)
 
     def way_aside(self) -> Inlet:
         """Likewise, while everything waits."""
@@ -471,33 +471,3 @@ class WaitingRoom:
         """The messages that have waited, and their size."""
         self._ended.set()
         return self._messages, self._size
-
-
-class Gate:
-    """The way of one connection into the inbox, where its enrolment listens.
-
-    Args:
-        enrolment: Listens.
-        inbox: Where messages go that are not about subscriptions.
-        wanted: Whose feeds may be full.
-    """
-
-    def __init__(self, enrolment: Enrolment, inbox: Inbox, wanted: Subscriptions) -> None:
-        self._hear = enrolment.hear
-        self._inbox = inbox
-        self._wanted = wanted
-        self.wait_wanted = inbox.wait_wanted
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the reader may read on."""
-        return self._inbox.has_room and self._wanted.full is None
-
-    async def wait_for_room(self) -> None:
-        """Wait until there may be room in what is full."""
-        full = self._wanted.full
-        await (self._inbox if full is None else full).wait_for_room()
-
-    def put(self, items: list[Any], size: int) -> None:
-        """Add messages of ``size`` bytes together."""
-        self._inbox.put(*without(items, size, self._hear))

@@ -288,13 +288,6 @@ class Feed:
         """The position behind which the server may go on."""
         return self._continuity.last
 
-    @property
-    def full(self) -> Inbox | None:
-        """What has no room, if something has none."""
-        if not self._inbox.has_room:
-            return self._inbox
-        return None if self._held is None or self._held.has_room else self._held
-
     def begin(self, gap: Gap | None) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing."""
         self._is_live = True

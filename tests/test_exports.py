@@ -123,6 +123,23 @@ REQUESTS = {
     "RequestLost",
     "RequestTimeout",
 }
+SUBSCRIPTIONS = {
+    "Answer",
+    "Feed",
+    "FeedItems",
+    "Protocol",
+    "Published",
+    "Signal",
+    "Snapshot",
+    "Subscribed",
+    "SubscriptionEnded",
+    "SubscriptionFailed",
+    "SubscriptionOptions",
+    "SubscriptionRefused",
+    "SubscriptionsRestored",
+    "Unsubscribed",
+    "Wish",
+}
 APP = {
     "Ack",
     "Acknowledgement",
@@ -139,6 +156,7 @@ APP = {
     "JsonAcknowledgement",
     "JsonCodec",
     "MessageQuarantined",
+    "MsgpackCodec",
     "NotConnected",
     "OutboxFull",
     "OutboxFailed",
@@ -164,7 +182,7 @@ PROTOCOLS = {
 
 
 def test_the_public_names_are_these() -> None:
-    names = CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS | PROTOCOLS
+    names = CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS | SUBSCRIPTIONS | PROTOCOLS
 
     assert names == set(wsclient.__all__)
 

@@ -14,6 +14,7 @@ from .app import (
     JsonCodec,
     JsonPubSub,
     JsonRpc,
+    MsgpackCodec,
 )
 from .codes import CloseCode, CloseReason
 from .connection import (
@@ -53,6 +54,7 @@ from .errors import (
     RequestLost,
     RequestTimeout,
     SendUnknown,
+    SubscriptionFailed,
     WebSocketError,
 )
 from .events import (
@@ -87,6 +89,8 @@ from .events import (
     PeerStoppedReading,
     RetryScheduled,
     StateChanged,
+    SubscriptionRefused,
+    SubscriptionsRestored,
     SuspendDetected,
     Truth,
 )
@@ -103,6 +107,7 @@ from .options import (
     RetryBudget,
     RetryPolicy,
     SendRate,
+    SubscriptionOptions,
 )
 from .protocol import COMPILED, TracedFrame
 from .session import (
@@ -118,6 +123,8 @@ from .session import (
     DurableChannel,
     Explanation,
     Fatal,
+    Feed,
+    FeedItems,
     FunctionAcknowledgement,
     FunctionCorrelation,
     HeadersProvider,
@@ -137,6 +144,7 @@ from .session import (
     Retry,
     RetryFreshAuth,
     Signal,
+    Snapshot,
     SqliteOutbox,
     Subscribed,
     SubscriptionEnded,
@@ -196,6 +204,8 @@ __all__ = [
     "Explanation",
     "FailedMessage",
     "Fatal",
+    "Feed",
+    "FeedItems",
     "FencesLifted",
     "FunctionAcknowledgement",
     "FunctionCorrelation",
@@ -226,6 +236,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
     "Observer",
@@ -265,10 +276,15 @@ __all__ = [
     "SendRate",
     "SendUnknown",
     "Signal",
+    "Snapshot",
     "SqliteOutbox",
     "StateChanged",
     "Subscribed",
     "SubscriptionEnded",
+    "SubscriptionFailed",
+    "SubscriptionOptions",
+    "SubscriptionRefused",
+    "SubscriptionsRestored",
     "SuspendDetected",
     "TracedFrame",
     "Transitions",

@@ -80,7 +80,7 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
         line.tell_opened()
 
         assert None is await line.establish()
-        line.tell_ready(2.5)
+        line.tell_ready(2.5, resumed=True)
         lost = await line.watch()
         line.tell_lost(str(lost), 1001)
         await line.close()
@@ -89,7 +89,7 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
     assert [
         ConnectionAttempted(**PLACE),
         ConnectionOpened(**PLACE, epoch=1, duration=0.0, subprotocol=None),
-        ConnectionReady(**PLACE, epoch=1, outage=2.5),
+        ConnectionReady(**PLACE, epoch=1, outage=2.5, resumed=True),
         ConnectionLost(**PLACE, epoch=1, cause=str(lost), code=1001, duration=7.0, ready=True),
     ] == recorder.events
 

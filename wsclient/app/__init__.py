@@ -1,7 +1,7 @@
 """Floor 4: what a user of a bot touches."""
 
 from ._bot import Bot, Context, FailedMessage, HandlerErrors
-from ._codec import Codec, JsonCodec
+from ._codec import Codec, JsonCodec, MsgpackCodec
 from .protocols import GraphqlTransportWs, JsonPubSub, JsonRpc
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "JsonCodec",
     "JsonPubSub",
     "JsonRpc",
+    "MsgpackCodec",
 ]

@@ -19,6 +19,7 @@ from ._correlation import (
 )
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
+from ._feed import Feed, FeedItems, Snapshot
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import Url, connect_channel, open_channel
@@ -65,6 +66,8 @@ __all__ = [
     "DurableSendChannel",
     "Explanation",
     "Fatal",
+    "Feed",
+    "FeedItems",
     "FunctionAcknowledgement",
     "FunctionCorrelation",
     "HeadersProvider",
@@ -85,6 +88,7 @@ __all__ = [
     "Retry",
     "RetryFreshAuth",
     "Signal",
+    "Snapshot",
     "SqliteOutbox",
     "Subscribed",
     "SubscriptionEnded",

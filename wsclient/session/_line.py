@@ -47,6 +47,8 @@ from wsclient.options import (
 )
 
 from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
+from ._enrolment import Enrolment
+from ._inbox import Inbox, Way
 from ._liveness import Liveness
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
@@ -89,6 +91,7 @@ class Line:
         opened_at: When it was opened (trio's clock, seconds).
         left: Why it was left for another one; ``None`` if it was not.
         liveness: What watches over it, once it is ready.
+        enrolment: What its server has of the channel's subscriptions, if that has some.
         is_ready: Whether messages flow over it, for the channel.
     """
 
@@ -115,6 +118,11 @@ class Line:
         self.connection: Final = connection
         self.epoch: Final = epoch
         self.liveness: Liveness | None = None
+        self.enrolment: Enrolment | None = None
+
+    def way_into(self, inbox: Inbox) -> Way:
+        """Where it shall put its messages so that its subscriptions are heard of."""
+        return inbox if self.enrolment is None else self.enrolment.way_into(inbox)
 
     @property
     def close_reason(self) -> CloseReason:
@@ -150,6 +158,8 @@ class Line:
                         await call_hook(hook, self.connection)
                 if deadline.cancelled_caught:
                     failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
+            except EstablishError as error:
+                failed = error
             except Exception as error:  # A user's hook may raise anything.
                 failed = EstablishError(
                     f"the on_connect hook raised {type(error).__name__}: {error}"
@@ -160,10 +170,12 @@ class Line:
             return ConnectionClosed(self.connection.closed)
         return failed
 
-    def tell_ready(self, outage: float | None) -> None:
+    def tell_ready(self, outage: float | None, *, resumed: bool) -> None:
         """Messages flow, after an outage of so many seconds: tell the observers."""
         self.is_ready = True
-        self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
+        self._observe(
+            events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage, resumed=resumed)
+        )
 
     def watch_over(
         self,
@@ -206,6 +218,8 @@ class Line:
                 self._watching.cancel()
             async with open_background_nursery() as nursery:
                 nursery.start_soon(watch)
+                if self.enrolment is not None:
+                    nursery.start_soon(self.enrolment.run)
                 await self.connection.wait_closed()
         if self.left is not None:
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -40,11 +40,13 @@ class Subscribed:
     """The server has taken a subscription."""
 
     tag: Hashable
-    """Which: its number, or its key."""
+    """Which: its key or its number, as ``Protocol.named_by`` says."""
     token: Hashable = attrs.field(default=None, kw_only=True)
     """What the server calls it from now on, if that is something else."""
     resumed: bool = attrs.field(default=False, kw_only=True)
     """Whether it goes on right behind ``Wish.after``: nothing is missing."""
+    position: Any = attrs.field(default=None, kw_only=True)
+    """Where the stream stands, if the server says so: at ``Wish.after``, nothing is missing."""
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ class Published:
     """Something was published to a subscription."""
 
     tag: Hashable
-    """Which: its number, its key, or its token."""
+    """Which: its token if it has one, else as in :class:`Subscribed`."""
     value: Any
     """What is received from the feed."""
     position: Any = attrs.field(default=None, kw_only=True)
@@ -66,7 +68,7 @@ class Unsubscribed:
     """The server has confirmed that a subscription is over, as we asked."""
 
     tag: Hashable
-    """Which: its number, its key, or its token."""
+    """Which: its token if it has one, else as in :class:`Subscribed`."""
 
 
 @attrs.frozen
@@ -74,7 +76,7 @@ class SubscriptionEnded:
     """The server does not take a subscription, or has ended it."""
 
     tag: Hashable
-    """Which: its number, its key, or its token."""
+    """Which: its token if it has one, else as in :class:`Subscribed`."""
     error: Exception | None = None
     """Why; ``None`` if the stream has come to its end."""
     may_retry: bool = attrs.field(default=False, kw_only=True)
@@ -101,6 +103,9 @@ class Protocol:
 
     subprotocols: Sequence[str] = ()
     """Names offered in the opening handshake (RFC 6455 §1.9), if ``ConnectionOptions`` has none."""
+    named_by: Literal["key", "number"] = "key"
+    """What the server calls a subscription, until it gives it a token: ``Wish.key``, or
+    ``Wish.number``."""
     confirms: bool = True
     """Whether the server confirms a subscription (:class:`Subscribed`).
 
@@ -108,8 +113,8 @@ class Protocol:
     repeats: bool = False
     """Whether the server sends to a new subscription what it has said lately.
 
-    Then a position that has come before is a repetition; if not, and behind a loss, the service has
-    begun to count anew."""
+    Then a position that has come before is a repetition; if not, the stream has gone back: the
+    service has begun to count anew, or has taken back what it had said."""
     correlation: Correlation | None = None
     """How the reply to a request is known, if ``DeliveryOptions`` does not say."""
     heartbeat: ApplicationPing | None = None
@@ -171,10 +176,15 @@ class Protocol:
         """
         return None
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether values have positions, so that one is known that comes over two connections."""
+        return type(self).position is not Protocol.position
+
     def position(self, value: Any) -> Any:
         """Where a published value stands in its stream; ``None`` if streams have no positions.
 
-        Later values have greater positions.
+        Later values have greater positions, or the stream has gone back.
         """
         return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 import trio
@@ -105,6 +105,7 @@ class _GraphqlTransportWs(Protocol):
     """What is no option, and can be overridden."""
 
     subprotocols: Sequence[str] = (SUBPROTOCOL,)
+    named_by: Literal["key", "number"] = "number"
     confirms: bool = False
     correlation: Correlation | None = _Queries()
 

@@ -163,6 +163,11 @@ class JsonPubSub(Protocol):
         found = None if self.position_field is None else content.get(self.position_field)
         return found if type(found) is int else None
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether there is a ``position_field``."""
+        return self.position_field is not None
+
     def position(self, value: Any) -> Any:
         """The number in a value that is a whole message; ``None`` in others, which have none."""
         whole = self.data_field is None and isinstance(value, Mapping)

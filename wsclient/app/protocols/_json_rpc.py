@@ -8,7 +8,7 @@ subscription, and notifications carry that name and a value.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -55,6 +55,7 @@ class _Token:
 class _JsonRpc(Protocol):
     """What is no option, and can be overridden."""
 
+    named_by: Literal["key", "number"] = "number"
     correlation: Correlation | None = JsonRpcCorrelation()
 
 
@@ -165,6 +166,11 @@ class JsonRpc(_JsonRpc):
                 reply = JsonRpcError(code, text, more.get("data"))
                 return SubscriptionEnded(tag, reply, may_retry=code in self.retry_codes)
         return SubscriptionEnded(tag, ReplyError(error))
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether there is a function ``position``."""
+        return self._position is not None
 
     def position(self, value: Any) -> Any:
         """As the function ``position`` says."""

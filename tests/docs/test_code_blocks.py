@@ -105,7 +105,14 @@ PYTEST_FILES = (
 )
 MODULES = ("thermostat.py", "ticker.py")
 FEEDS = ("blocks.py", "graphql.py", "quotes.py")
-OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py", "typed_errors.py")
+OTHERS = (
+    "clock.py",
+    "log_in.py",
+    "logging_structlog.py",
+    "server.py",
+    "subscribe.py",
+    "typed_errors.py",
+)
 
 
 def test_every_program_is_run() -> None:
@@ -163,6 +170,24 @@ async def test_logging_with_structlog_merges_the_context(tmp_path: Path) -> None
     assert '"level": "info"' in ready[0]
     assert "hello" in output.splitlines()
     assert "" == errors
+
+
+async def test_a_subscription_is_received(tmp_path: Path) -> None:
+    async def publish(connection: ServerConnection) -> None:
+        assert '{"op": "subscribe", "channel": "trades"}' == await connection.receive()
+        for message in (
+            '{"op": "subscribed", "channel": "trades"}',
+            '{"channel": "trades", "seq": 1, "data": {"price": 7}}',
+            '{"op": "ended", "channel": "trades"}',
+        ):
+            await connection.send(message)
+        await connection.wait_over()
+
+    async with FaultServer(handler=publish) as server:
+        code = program("subscribe.py").replace(PLACEHOLDER, server.url)
+        output, _ = await run_program("program.py", code, tmp_path)
+
+    assert "{'price': 7}\n" == output
 
 
 async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:

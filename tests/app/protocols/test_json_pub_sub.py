@@ -223,6 +223,9 @@ def test_a_server_may_have_no_ping_of_its_own(content):
 def test_nothing_may_be_numbered():
     unnumbered = JsonPubSub(position_field=None)
 
+    assert PLAIN.has_positions
+    assert not unnumbered.has_positions
+
     assert Published("trades", 5) == recognise(
         {"channel": "trades", "seq": 42, "data": 5}, unnumbered
     )

@@ -292,11 +292,13 @@ async def serve_graphql(connection: ServerConnection) -> None:
             assert {"authorization": "Bearer …"} == said["payload"]
             await connection.send('{"type": "connection_ack"}')
         elif said["type"] == "subscribe":
-            payload = {"data": {"price": 1.09 if said["id"].startswith("q") else 1.1}}
+            is_query = said["id"].startswith("q")
+            payload = {"data": {"price": 1.09 if is_query else 1.1}}
             await connection.send(
                 json.dumps({"type": "next", "id": said["id"], "payload": payload})
             )
-            await connection.send(json.dumps({"type": "complete", "id": said["id"]}))
+            if is_query:
+                await connection.send(json.dumps({"type": "complete", "id": said["id"]}))
 
 
 async def serve_quotes(connection: ServerConnection) -> None:

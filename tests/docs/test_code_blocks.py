@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import json
 import re
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import attrs
 import pytest
 import trio
 
-from wsclient.testing import FaultServer, ServerConnection, echo
+from wsclient.testing import FaultServer, Handler, ServerConnection, echo
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -100,8 +101,10 @@ PYTEST_FILES = (
     "test_socket.py",
     "test_thermostat.py",
     "test_ticker.py",
+    "test_ticker_story.py",
 )
 MODULES = ("thermostat.py", "ticker.py")
+FEEDS = ("blocks.py", "graphql.py", "quotes.py")
 OTHERS = (
     "clock.py",
     "log_in.py",
@@ -113,7 +116,7 @@ OTHERS = (
 
 
 def test_every_program_is_run() -> None:
-    run = {*ECHOED, *PYTEST_FILES, *MODULES, *OTHERS}
+    run = {*ECHOED, *FEEDS, *PYTEST_FILES, *MODULES, *OTHERS}
 
     assert run == {block.name for block in blocks() if block.name is not None}
 
@@ -271,6 +274,62 @@ async def test_log_in_reads_no_further_than_it_must(tmp_path: Path) -> None:
             assert "a trade" == (await read_until(output, r"trade$")).strip()
 
     assert '{"op": "subscribe", "topic": "trades"}' == server.messages[1]
+
+
+async def serve_blocks(connection: ServerConnection) -> None:
+    called = json.loads(await connection.receive())
+    assert ("eth_subscribe", ["newHeads"]) == (called["method"], called["params"])
+    await connection.send(json.dumps({"jsonrpc": "2.0", "id": called["id"], "result": "0x1"}))
+    params = {"subscription": "0x1", "result": {"number": "0x10", "hash": "0xabc"}}
+    await connection.send(json.dumps({"method": "eth_subscription", "params": params}))
+    await listen(connection)
+
+
+async def serve_graphql(connection: ServerConnection) -> None:
+    async for message in connection:
+        said = json.loads(message)
+        if said["type"] == "connection_init":
+            assert {"authorization": "Bearer …"} == said["payload"]
+            await connection.send('{"type": "connection_ack"}')
+        elif said["type"] == "subscribe":
+            is_query = said["id"].startswith("q")
+            payload = {"data": {"price": 1.09 if is_query else 1.1}}
+            await connection.send(
+                json.dumps({"type": "next", "id": said["id"], "payload": payload})
+            )
+            if is_query:
+                await connection.send(json.dumps({"type": "complete", "id": said["id"]}))
+
+
+async def serve_quotes(connection: ServerConnection) -> None:
+    assert {"op": "subscribe", "topic": "EUR"} == json.loads(await connection.receive())
+    await connection.send('{"op": "ok", "topic": "EUR"}')
+    for offset in (1, 3):
+        await connection.send(json.dumps({"topic": "EUR", "offset": offset, "data": 1.09}))
+    await listen(connection)
+
+
+async def listen(connection: ServerConnection) -> None:
+    async for _ in connection:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "serve", "shown"),
+    [
+        ("blocks.py", serve_blocks, r"0x10 0xabc"),
+        ("graphql.py", serve_graphql, r"\{'data': \{'price': 1\.09\}\}\n1\.1"),
+        ("quotes.py", serve_quotes, r"1\.09\nGap\(.*after_position=1, before_position=3\)\n1\.09"),
+    ],
+    ids=FEEDS,
+)
+async def test_feeds_bring_what_is_published(
+    name: str, serve: Handler, shown: str, tmp_path: Path
+) -> None:
+    async with FaultServer(handler=serve, subprotocols=["graphql-transport-ws"]) as server:
+        code = program(name).replace(PLACEHOLDER, server.url)
+        async with running(name, code, tmp_path) as (_, output):
+            await read_until(output, rf"^{shown}$")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

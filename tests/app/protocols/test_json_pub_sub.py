@@ -215,12 +215,16 @@ def test_the_whole_message_may_be_what_is_received():
     assert None is PLAIN.position({"seq": 42})
 
 
-def test_a_server_may_have_no_ping_of_its_own():
-    assert None is recognise({"op": "ping"}, JsonPubSub(ping_event=None))
+@pytest.mark.parametrize("content", [{"op": "ping"}, {"op": None}, {}], ids=json.dumps)
+def test_a_server_may_have_no_ping_of_its_own(content):
+    assert None is recognise(content, JsonPubSub(ping_event=None))
 
 
 def test_nothing_may_be_numbered():
     unnumbered = JsonPubSub(position_field=None)
+
+    assert PLAIN.has_positions
+    assert not unnumbered.has_positions
 
     assert Published("trades", 5) == recognise(
         {"channel": "trades", "seq": 42, "data": 5}, unnumbered

@@ -233,12 +233,14 @@ def test_positions_and_their_order_are_as_the_functions_say():
         is_next=lambda before, after: after == before + 1,
     )
 
+    assert blocks.has_positions
     assert 16 == blocks.position({"number": "0x10"})
     assert blocks.is_next(16, 17)
     assert not blocks.is_next(16, 18)
 
 
 def test_without_them_there_are_none():
+    assert not ETH.has_positions
     assert None is ETH.position({"number": "0x10"})
     assert None is ETH.is_next(16, 17)
 

@@ -148,6 +148,9 @@ class Enrolment:
         elif isinstance(signal, Subscribed):
             self._confirm(entry, signal)
         elif isinstance(signal, SubscriptionEnded):
+            if signal.error is None or entry.early:
+                # It was there, and what it has brought is worth having.
+                self._confirm(entry, _implied(entry))
             self._forget(entry)
             if entry.subscription in self._wanted:
                 self._wanted.refused(
@@ -183,6 +186,8 @@ class Enrolment:
         if position is None:
             position = self._wanted.position_of(signal.value)
         item = Item(signal.value, position, encoded_size(message))
+        if not self._protocol.confirms:
+            self._confirm(entry, _implied(entry))
         if self._room is not None:
             self._room.hold(message, entry, item)
         elif not self._is_repeated(message):
@@ -367,7 +372,7 @@ class Enrolment:
     def _confirm_all(self, asked: list[_Entry]) -> None:
         for entry in asked:
             if self._entries.get(entry.subscription) is entry:
-                self._confirm(entry, Subscribed(entry.wish.key))
+                self._confirm(entry, _implied(entry))
 
     async def _unsubscribe(self) -> None:
         for subscription, entry in tuple(self._entries.items()):
@@ -401,7 +406,7 @@ class Enrolment:
         for entry in late:
             if not self._protocol.confirms:
                 # It answers no pings, and has said nothing against it.
-                self._confirm(entry, Subscribed(entry.wish.key))
+                self._confirm(entry, _implied(entry))
                 continue
             self._forget(entry)
             if entry.subscription in self._wanted:
@@ -427,6 +432,11 @@ class Enrolment:
             if not self._is_repeated(message):
                 self._bring(entry, item)
         inbox.put(*room.end())
+
+
+def _implied(entry: _Entry) -> Subscribed:
+    """The confirmation of a server that shows it otherwise."""
+    return Subscribed(entry.wish.key)
 
 
 class WaitingRoom:

@@ -242,9 +242,9 @@ class ConnectionReady(ConnectionEvent):
     epoch: int
     outage: float | None
     """Seconds since the last proof of life on the connection before; ``None`` for the first."""
-    resumed: bool = False
+    resumed: bool | None = None
     """Whether nothing was missed since then: a second connection had it, or the server resumed
-    every subscription where it was."""
+    every subscription where it was; ``None`` for the first."""
 
 
 @attrs.frozen(kw_only=True)

@@ -87,11 +87,11 @@ class Inbox(Mailbox[Message | Mark]):
         self.recognise: Callable[[Message], bool] | None = None
         """Asked for each message before it gets in, in the reader's task: whether it is the answer
         to something, and now with whom it belongs.  It must not raise."""
-        self.dropped = 0
+        self.dropped: int = 0
         """Messages that were dropped."""
-        self.marks_taken = 0
+        self.marks_taken: int = 0
         """Marks that were taken."""
-        self.stale = Stale()
+        self.stale: Stale = Stale()
         """Where a connection that is no longer the channel's puts what it still reads."""
 
     # What it holds.
@@ -370,10 +370,10 @@ class Inlet:
 class Stale:
     """Where messages go that nobody wants any more: they are counted."""
 
-    has_room = True
+    has_room: bool = True
 
     def __init__(self) -> None:
-        self.messages = 0
+        self.messages: int = 0
 
     def put(self, items: list[Any], size: int) -> None:
         """Count messages."""

@@ -170,7 +170,7 @@ class Line:
             return ConnectionClosed(self.connection.closed)
         return failed
 
-    def tell_ready(self, outage: float | None, *, resumed: bool) -> None:
+    def tell_ready(self, outage: float | None, *, resumed: bool | None) -> None:
         """Messages flow, after an outage of so many seconds: tell the observers."""
         self.is_ready = True
         self._observe(

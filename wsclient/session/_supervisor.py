@@ -505,6 +505,7 @@ class Supervisor:
             is_covered: Whether it has brought all that the one before has not.
         """
         ready_at = trio.current_time()
+        is_first = self.losses.phase is Phase.STARTUP
         self._announce_gap()
         outage, self._outage = self._outage, None
         if line.enrolment is not None:
@@ -526,7 +527,7 @@ class Supervisor:
         sending.begin(liveness.way_into(line.way_into(self._inbox)))
         self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
-        line.tell_ready(outage, resumed=self.is_resumed)
+        line.tell_ready(outage, resumed=None if is_first else self.is_resumed)
         try:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(sending.run)

@@ -64,6 +64,7 @@ from .events import (
     HandlerFailed,
     InboxOverflowed,
     LocalStallDetected,
+    LossKind,
     MessageQuarantined,
     MessageUndecoded,
     Observer,
@@ -80,7 +81,7 @@ from .events import (
     SuspendDetected,
     Truth,
 )
-from .observers import LoggingObserver
+from .observers import LoggingObserver, OpenTelemetryObserver, PrometheusObserver
 from .options import (
     ApplicationPing,
     Compression,
@@ -114,7 +115,6 @@ from .session import (
     JsonCorrelation,
     JsonRpcCorrelation,
     Loss,
-    LossKind,
     NextEndpoint,
     Outage,
     Phase,
@@ -208,6 +208,7 @@ __all__ = [
     "NotConnected",
     "Observer",
     "ObserverFailed",
+    "OpenTelemetryObserver",
     "Outage",
     "OutboxCorrupt",
     "OutboxDiskFull",
@@ -226,6 +227,7 @@ __all__ = [
     "PeerStoppedReading",
     "Phase",
     "Preset",
+    "PrometheusObserver",
     "ProviderError",
     "ProxyError",
     "Receipt",

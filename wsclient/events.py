@@ -32,6 +32,7 @@ __all__ = [
     "HandlerFailed",
     "InboxOverflowed",
     "LocalStallDetected",
+    "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
     "Observer",
@@ -141,6 +142,30 @@ class Outcome(Enum):
 Outcome.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
+class LossKind(Enum):
+    """In which way a connection, or an attempt at one, ended."""
+
+    UNREACHABLE = "unreachable"
+    """Name lookup, TCP or the handshake broke off or took too long."""
+    TLS_UNVERIFIED = "TLS certificate not verified"
+    """The server's certificate is not one to trust."""
+    TLS_FAILED = "TLS failed"
+    """TLS could not be agreed on for another reason; often the server speaks none."""
+    REJECTED = "rejected"
+    """The server answered with another HTTP status than 101, or a proxy with a refusal:
+    ``status``."""
+    INVALID_UPGRADE = "invalid upgrade"
+    """The server's answer is not a WebSocket handshake."""
+    CLOSED = "closed"
+    """The connection was closed, by either side: ``code``."""
+    SILENT = "silent"
+    """The heartbeat found no sign of life."""
+    NOT_PROVIDED = "not provided"
+    """The function for the URL, the headers or the credentials failed."""
+    NOT_ESTABLISHED = "not established"
+    """The ``on_connect`` hook failed or was late."""
+
+
 @attrs.frozen(kw_only=True)
 class Gap:
     """An interval in which messages may have been missed.
@@ -212,6 +237,10 @@ class ConnectionFailed(ConnectionEvent):
     """What failed, as a sentence."""
     duration: float
     """Seconds that the attempt took."""
+    kind: LossKind = LossKind.UNREACHABLE
+    """In which way it failed."""
+    status: int | None = None
+    """The HTTP status of a refusal."""
 
 
 @attrs.frozen(kw_only=True)
@@ -233,6 +262,11 @@ class ConnectionReady(ConnectionEvent):
     epoch: int
     outage: float | None
     """Seconds since the last proof of life on the connection before; ``None`` for the first."""
+    outage_attempts: int | None = None
+    """Attempts at a connection in the outage that this ends, this one included; ``None`` where it
+    ends none."""
+    duration: float = 0.0
+    """Seconds from the beginning of the attempt until the hook was done."""
 
 
 @attrs.frozen(kw_only=True)
@@ -248,6 +282,8 @@ class ConnectionLost(ConnectionEvent):
     """Seconds that it was open."""
     ready: bool
     """Whether messages had flowed, or the hook had still been at work."""
+    kind: LossKind = LossKind.CLOSED
+    """In which way it ended."""
 
 
 @attrs.frozen(kw_only=True)

@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import attrs
 import pytest
@@ -94,7 +96,7 @@ ECHOED = {
 }
 PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
 MODULES = ("thermostat.py",)
-OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py")
+OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "metrics.py", "server.py", "tracing.py")
 
 
 def test_every_program_is_run() -> None:
@@ -136,6 +138,8 @@ async def test_logging_with_the_standard_library_is_as_shown(tmp_path: Path) -> 
         _, errors = await run_program("program.py", code, tmp_path)
 
     shown = errors.replace(server.url, PLACEHOLDER).splitlines()
+    # How long it took is another time every time.
+    shown = [re.sub(r"duration=[\d.]+", "duration=0.003", line) for line in shown]
     assert 2 == len(shown)
     assert all(f"\n{line}\n" in page for line in shown), shown
 
@@ -152,6 +156,40 @@ async def test_logging_with_structlog_merges_the_context(tmp_path: Path) -> None
     assert '"level": "info"' in ready[0]
     assert "hello" in output.splitlines()
     assert "" == errors
+
+
+async def test_metrics_are_scraped_while_the_program_runs(
+    tmp_path: Path, take_port: Callable[[], int]
+) -> None:
+    address = f"http://127.0.0.1:{take_port()}/metrics"
+    scraped: list[str] = []
+
+    async def serve(connection: ServerConnection) -> None:
+        message = await connection.receive()
+        answer = await trio.to_thread.run_sync(urlopen, address)
+        with answer:
+            scraped.append(answer.read().decode())
+        await connection.send(message)
+        async for _ in connection:
+            pass
+
+    async with FaultServer(handler=serve) as server:
+        code = program("metrics.py").replace(PLACEHOLDER, server.url)
+        code = code.replace("9464", str(urlsplit(address).port))
+        output, _ = await run_program("metrics.py", code, tmp_path)
+
+    assert "hello" == output.strip()
+    assert 'wsclient_channels_ready{channel="echo"} 1.0' in scraped[0].splitlines()
+    assert 'wsclient_messages_accepted_total{channel="echo"} 1.0' in scraped[0].splitlines()
+
+
+async def test_a_span_of_the_traced_connection_is_exported(tmp_path: Path) -> None:
+    async with FaultServer(handler=echo) as server:
+        code = program("tracing.py").replace(PLACEHOLDER, server.url)
+        output, _ = await run_program("tracing.py", code, tmp_path)
+
+    assert "hello" == output.splitlines()[0]
+    assert '"name": "wsclient.connection"' in output
 
 
 @pytest.mark.parametrize("name", PYTEST_FILES)

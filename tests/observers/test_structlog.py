@@ -172,7 +172,7 @@ def test_an_entry_has_its_values_in_its_text_and_as_attributes(handler):
 
     assert (
         "connection lost channel='feed' endpoint='ws://server.test' attempt=2 epoch=3"
-        " cause=\"closed: 'bye'\" code=1001 duration=9.0 ready=True"
+        " cause=\"closed: 'bye'\" code=1001 duration=9.0 ready=True kind='closed'"
     ) == record.getMessage()
     assert ("feed", "ws://server.test", 2, 3, 1001, True) == (
         record.channel,
@@ -230,6 +230,7 @@ def test_a_configured_structlog_is_used_as_it_is(handler, capfd):
         "code": 1001,
         "duration": 9.0,
         "ready": True,
+        "kind": "closed",
     } == entries[5][1]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from enum import Enum
 from typing import Any, Final
 
 import attrs
@@ -91,7 +92,7 @@ def _values(event: Event | events.Gap) -> dict[str, Any]:
             values["exc_info"] = value
         elif isinstance(value, events.Gap):
             values.update(_values(value))
-        elif isinstance(value, events.ChannelState):
+        elif isinstance(value, Enum):
             values[name] = value.value
         elif value is not None:
             values[name] = round(value, 3) if isinstance(value, float) else value

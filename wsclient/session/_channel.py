@@ -101,8 +101,12 @@ class ChannelStatistics:
     """Likewise, smoothed: each new one counts an eighth."""
     latency_minimum: float | None
     """Likewise, of the shortest."""
+    latency_p50: float | None
+    """Likewise: half of the last hundred took no longer."""
     latency_p95: float | None
     """Likewise: 95 in a hundred of the last hundred took no longer."""
+    latency_p99: float | None
+    """Likewise: 99 in a hundred of the last hundred took no longer."""
 
 
 class DurableChannel:
@@ -227,7 +231,9 @@ class DurableChannel:
             latency=None if trips is None else trips.last,
             latency_smoothed=None if trips is None else trips.smoothed,
             latency_minimum=None if trips is None else trips.minimum,
-            latency_p95=None if trips is None else trips.p95,
+            latency_p50=None if trips is None else trips.percentile(50),
+            latency_p95=None if trips is None else trips.percentile(95),
+            latency_p99=None if trips is None else trips.percentile(99),
         )
 
     def explain(self) -> Explanation:

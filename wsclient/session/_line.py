@@ -37,7 +37,7 @@ from wsclient.errors import (
     ProviderError,
     WebSocketError,
 )
-from wsclient.events import Event
+from wsclient.events import Event, LossKind
 from wsclient.options import (
     ConnectionOptions,
     HeartbeatOptions,
@@ -48,6 +48,7 @@ from wsclient.options import (
 
 from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
 from ._liveness import Liveness
+from ._policy import loss_from
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
 
@@ -158,12 +159,21 @@ class Line:
         if self.connection.closed is not None:
             # Whatever the hook made of it, this is what happened.
             return ConnectionClosed(self.connection.closed)
+        self._duration += trio.current_time() - self.opened_at
         return failed
 
-    def tell_ready(self, outage: float | None) -> None:
-        """Messages flow, after an outage of so many seconds: tell the observers."""
+    def tell_ready(self, outage: float | None, attempts: int | None = None) -> None:
+        """Messages flow, after an outage of so many seconds and attempts: tell the observers."""
         self.is_ready = True
-        self._observe(events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage))
+        self._observe(
+            events.ConnectionReady(
+                **self._place,
+                epoch=self.epoch,
+                outage=outage,
+                outage_attempts=attempts,
+                duration=self._duration,
+            )
+        )
 
     def watch_over(
         self,
@@ -236,7 +246,7 @@ class Line:
         self.left = reason
         self._watching.cancel()
 
-    def tell_lost(self, cause: str, code: int | None) -> None:
+    def tell_lost(self, cause: str, code: int | None, kind: LossKind = LossKind.CLOSED) -> None:
         """Tell the observers that the connection was lost, and whether messages had flowed."""
         self._observe(
             events.ConnectionLost(
@@ -246,6 +256,7 @@ class Line:
                 code=code,
                 duration=trio.current_time() - self.opened_at,
                 ready=self.liveness is not None,
+                kind=kind,
             )
         )
 
@@ -317,7 +328,16 @@ async def open_line(
         )
     duration = trio.current_time() - began
     if isinstance(connection, WebSocketError):
-        observe(events.ConnectionFailed(**place, cause=str(connection), duration=duration))
+        loss = loss_from(connection, 0.0)
+        observe(
+            events.ConnectionFailed(
+                **place,
+                cause=str(connection),
+                duration=duration,
+                kind=loss.kind,
+                status=loss.status,
+            )
+        )
         return connection
     return Line(settings, address, connection, place, next(epochs), observe, duration)
 

@@ -440,7 +440,7 @@ class Supervisor:
             line.tell_left()
             return None
         loss = loss_from(lost, self._now())
-        line.tell_lost(str(lost), loss.code)
+        line.tell_lost(str(lost), loss.code, loss.kind)
         return loss
 
     def _part_from_second(self, line: Line, lost: BaseException | None) -> None:
@@ -454,7 +454,7 @@ class Supervisor:
         outage = self._announce_gap()
         self.losses.phase = Phase.STEADY
         self._startup.deadline = math.inf
-        self.outages.end()
+        over = self.outages.end()
         sending = self._sending = Sending(
             line.connection,
             self._outbox,
@@ -467,7 +467,7 @@ class Supervisor:
         sending.begin(liveness.way_into(self._inbox))
         self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
-        line.tell_ready(outage)
+        line.tell_ready(outage, None if over is None else over.attempts)
         try:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(sending.run)

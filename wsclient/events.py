@@ -31,6 +31,8 @@ __all__ = [
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
+    "JournalFailed",
+    "JournalRecovered",
     "LocalStallDetected",
     "LossKind",
     "MessageQuarantined",
@@ -414,6 +416,22 @@ class InboxOverflowed(Event):
 
     dropped: int
     """Messages that it has cost so far."""
+
+
+@attrs.frozen(kw_only=True)
+class JournalFailed(Event):
+    """The journal cannot record what is received; told once until that changes.
+
+    What comes meanwhile waits, and some of it is missing in the journal if that takes too long.
+    """
+
+    cause: str
+    """Why, as a sentence."""
+
+
+@attrs.frozen(kw_only=True)
+class JournalRecovered(Event):
+    """The journal records again."""
 
 
 @attrs.frozen(kw_only=True)

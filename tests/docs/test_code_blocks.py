@@ -92,11 +92,22 @@ ECHOED = {
     "logging_stdlib.py": ["hello"],
     "observers.py": ["hello"],
     "policy.py": ["hello"],
+    "record.py": ["hello"],
+    "redact.py": ['[\'{"token": "…"}\']'],
     "request.py": ["{'op': 'balance', 'id': 1}"],
 }
 PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
 MODULES = ("thermostat.py",)
-OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "metrics.py", "server.py", "tracing.py")
+OTHERS = (
+    "play.py",
+    "clock.py",
+    "log_in.py",
+    "logging_structlog.py",
+    "metrics.py",
+    "replay.py",
+    "server.py",
+    "tracing.py",
+)
 
 
 def test_every_program_is_run() -> None:
@@ -190,6 +201,16 @@ async def test_a_span_of_the_traced_connection_is_exported(tmp_path: Path) -> No
 
     assert "hello" == output.splitlines()[0]
     assert '"name": "wsclient.connection"' in output
+
+
+async def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
+    async with FaultServer(handler=echo) as server:
+        code = program("record.py").replace(PLACEHOLDER, server.url)
+        await run_program("record.py", code, tmp_path)
+    for name in ("replay.py", "play.py"):
+        output, _ = await run_program(name, program(name), tmp_path)
+
+        assert ["hello"] == output.splitlines()
 
 
 @pytest.mark.parametrize("name", PYTEST_FILES)

@@ -28,6 +28,8 @@ from ._policy import (
 )
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
+from ._recording import Journal
+from ._records import JournalRecord
 from ._storage import SqliteOutbox
 from ._transitions import Transitions
 
@@ -49,6 +51,8 @@ __all__ = [
     "FunctionAcknowledgement",
     "FunctionCorrelation",
     "HeadersProvider",
+    "Journal",
+    "JournalRecord",
     "JsonAcknowledgement",
     "JsonCorrelation",
     "JsonRpcCorrelation",

@@ -36,6 +36,7 @@ from ._observing import Observers
 from ._outages import Outage
 from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
+from ._recording import Journal, Recorder
 from ._requests import Requests
 from ._states import States, Step
 from ._storage import Storage
@@ -131,15 +132,22 @@ class DurableChannel:
         dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
         storage: Storage | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._settings = settings
         self._limits = limits
-        self._observe = Observers(observers)
+        self._observe: Callable[[events.Event], None] = Observers(observers)
+        self._recorder: Recorder | None = None
+        if journal is not None:
+            self._recorder = Recorder(journal, settings.name, lambda: self.epoch, self._observe)
+            self._observe = self._recorder.beside(self._observe)
         self._states = States(self._state_changed)
         self._followers = Followers()
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
+        if self._recorder is not None:
+            self._inbox.record = self._recorder.put
         self._outbox = self._make_outbox(delivery, storage)
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
         self._requests = Requests()
@@ -814,7 +822,10 @@ class DurableChannel:
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
         self._entered = (self._entered[0], trio.current_time())
-        await self._supervisor.run()
+        if self._recorder is None:
+            await self._supervisor.run()
+        else:
+            await self._recorder.run_beside(self._supervisor.run)
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()

@@ -76,6 +76,8 @@ class Inbox(Mailbox[Message | Mark]):
         self.recognise: Callable[[Message], bool] | None = None
         """Asked for each message before it gets in, in the reader's task: whether it is the answer
         to something, and now with whom it belongs.  It must not raise."""
+        self.record: Callable[[list[Message], list[Message], int], object] | None = None
+        """Told what has come, which of it is for whoever receives, and the bytes of all of it."""
         self.dropped = 0
         """Messages that were dropped."""
         self.marks_taken = 0
@@ -119,8 +121,11 @@ class Inbox(Mailbox[Message | Mark]):
 
     def put(self, items: list[Any], size: int) -> None:
         """Add messages of ``size`` bytes together, and take over the list."""
+        received, received_size = items, size
         if self.recognise is not None:
             items, size = _without(items, size, self.recognise)
+        if self.record is not None:
+            self.record(received, items, received_size)
         if self._is_plain:
             super().put(items, size)
         elif not self._ended:

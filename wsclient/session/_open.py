@@ -24,6 +24,7 @@ from wsclient.options import (
 from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider, check_way
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings
+from ._recording import Journal
 from ._storage import SqliteOutbox
 
 Url: TypeAlias = str | UrlProvider
@@ -46,6 +47,7 @@ def open_channel(
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
     outbox: SqliteOutbox | None = None,
+    journal: Journal | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
     startup_timeout: float | None = None,
@@ -81,6 +83,7 @@ def open_channel(
         delivery: What is promised for what is sent, and how it is kept.
         outbox: Keeps what was accepted on disk, so that it survives a crash; ``None`` keeps it in
             memory.
+        journal: Records on disk what is received; ``None`` records nothing.
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
@@ -124,6 +127,7 @@ def open_channel(
         limits,
         delivery,
         outbox,
+        journal,
         observers,
         startup_timeout,
         dedupe,
@@ -182,6 +186,7 @@ async def connect_channel(
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
     outbox: SqliteOutbox | None = None,
+    journal: Journal | None = None,
     observers: Iterable[Observer] | None = None,
     startup_timeout: float | None = None,
     dedupe: Callable[[str | bytes], Hashable] | None = None,
@@ -204,6 +209,7 @@ async def connect_channel(
         limits: …
         delivery: …
         outbox: …
+        journal: …
         observers: …
         startup_timeout: …
         dedupe: …
@@ -234,6 +240,7 @@ async def connect_channel(
         limits,
         delivery,
         outbox,
+        journal,
         observers,
         startup_timeout,
         dedupe,
@@ -268,6 +275,7 @@ def _make(
     limits: Limits | None,
     delivery: DeliveryOptions | None,
     outbox: SqliteOutbox | None,
+    journal: Journal | None,
     observers: Iterable[Observer] | None,
     startup_timeout: float | None,
     dedupe: Callable[[str | bytes], Hashable] | None,
@@ -321,6 +329,8 @@ def _make(
     )
     if outbox is not None and not isinstance(outbox, SqliteOutbox):
         raise TypeError(f"outbox must be SqliteOutbox, not {type(outbox).__name__}")
+    if journal is not None and not isinstance(journal, Journal):
+        raise TypeError(f"journal must be Journal, not {type(journal).__name__}")
     for address in addresses:
         # A proxy of the environment's that cannot be used is a mistake to tell at once.
         if address.target is not None:
@@ -332,6 +342,7 @@ def _make(
         dedupe,
         observers,
         None if outbox is None else outbox.storage(),
+        journal,
     )
 
 

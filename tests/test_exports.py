@@ -115,6 +115,7 @@ EVENTS = {
     "RetryScheduled",
     "StateChanged",
     "SuspendDetected",
+    "SystemdObserver",
     "TracedFrame",
     "Transitions",
 }

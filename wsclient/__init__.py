@@ -83,7 +83,12 @@ from .events import (
     SuspendDetected,
     Truth,
 )
-from .observers import LoggingObserver, OpenTelemetryObserver, PrometheusObserver
+from .observers import (
+    LoggingObserver,
+    OpenTelemetryObserver,
+    PrometheusObserver,
+    SystemdObserver,
+)
 from .options import (
     ApplicationPing,
     Compression,
@@ -253,6 +258,7 @@ __all__ = [
     "SqliteOutbox",
     "StateChanged",
     "SuspendDetected",
+    "SystemdObserver",
     "TracedFrame",
     "Transitions",
     "Truth",

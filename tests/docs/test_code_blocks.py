@@ -99,13 +99,14 @@ ECHOED = {
 PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
 MODULES = ("thermostat.py",)
 OTHERS = (
-    "play.py",
     "clock.py",
     "log_in.py",
     "logging_structlog.py",
     "metrics.py",
+    "play.py",
     "replay.py",
     "server.py",
+    "service.py",
     "tracing.py",
 )
 
@@ -211,6 +212,39 @@ async def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
         output, _ = await run_program(name, program(name), tmp_path)
 
         assert ["hello"] == output.splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses signals and sockets of the Unix domain")
+async def test_a_service_tells_systemd_how_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(connection: ServerConnection) -> None:
+        await connection.send('{"type": "quote", "price": 7}')
+        async for _ in connection:
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    told = ""
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as systemd:
+        await systemd.bind("notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+        async with FaultServer(handler=serve) as server:
+            code = program("service.py").replace(PLACEHOLDER, server.url)
+            code = code.replace("every(10)", "every(0.01)")
+            async with running("service.py", code, tmp_path) as (process, output):
+                assert "7" == (await read_until(output, r"7$")).strip()
+                while "WATCHDOG=1" not in told:
+                    told += (await systemd.recv(65536)).decode() + "\n"
+                process.send_signal(signal.SIGTERM)
+                assert 0 == await process.wait()
+                while "STATUS=" + server.url.rstrip("/") + ": closed" not in told:
+                    told += (await systemd.recv(65536)).decode() + "\n"
+    names = [line for line in told.splitlines() if not line.startswith("STATUS")]
+
+    assert "READY=1" == names[0]
+    assert {"WATCHDOG=1"} == set(names[1:]) - {"STOPPING=1"}
+    assert 1 == names.count("STOPPING=1")
 
 
 @pytest.mark.parametrize("name", PYTEST_FILES)

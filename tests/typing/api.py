@@ -97,12 +97,21 @@ def redact(message: str | bytes) -> str | None:
 
 async def watched(journal: wsclient.Journal) -> None:
     metrics = wsclient.PrometheusObserver()
-    observers = [metrics, wsclient.OpenTelemetryObserver(), wsclient.LoggingObserver()]
-    async with wsclient.open_channel(
-        "wss://example.com/feed",
-        journal=wsclient.Journal("feed", redact=redact),
-        observers=observers,
-    ) as channel:
+    systemd = wsclient.SystemdObserver()
+    async with (
+        wsclient.open_channel(
+            "wss://example.com/feed",
+            journal=wsclient.Journal("feed", redact=redact),
+            observers=[
+                metrics,
+                systemd,
+                wsclient.OpenTelemetryObserver(),
+                wsclient.LoggingObserver(),
+            ],
+        ) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(systemd.keep_alive)
         metrics.watch(channel.name, channel.statistics)
     async for item in journal.replay(speed=2):
         assert_type(item, str | bytes | wsclient.Gap | wsclient.Overflow)

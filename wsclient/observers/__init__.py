@@ -3,5 +3,6 @@
 from ._otel import OpenTelemetryObserver
 from ._prometheus import PrometheusObserver
 from ._structlog import LoggingObserver
+from ._systemd import SystemdObserver
 
-__all__ = ["LoggingObserver", "OpenTelemetryObserver", "PrometheusObserver"]
+__all__ = ["LoggingObserver", "OpenTelemetryObserver", "PrometheusObserver", "SystemdObserver"]

@@ -130,6 +130,23 @@ REQUESTS = {
     "RequestLost",
     "RequestTimeout",
 }
+SUBSCRIPTIONS = {
+    "Answer",
+    "Feed",
+    "FeedItems",
+    "Protocol",
+    "Published",
+    "Signal",
+    "Snapshot",
+    "Subscribed",
+    "SubscriptionEnded",
+    "SubscriptionFailed",
+    "SubscriptionOptions",
+    "SubscriptionRefused",
+    "SubscriptionsRestored",
+    "Unsubscribed",
+    "Wish",
+}
 APP = {
     "Ack",
     "Acknowledgement",
@@ -158,7 +175,9 @@ APP = {
 
 
 def test_the_public_names_are_these() -> None:
-    assert CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS == set(wsclient.__all__)
+    assert CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS | SUBSCRIPTIONS == set(
+        wsclient.__all__
+    )
 
 
 @pytest.mark.parametrize("package", [wsclient, wsclient.testing])

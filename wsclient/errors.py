@@ -359,5 +359,24 @@ class InboxFull(WebSocketError):
         )
 
 
+class SubscriptionFailed(WebSocketError):
+    """A subscription is over: the server does not take it, or has ended it with an error.
+
+    Its cause says why.
+
+    Args:
+        key: The subscription's.
+        reason: Why, as text.
+    """
+
+    def __init__(self, key: object, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"subscription {self.key!r}: {self.reason}"
+
+
 class CodecError(WebSocketError):
     """A message cannot be encoded or decoded; ``__cause__`` says why, the text where."""

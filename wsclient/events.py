@@ -7,9 +7,9 @@ No event holds a URL's path or query, a header or a message: nothing here is a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -48,6 +48,8 @@ __all__ = [
     "PeerStoppedReading",
     "RetryScheduled",
     "StateChanged",
+    "SubscriptionRefused",
+    "SubscriptionsRestored",
     "SuspendDetected",
     "Truth",
 ]
@@ -172,7 +174,8 @@ class LossKind(Enum):
 class Gap:
     """An interval in which messages may have been missed.
 
-    It stands between the last message of one connection and the first of a later one.
+    In a channel, it stands between the last message of one connection and the first of a later one.
+    In a feed, it may also stand where positions were left out on one connection.
     """
 
     after: int
@@ -185,6 +188,12 @@ class Gap:
     """When the connection after was ready (Unix time, seconds)."""
     reason: str
     """How the connection before it ended."""
+    subscription: Hashable = attrs.field(default=None, kw_only=True)
+    """The key of the subscription whose values may be missing; ``None`` for a channel's gap."""
+    after_position: Any = attrs.field(default=None, kw_only=True)
+    """The position of the last value before it; ``None`` where there is none."""
+    before_position: Any = attrs.field(default=None, kw_only=True)
+    """The position of the first value after it; ``None`` where that is not known."""
 
 
 @attrs.frozen
@@ -264,6 +273,9 @@ class ConnectionReady(ConnectionEvent):
     epoch: int
     outage: float | None
     """Seconds since the last proof of life on the connection before; ``None`` for the first."""
+    resumed: bool = False
+    """Whether nothing was missed since then: a second connection had it, or the server resumed
+    every subscription where it was."""
     outage_attempts: int | None = None
     """Attempts at a connection in the outage that this ends, this one included; ``None`` where it
     ends none."""
@@ -331,6 +343,33 @@ class GapDetected(Event):
     """Messages may have been missed."""
 
     gap: Gap
+
+
+@attrs.frozen(kw_only=True)
+class SubscriptionsRestored(Event):
+    """A new connection has the subscriptions that are wanted."""
+
+    epoch: int
+    subscriptions: int
+    """How many the server has."""
+    resumed: int
+    """How many of them go on right where they were."""
+    delayed: int
+    """How many were refused, and are asked for again later."""
+    duration: float
+    """Seconds that it took."""
+
+
+@attrs.frozen(kw_only=True)
+class SubscriptionRefused(Event):
+    """The server does not take a subscription, or has ended it for a reason of its own."""
+
+    epoch: int
+    subscription: str
+    """Its key, as text."""
+    error: Exception
+    retry_in: float | None
+    """Seconds until it is asked for again; ``None``: never, and its feed fails."""
 
 
 @attrs.frozen(kw_only=True)

@@ -931,6 +931,29 @@ class SendRate:
     services: a burst of messages must not silence the heartbeat."""
 
 
+@attrs.frozen(kw_only=True)
+class SubscriptionOptions:
+    """How a channel asks for what is wanted, on each new connection and later."""
+
+    timeout: float = attrs.field(default=15.0, validator=_at_least(0.01))
+    """Seconds in which the server must confirm a subscription, counted anew whenever it has
+    confirmed another one.
+
+    One that it does not confirm is asked for again later, and is in nobody's way; but if it
+    confirms none at all on a new connection, that is given up."""
+
+    in_flight: int = attrs.field(default=64, validator=_at_least(1, whole=True))
+    """Subscriptions that may wait for the server's confirmation at once."""
+
+    rate: SendRate | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(SendRate))
+    )
+    """How fast they are asked for; ``None`` is ``DeliveryOptions.rate``."""
+
+    hook_timeout: float = attrs.field(default=30.0, validator=_at_least(0.01))
+    """Seconds that ``backfill`` and ``snapshot`` may take."""
+
+
 def _methods(*names: str) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if value is None:

@@ -23,6 +23,7 @@ from wsclient.observers._measures import (
     OUTAGES,
     READY,
     TIME_TO_READY,
+    TIME_TO_RESTORE,
     Counting,
     Kind,
     cause_of,
@@ -77,6 +78,12 @@ def counted(*happened, **options):
         (lost(), [(LOSSES, {**AT, "cause": "closed"}, 1)]),
         (events.ConnectionLeft(**PLACE, epoch=1, reason="r", duration=1.0), [(LEFT, AT, 1)]),
         (events.GapDetected(channel="feed", gap=GAP), [(GAPS, HERE, 1)]),
+        (
+            events.SubscriptionsRestored(
+                channel="feed", epoch=1, subscriptions=3, resumed=1, delayed=0, duration=1.5
+            ),
+            [(TIME_TO_RESTORE, HERE, 1.5)],
+        ),
         (changed(ChannelState.WAITING, ChannelState.CONNECTING), [(READY, HERE, 0)]),
         (changed(ChannelState.ESTABLISHING, ChannelState.READY), [(READY, HERE, 1)]),
         (

@@ -50,6 +50,12 @@ ONE_OF_EACH = [
     events.FencesLifted(channel="feed", epoch=3, messages=2),
     events.MessageQuarantined(channel="feed", id="5f", attempts=4, cause="c"),
     events.OutboxRestored(channel="feed", messages=3, lost_unknown=1, expired=0),
+    events.SubscriptionsRestored(
+        channel="feed", epoch=2, subscriptions=3, resumed=2, delayed=1, duration=0.5
+    ),
+    events.SubscriptionRefused(
+        channel="feed", epoch=2, subscription="trades", error=ValueError("no"), retry_in=1.0
+    ),
     events.OutboxFailed(channel="feed", error=ValueError("x")),
     events.OutboxRecovered(channel="feed"),
     events.JournalFailed(channel="feed", cause="the disk is full"),
@@ -84,6 +90,8 @@ LEVELS = {
     "MessageUndecoded": "warning",
     "MessageQuarantined": "error",
     "OutboxRestored": "info",
+    "SubscriptionsRestored": "info",
+    "SubscriptionRefused": "warning",
     "OutboxFailed": "error",
     "OutboxRecovered": "info",
     "JournalFailed": "error",

@@ -1671,6 +1671,8 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 messages_repeated=0,
                 requests_waiting=0,
                 replies_late=0,
+                subscriptions_wanted=0,
+                subscriptions_live=0,
                 messages_stale=0,
                 inbox_messages=6,
                 inbox_size=15,

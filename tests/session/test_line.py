@@ -82,7 +82,7 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
         line.tell_opened()
 
         assert None is await line.establish()
-        line.tell_ready(2.5, 3)
+        line.tell_ready(2.5, 3, resumed=True)
         lost = await line.watch()
         line.tell_lost(str(lost), 1001, LossKind.SILENT)
         await line.close()
@@ -91,7 +91,7 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
     assert [
         ConnectionAttempted(**PLACE),
         ConnectionOpened(**PLACE, epoch=1, duration=0.0, subprotocol=None),
-        ConnectionReady(**PLACE, epoch=1, outage=2.5, outage_attempts=3),
+        ConnectionReady(**PLACE, epoch=1, outage=2.5, outage_attempts=3, resumed=True),
         ConnectionLost(
             **PLACE,
             epoch=1,
@@ -115,7 +115,7 @@ async def test_how_long_it_took_to_be_ready_ends_with_the_hook_and_not_with_its_
         assert None is await line.establish()
         # As the second of two connections does, until the first one is lost.
         await trio.sleep(3600)
-        line.tell_ready(None)
+        line.tell_ready(None, resumed=False)
         await line.close()
 
     [ready] = recorder.of(ConnectionReady)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import math
 import os
 import stat
@@ -16,7 +17,7 @@ import trio.testing
 import wsclient
 from wsclient import events
 from wsclient.events import Gap, GapDetected, JournalFailed, JournalRecovered, Overflow
-from wsclient.session import Journal, _channel
+from wsclient.session import Journal, _open
 from wsclient.session._recording import (
     LAST_WRITE,
     LINGER,
@@ -27,6 +28,8 @@ from wsclient.session._recording import (
 )
 from wsclient.session._records import JournalFiles, JournalRecord, encode
 from wsclient.testing import EventRecorder, FaultServer, echo, memory_network
+
+from .subscribing import PubSub
 
 NOW = 1_700_000_000.0
 GAP = Gap(after=1, before=2, since=NOW, until=NOW + 30, reason="closed")
@@ -84,13 +87,9 @@ async def recording(disk, recorder, nursery, autojump_clock):
 
     async def start(journal):
         made = Recorder(
-            journal,
-            "feed",
-            lambda: 7,
-            recorder,
-            now=lambda: NOW + trio.current_time(),
-            run_sync=disk.run_sync,
+            journal, "feed", now=lambda: NOW + trio.current_time(), run_sync=disk.run_sync
         )
+        made.beside(recorder)
         made.ended = trio.Event()
 
         async def run():
@@ -108,7 +107,7 @@ async def recording(disk, recorder, nursery, autojump_clock):
 @pytest.fixture
 def on_disk(monkeypatch, disk):
     """Channels of this test use the disk of the test."""
-    monkeypatch.setattr(_channel, "Recorder", functools.partial(Recorder, run_sync=disk.run_sync))
+    monkeypatch.setattr(_open, "Recorder", functools.partial(Recorder, run_sync=disk.run_sync))
 
 
 def items(path):
@@ -116,10 +115,7 @@ def items(path):
 
 
 def put(recorder, *messages):
-    received = list(messages)
-    recorder.put(received, received, sum(len(message) for message in messages))
-    # The list is the inbox', which empties it.
-    received.clear()
+    recorder.put(messages, len(messages), sum(len(message) for message in messages), 7)
 
 
 # --- what it is ---------------------------------------------------------------------------------
@@ -185,41 +181,123 @@ async def test_what_a_channel_receives_is_in_its_journal(autojump_clock, path, r
     assert received == [record.item for record in records]
     assert ["first", b"\0\xff", recorder.of(GapDetected)[0].gap] == received[:3]
     assert [1, 1, 2, 2, 2] == [record.epoch for record in records]
-    assert all(record.delivered for record in records)
     assert sorted(record.time for record in records) == [record.time for record in records]
     assert [] == recorder.of(JournalFailed)
 
 
-async def test_without_a_journal_nobody_is_told_of_what_comes(autojump_clock):
-    with memory_network():
-        async with wsclient.open_channel("ws://server.test", observers=()) as channel:
-            assert None is channel._inbox.record
-            assert None is channel._recorder
+async def test_without_a_journal_nothing_is_in_the_way(autojump_clock):
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network) as server,
+            wsclient.open_channel(server.url, observers=(), ready_timeout=9) as channel,
+        ):
+            assert channel._inbox is channel._supervisor.connection._inbox
 
 
-async def test_what_goes_to_nobody_is_recorded_as_such(autojump_clock, path, recorder, on_disk):
+async def test_what_the_channel_keeps_to_itself_is_recorded_as_well(autojump_clock, path, on_disk):
     async def serve(connection):
         await connection.send("plain")
         await connection.send(await connection.receive())
         await connection.send("plain")
         await trio.sleep_forever()
 
-    journal = Journal(path)
     delivery = wsclient.DeliveryOptions(correlation=wsclient.JsonCorrelation())
     with memory_network() as network:
         async with (
             FaultServer(network=network, handler=serve) as server,
             wsclient.open_channel(
-                server.url, journal=journal, observers=[recorder], delivery=delivery
+                server.url, journal=Journal(path), observers=(), delivery=delivery
             ) as channel,
         ):
             reply = await channel.request({"op": "balance"})
             await trio.sleep(1)
-    found = [(record.item, record.delivered) for record in journal.records()]
 
     assert {"op": "balance", "id": 1} == reply
-    assert [("plain", True), ('{"op": "balance", "id": 1}', False), ("plain", True)] == found
-    assert ["plain", "plain"] == [item async for item in journal.replay()]
+    assert ["plain", '{"op": "balance", "id": 1}', "plain"] == items(path)
+
+
+async def test_of_two_connections_each_message_has_its_own_epoch(autojump_clock, path, on_disk):
+    async def serve(connection):
+        for number in range(100):
+            await connection.send(str(number))
+            await trio.sleep(1)
+
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network, handler=serve) as server,
+            wsclient.open_channel(
+                server.url,
+                journal=Journal(path),
+                observers=(),
+                dedupe=lambda message: message,
+                redundancy=2,
+            ),
+        ):
+            await trio.sleep(10.5)
+    epochs = {}
+    for record in Journal(path).records():
+        epochs.setdefault(record.epoch, []).append(record.item)
+
+    assert {1, 2} == set(epochs)
+    assert list("0123456789") == epochs[1][:10]
+    assert list("012345678") == epochs[2][:9]
+
+
+async def test_what_goes_to_a_feed_is_recorded_as_well(autojump_clock, path, on_disk):
+    """Also what comes on a second connection, before the first one has brought it."""
+
+    async def serve(connection):
+        asked = json.loads(await connection.receive())
+        await connection.send(json.dumps({"op": "subscribed", "key": asked["key"]}))
+        for number in range(100):
+            await connection.send(json.dumps({"key": asked["key"], "n": number}))
+            await trio.sleep(1)
+
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network, handler=serve) as server,
+            wsclient.open_channel(
+                server.url,
+                journal=Journal(path),
+                observers=(),
+                protocol=PubSub(),
+                dedupe=lambda message: message,
+                redundancy=2,
+            ) as channel,
+            channel.subscribe("trades") as feed,
+        ):
+            values = [await feed.receive() for _ in range(10)]
+    found = {}
+    for record in Journal(path).records():
+        found.setdefault(record.epoch, []).append(json.loads(record.item))
+
+    assert list(range(10)) == values
+    assert {1, 2} == set(found)
+    for epoch in found:
+        subscribed, *published = found[epoch]
+
+        assert {"op": "subscribed", "key": "trades"} == subscribed
+        assert list(range(8)) == [message["n"] for message in published][:8]
+
+
+async def test_what_came_while_the_hook_failed_is_recorded(autojump_clock, path, on_disk):
+    async def fail(connection):
+        await trio.sleep(1)
+        raise LookupError("the hook failed")
+
+    async def serve(connection):
+        await connection.send("early")
+        await trio.sleep_forever()
+
+    with memory_network() as network:
+        async with FaultServer(network=network, handler=serve) as server:
+            with pytest.raises(wsclient.ChannelFailed):
+                async with wsclient.open_channel(
+                    server.url, journal=Journal(path), observers=(), on_connect=fail
+                ):
+                    await trio.sleep_forever()
+
+    assert ["early"] == items(path)
 
 
 async def test_what_is_dropped_because_nobody_takes_it_was_received(autojump_clock, path, on_disk):
@@ -433,7 +511,7 @@ async def test_a_burst_that_is_too_large_is_not_punished_with_a_wait(
 ):
     recording_ = await recording(Journal(path))
     put(recording_, "before")
-    recording_.put(["x"], ["x"], MAX_WAITING)
+    recording_.put(["x"], 1, MAX_WAITING, 7)
     await trio.sleep(2 * LINGER)
 
     assert ["before", Overflow(1)] == items(path)
@@ -484,7 +562,6 @@ def recorded(path):
     files = JournalFiles(str(path), MIN_SIZE, 2)
     records = [
         JournalRecord(time=NOW, epoch=1, item="a"),
-        JournalRecord(time=NOW + 1, epoch=1, item="matched", delivered=False),
         JournalRecord(time=NOW + 2, epoch=1, item=b"b"),
         JournalRecord(time=NOW + 30, epoch=2, item=GAP),
         # The wall clock was set back.

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,11 +56,10 @@ def write(path, *batches, max_size=LIMIT, files=3, now=100.0):
 
 @given(
     st.text() | st.binary() | st.builds(Overflow, st.integers(1)) | st.just(GAP),
-    st.booleans(),
     st.integers(0),
 )
-def test_what_is_written_is_read(item, delivered, epoch):
-    written = record(item, time=1_700_000_000.123457, epoch=epoch, delivered=delivered)
+def test_what_is_written_is_read(item, epoch):
+    written = record(item, time=1_700_000_000.123457, epoch=epoch)
     line = encode(written)
 
     assert written == decode(line)
@@ -70,8 +70,17 @@ def test_what_is_written_is_read(item, delivered, epoch):
 
 def test_a_line_is_json_that_other_programs_read():
     assert {"time": 100.0, "epoch": 1, "text": "größe"} == json.loads(encode(record("größe")))
-    assert {"time": 100.0, "epoch": 1, "base64": "AP8=", "delivered": False} == json.loads(
-        encode(record(b"\0\xff", delivered=False))
+    assert {"time": 100.0, "epoch": 1, "base64": "AP8="} == json.loads(encode(record(b"\0\xff")))
+
+
+def test_keys_and_positions_of_the_users_are_written_as_text():
+    gap = attrs.evolve(GAP, subscription=("trades", 7), after_position=5, before_position=object)
+    found = decode(encode(record(gap))).item
+
+    assert ("('trades', 7)", 5, "<class 'object'>") == (
+        found.subscription,
+        found.after_position,
+        found.before_position,
     )
 
 

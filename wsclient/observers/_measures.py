@@ -123,6 +123,14 @@ OUTAGE_LENGTH: Final = Measure(
     help="How long outages were, from the last proof of life on: counted as they end.",
     buckets=_LONG,
 )
+TIME_TO_RESTORE: Final = Measure(
+    name="subscriptions.time_to_restore",
+    kind=Kind.HISTOGRAM,
+    labels=("channel",),
+    unit="s",
+    help="How long it took until a new connection had the subscriptions that are wanted.",
+    buckets=_SHORT,
+)
 GAPS: Final = Measure(
     name="gaps",
     kind=Kind.COUNTER,
@@ -140,6 +148,7 @@ MEASURES: Final = (
     LEFT,
     OUTAGES,
     OUTAGE_LENGTH,
+    TIME_TO_RESTORE,
     GAPS,
     EVENTS,
 )
@@ -215,6 +224,8 @@ def _measured(event: Event) -> Iterator[tuple[Measure, float, Labels]]:
             yield LOSSES, 1, {"cause": cause_of(event)}
         case events.ConnectionLeft():
             yield LEFT, 1, {}
+        case events.SubscriptionsRestored(duration=duration):
+            yield TIME_TO_RESTORE, duration, {}
         case events.GapDetected():
             yield GAPS, 1, {}
 

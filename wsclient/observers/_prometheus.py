@@ -97,6 +97,13 @@ READINGS: Final = (
         "Requests whose reply is waited for.",
     ),
     Reading(
+        "wsclient_subscriptions",
+        Kind.GAUGE,
+        {"wanted": "subscriptions_wanted", "live": "subscriptions_live"},
+        "Subscriptions that are wanted, and those that the server has.",
+        "state",
+    ),
+    Reading(
         "wsclient_round_trip_seconds",
         Kind.GAUGE,
         {

@@ -12,6 +12,7 @@ from ._correlation import (
 )
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
+from ._feed import Feed, FeedItems, Snapshot
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import Url, connect_channel, open_channel
@@ -27,6 +28,16 @@ from ._policy import (
     classify,
 )
 from ._presets import PRESETS, CodeMeaning, Preset
+from ._protocol import (
+    Answer,
+    Protocol,
+    Published,
+    Signal,
+    Subscribed,
+    SubscriptionEnded,
+    Unsubscribed,
+    Wish,
+)
 from ._receipt import Receipt
 from ._recording import Journal
 from ._records import JournalRecord
@@ -37,6 +48,7 @@ __all__ = [
     "PRESETS",
     "Ack",
     "Acknowledgement",
+    "Answer",
     "ChannelStatistics",
     "CodeMeaning",
     "ConnectHook",
@@ -48,6 +60,8 @@ __all__ = [
     "DurableSendChannel",
     "Explanation",
     "Fatal",
+    "Feed",
+    "FeedItems",
     "FunctionAcknowledgement",
     "FunctionCorrelation",
     "HeadersProvider",
@@ -62,14 +76,22 @@ __all__ = [
     "Outage",
     "Phase",
     "Preset",
+    "Protocol",
+    "Published",
     "Receipt",
     "Reply",
     "Retry",
     "RetryFreshAuth",
+    "Signal",
+    "Snapshot",
     "SqliteOutbox",
+    "Subscribed",
+    "SubscriptionEnded",
     "Transitions",
+    "Unsubscribed",
     "Url",
     "UrlProvider",
+    "Wish",
     "call_hook",
     "classify",
     "connect_channel",

@@ -22,7 +22,7 @@ from wsclient.errors import (
     SendUnknown,
 )
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
-from wsclient.options import DeliveryOptions, Limits
+from wsclient.options import DeliveryOptions, Limits, SubscriptionOptions
 
 from ._acks import Ack
 from ._correlation import Reply
@@ -30,16 +30,19 @@ from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
+from ._feed import Backfill, Commit, Feed, TakeSnapshot
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
 from ._outages import Outage
 from ._outbox import Entry, Outbox
+from ._protocol import Protocol
+from ._rate import Bucket
 from ._receipt import Progress, Receipt
-from ._recording import Journal, Recorder
 from ._requests import Requests
 from ._states import States, Step
 from ._storage import Storage
+from ._subscriptions import Subscriptions
 from ._supervisor import Supervisor
 from ._transitions import Followers, Transitions
 
@@ -90,6 +93,10 @@ class ChannelStatistics:
     """Requests whose reply is waited for."""
     replies_late: int
     """Replies that came when nobody waited for them any more."""
+    subscriptions_wanted: int
+    """Subscriptions that are wanted."""
+    subscriptions_live: int
+    """Those that the server has on the present connection."""
     messages_stale: int
     """Messages that came on a connection that had been left."""
     inbox_messages: int
@@ -132,22 +139,19 @@ class DurableChannel:
         dedupe: Callable[[Message], Hashable] | None,
         observers: Iterable[Observer] | None,
         storage: Storage | None = None,
-        journal: Journal | None = None,
+        protocol: Protocol | None = None,
+        subscriptions: SubscriptionOptions | None = None,
     ) -> None:
         self._settings = settings
         self._limits = limits
         self._observe: Callable[[events.Event], None] = Observers(observers)
-        self._recorder: Recorder | None = None
-        if journal is not None:
-            self._recorder = Recorder(journal, settings.name, lambda: self.epoch, self._observe)
-            self._observe = self._recorder.beside(self._observe)
+        if settings.recorder is not None:
+            self._observe = settings.recorder.beside(self._observe)
         self._states = States(self._state_changed)
         self._followers = Followers()
         self._inbox = Inbox(
             limits, overflowed=self._inbox_overflowed, failed=self._inbox_key_failed
         )
-        if self._recorder is not None:
-            self._inbox.record = self._recorder.put
         self._outbox = self._make_outbox(delivery, storage)
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
         self._requests = Requests()
@@ -157,12 +161,30 @@ class DurableChannel:
             or delivery.correlation is not None
         ):
             self._inbox.recognise = self._recognised
+        rate = delivery.rate
+        bucket = None if rate is None else Bucket(rate)
+        self._subscriptions: Subscriptions | None = None
+        if protocol is not None:
+            self._subscriptions = Subscriptions(
+                protocol,
+                subscriptions or SubscriptionOptions(),
+                settings.retry,
+                self._inbox,
+                bucket,
+                name=settings.name,
+                observe=self._observe,
+                is_repeated=None if self._dedupe is None else self._dedupe.is_repeated,
+                overlaps=settings.redundancy > 1 or settings.rotate_every < math.inf,
+                end=lambda: self._supervisor.end(),
+            )
         self._supervisor = Supervisor(
             settings,
             inbox=self._inbox,
             outbox=self._outbox,
             states=self._states,
             requests=self._requests,
+            subscriptions=self._subscriptions,
+            bucket=bucket,
             observe=self._observe,
         )
         self._entered: tuple[str, float] = ("it was opened", math.inf)
@@ -233,6 +255,8 @@ class DurableChannel:
             messages_repeated=0 if self._dedupe is None else self._dedupe.repeated,
             requests_waiting=len(self._requests),
             replies_late=self._requests.late,
+            subscriptions_wanted=0 if self._subscriptions is None else len(self._subscriptions),
+            subscriptions_live=0 if self._subscriptions is None else self._subscriptions.there,
             messages_stale=self._inbox.stale.messages,
             inbox_messages=len(self._inbox),
             inbox_size=self._inbox.size,
@@ -332,8 +356,11 @@ class DurableChannel:
         """
         if not isinstance(reason, str):
             raise TypeError(f"reason must be str, not {type(reason).__name__}")
-        if self._dedupe is None:
-            raise ValueError("rotate() needs to know repeated messages: open with dedupe=…")
+        if not self._settings.overlaps:
+            raise ValueError(
+                "rotate() needs to know repeated messages: open with dedupe=…, or a protocol with"
+                " positions"
+            )
         return self._supervisor.rotate(reason)
 
     @property
@@ -343,6 +370,15 @@ class DurableChannel:
         Because of :meth:`rotate`, or of ``rotate_every``.
         """
         return self._supervisor.is_rotating
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether nothing was missed between the present connection and the one before.
+
+        A second connection had it (``redundancy``, ``rotate_every``), or the server goes on right
+        where it was with every subscription.
+        """
+        return self._supervisor.is_resumed
 
     @property
     def has_standby(self) -> bool:
@@ -724,6 +760,78 @@ class DurableChannel:
             is_idempotent=idempotent,
         )
 
+    # Subscribing.
+
+    def subscribe(
+        self,
+        key: Hashable,
+        parameters: Any = None,
+        *,
+        priority: float = 0,
+        after: Any = None,
+        backfill: Backfill | None = None,
+        snapshot: TakeSnapshot | None = None,
+        commit: Commit = "after",
+        limits: Limits | None = None,
+    ) -> Feed:
+        """Subscribe to what the service publishes: ``async with channel.subscribe(…) as feed``.
+
+        The wish is kept across connections until the block ends: on each new one the service is
+        asked again, behind the last position where its protocol has positions, and the channel is
+        ready once it has what is wanted.
+
+        Several feeds of one key share one subscription on the wire; each gets every value.
+
+        Args:
+            key: What it is called: what the protocol makes a subscription of.
+            parameters: Whatever else the service is to be told.
+            priority: Among those that are asked for, the greatest comes first.
+            after: The position behind which to begin: ``feed.position`` of an earlier process.
+            backfill: An async function, or an async generator, that is given a
+                :class:`~wsclient.Gap` and gives the values that are missing there, oldest first.
+                Live values wait meanwhile, and what comes twice is dropped by its position.
+            snapshot: An async function that gives a :class:`~wsclient.Snapshot`: the state that
+                makes what came before it irrelevant.
+                It is called once the subscription is there, and again behind a gap that
+                ``backfill`` does not fill.
+            commit: When ``feed.position`` moves: ``"after"`` a value was handled, so that what was
+                not is received again by who begins there; or ``"before"``.
+            limits: How much may wait in the feed, and what happens then (the ``inbox_…`` fields).
+
+        Raises:
+            ValueError: The channel was opened without ``protocol``.
+            TypeError: An argument cannot be used.
+        """
+        if self._subscriptions is None:
+            raise ValueError(
+                "subscribe() needs to know how the service spells subscriptions:"
+                " open the channel with protocol=…"
+            )
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(f"key must be hashable, not {type(key).__name__}") from None
+        for function, name in ((backfill, "backfill"), (snapshot, "snapshot")):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be an async function, not {type(function).__name__}")
+        if commit not in ("after", "before"):
+            raise ValueError(f'commit must be "after" or "before", not {commit!r}')
+        if isinstance(priority, bool) or not isinstance(priority, (int, float)):
+            raise TypeError(f"priority must be a number, not {type(priority).__name__}")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits must be Limits, not {type(limits).__name__}")
+        return Feed(
+            self._subscriptions,
+            key,
+            parameters,
+            priority=priority,
+            after=after,
+            backfill=backfill,
+            snapshot=snapshot,
+            commit=commit,
+            limits=Limits() if limits is None else limits,
+        )
+
     async def flush(self) -> bool:
         """Wait until everything that was accepted before has its outcome.
 
@@ -822,10 +930,10 @@ class DurableChannel:
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
         self._entered = (self._entered[0], trio.current_time())
-        if self._recorder is None:
+        if self._settings.recorder is None:
             await self._supervisor.run()
         else:
-            await self._recorder.run_beside(self._supervisor.run)
+            await self._settings.recorder.run_beside(self._supervisor.run)
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()

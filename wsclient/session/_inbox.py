@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import attrs
 import trio
@@ -48,6 +48,9 @@ class Inbox(Mailbox[Message | Mark]):
         overflowed: Told how many messages an overflow has cost so far: at its first one, and when
             it is over.
         failed: Told what the user's ``inbox_key`` has raised.
+        size_of: The size of what it holds, in bytes.
+        beside: An inbox that the same reader fills: who waits for an answer, or for room, does so
+            in both.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class Inbox(Mailbox[Message | Mark]):
         *,
         overflowed: Callable[[int], object] = lambda _: None,
         failed: Callable[[Exception], object] = lambda _: None,
+        size_of: Callable[[Any], int] = encoded_size,
+        beside: Inbox | None = None,
     ) -> None:
         super().__init__(limits.inbox_messages, limits.inbox_size)
+        self._size_of = size_of
         self._overrun_size = limits.inbox_overrun
         self._policy = limits.inbox_overflow
         self._drops = self._policy in (OverflowPolicy.DROP_OLDEST, OverflowPolicy.DROP_NEWEST)
@@ -73,11 +79,11 @@ class Inbox(Mailbox[Message | Mark]):
         self._edge: float = 0
         # Who waits for something that is read.
         self._waits: set[trio.CancelScope] = set()
+        if beside is not None:
+            self._waits, self._room = beside._waits, beside._room
         self.recognise: Callable[[Message], bool] | None = None
         """Asked for each message before it gets in, in the reader's task: whether it is the answer
         to something, and now with whom it belongs.  It must not raise."""
-        self.record: Callable[[list[Message], list[Message], int], object] | None = None
-        """Told what has come, which of it is for whoever receives, and the bytes of all of it."""
         self.dropped = 0
         """Messages that were dropped."""
         self.marks_taken = 0
@@ -121,11 +127,8 @@ class Inbox(Mailbox[Message | Mark]):
 
     def put(self, items: list[Any], size: int) -> None:
         """Add messages of ``size`` bytes together, and take over the list."""
-        received, received_size = items, size
         if self.recognise is not None:
-            items, size = _without(items, size, self.recognise)
-        if self.record is not None:
-            self.record(received, items, received_size)
+            items, size = without(items, size, self.recognise)
         if self._is_plain:
             super().put(items, size)
         elif not self._ended:
@@ -154,8 +157,12 @@ class Inbox(Mailbox[Message | Mark]):
         if not self.has_room:
             for scope in self._waits:
                 scope.cancel()
-            self._wake_at(self.max_items + self._marks)
-            await self._room.park()
+            await self.wait_taken()
+
+    async def wait_taken(self) -> None:
+        """Wait until so much was taken that there may be room; nobody gives up."""
+        self._wake_at(self.max_items + self._marks)
+        await self._room.park()
 
     def wake_readers(self) -> None:
         """Let readers look again whether they may read on."""
@@ -215,14 +222,14 @@ class Inbox(Mailbox[Message | Mark]):
         match self._policy:
             case OverflowPolicy.DROP_NEWEST:
                 for item in items:
-                    self._put_or_drop(item, encoded_size(item))
+                    self._put_or_drop(item, self._size_of(item))
             case OverflowPolicy.DROP_OLDEST:
                 for item in items:
-                    self._append(item, encoded_size(item))
+                    self._append(item, self._size_of(item))
                 self._drop_oldest()
             case _:
                 for item in items:
-                    self._append(item, encoded_size(item))
+                    self._append(item, self._size_of(item))
                 if not self._is_within:
                     self._conflate()
         if self.dropped > dropped:
@@ -290,7 +297,7 @@ class Inbox(Mailbox[Message | Mark]):
             if isinstance(item, Mark):
                 self.mark(item)
             else:
-                self._append(item, encoded_size(item))
+                self._append(item, self._size_of(item))
 
     def _ask_key(self, item: Message) -> Hashable:
         assert self._key_of is not None
@@ -303,28 +310,45 @@ class Inbox(Mailbox[Message | Mark]):
         return key
 
 
-class Inlet:
-    """The way of one connection into the inbox, where somebody listens to its messages alone.
-
-    Args:
-        inbox: Where they go.
-        hear: Asked for each, in the reader's task: whether it goes no further.
-    """
-
-    def __init__(self, inbox: Inbox, hear: Callable[[Message], bool]) -> None:
-        self._inbox = inbox
-        self._hear = hear
-        self.wait_for_room = inbox.wait_for_room
-        self.wait_wanted = inbox.wait_wanted
+class Way(Protocol):
+    """Where a connection puts what it has read."""
 
     @property
     def has_room(self) -> bool:
         """Whether the reader may read on."""
-        return self._inbox.has_room
+
+    def put(self, items: list[Any], size: int) -> None:
+        """Add messages of ``size`` bytes together, and take over the list."""
+
+    async def wait_for_room(self) -> None:
+        """Wait until there may be room."""
+
+    async def wait_wanted(self) -> None:
+        """Wait until everything was taken, and more is wanted."""
+
+
+class Inlet:
+    """The way of one connection, where somebody listens to its messages alone.
+
+    Args:
+        way: Where they go.
+        hear: Asked for each, in the reader's task: whether it goes no further.
+    """
+
+    def __init__(self, way: Way, hear: Callable[[Message], bool]) -> None:
+        self._way = way
+        self._hear = hear
+        self.wait_for_room = way.wait_for_room
+        self.wait_wanted = way.wait_wanted
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader may read on."""
+        return self._way.has_room
 
     def put(self, items: list[Any], size: int) -> None:
         """Add messages of ``size`` bytes together."""
-        self._inbox.put(*_without(items, size, self._hear))
+        self._way.put(*without(items, size, self._hear))
 
 
 class Stale:
@@ -348,7 +372,7 @@ class Stale:
         await trio.lowlevel.checkpoint()
 
 
-def _without(
+def without(
     items: list[Message], size: int, is_answer: Callable[[Message], bool]
 ) -> tuple[list[Message], int]:
     """What ``is_answer`` leaves, and its size."""

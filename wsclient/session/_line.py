@@ -47,8 +47,11 @@ from wsclient.options import (
 )
 
 from ._access import Access, Address, CredentialsProvider, HeadersProvider, Request
+from ._enrolment import Enrolment
+from ._inbox import Inbox, Way
 from ._liveness import Liveness
 from ._policy import loss_from
+from ._recording import Recorder
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
 
@@ -75,6 +78,8 @@ class Settings:
     """How many connections live at once, if it can be."""
     rotate_every: float = math.inf
     """Seconds after which a connection is left for a younger one."""
+    recorder: Recorder | None = None
+    """What records the messages that come."""
     connection: ConnectionOptions
     heartbeat: HeartbeatOptions
     retry: RetryPolicy
@@ -90,6 +95,7 @@ class Line:
         opened_at: When it was opened (trio's clock, seconds).
         left: Why it was left for another one; ``None`` if it was not.
         liveness: What watches over it, once it is ready.
+        enrolment: What its server has of the channel's subscriptions, if that has some.
         is_ready: Whether messages flow over it, for the channel.
     """
 
@@ -116,6 +122,16 @@ class Line:
         self.connection: Final = connection
         self.epoch: Final = epoch
         self.liveness: Liveness | None = None
+        self.enrolment: Enrolment | None = None
+
+    def way_into(self, inbox: Inbox) -> Way:
+        """Where it shall put its messages so that its subscriptions are heard of."""
+        return self.recorded(inbox if self.enrolment is None else self.enrolment.way_into(inbox))
+
+    def recorded(self, way: Way) -> Way:
+        """Where it shall put its messages, on their way into ``way``, so that they are recorded."""
+        recorder = self._settings.recorder
+        return way if recorder is None else recorder.way_into(way, self.epoch)
 
     @property
     def close_reason(self) -> CloseReason:
@@ -151,6 +167,8 @@ class Line:
                         await call_hook(hook, self.connection)
                 if deadline.cancelled_caught:
                     failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
+            except EstablishError as error:
+                failed = error
             except Exception as error:  # A user's hook may raise anything.
                 failed = EstablishError(
                     f"the on_connect hook raised {type(error).__name__}: {error}"
@@ -162,7 +180,9 @@ class Line:
         self._duration += trio.current_time() - self.opened_at
         return failed
 
-    def tell_ready(self, outage: float | None, attempts: int | None = None) -> None:
+    def tell_ready(
+        self, outage: float | None, attempts: int | None = None, *, resumed: bool
+    ) -> None:
         """Messages flow, after an outage of so many seconds and attempts: tell the observers."""
         self.is_ready = True
         self._observe(
@@ -170,6 +190,7 @@ class Line:
                 **self._place,
                 epoch=self.epoch,
                 outage=outage,
+                resumed=resumed,
                 outage_attempts=attempts,
                 duration=self._duration,
             )
@@ -216,6 +237,8 @@ class Line:
                 self._watching.cancel()
             async with open_background_nursery() as nursery:
                 nursery.start_soon(watch)
+                if self.enrolment is not None:
+                    nursery.start_soon(self.enrolment.run)
                 await self.connection.wait_closed()
         if self.left is not None:
             return None

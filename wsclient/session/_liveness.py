@@ -20,7 +20,7 @@ from wsclient.events import Event
 from wsclient.options import HeartbeatOptions
 
 from ._heartbeat import Heartbeat, Judge
-from ._inbox import Inbox, Inlet
+from ._inbox import Inlet, Way
 from ._silence import ApplicationHeartbeat, Ear, SilenceWatch
 
 
@@ -65,14 +65,14 @@ class Liveness:
             connection, options, judge, self._ear, self._application, send_ping
         )
 
-    def way_into(self, inbox: Inbox) -> Inbox | Inlet:
+    def way_into(self, way: Way) -> Way:
         """Where the connection shall put its messages so that they are heard here.
 
-        That is ``inbox`` itself if nobody wants to hear them.
+        That is ``way`` itself if nobody wants to hear them.
         """
         if self._options.application is None and self._options.max_silence == math.inf:
-            return inbox
-        return Inlet(inbox, self._ear.hear)
+            return way
+        return Inlet(way, self._ear.hear)
 
     def probe(self) -> None:
         """Ask the peer at once, if it may be asked at all: the machine has slept."""

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeAlias, TypeVar
 
+import attrs
 import trio
 
-from wsclient.connection import open_background_nursery
+from wsclient.connection import WebSocketConnection, open_background_nursery
 from wsclient.errors import ChannelFailed, ConnectionTimeout
 from wsclient.events import Observer
 from wsclient.options import (
@@ -18,13 +19,16 @@ from wsclient.options import (
     DeliveryOptions,
     HeartbeatOptions,
     Limits,
+    OverflowPolicy,
     RetryPolicy,
+    SubscriptionOptions,
 )
 
 from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider, check_way
 from ._channel import DurableChannel
-from ._line import ConnectHook, Settings
-from ._recording import Journal
+from ._line import ConnectHook, Settings, call_hook
+from ._protocol import Protocol
+from ._recording import Journal, Recorder
 from ._storage import SqliteOutbox
 
 Url: TypeAlias = str | UrlProvider
@@ -54,6 +58,8 @@ def open_channel(
     dedupe: Callable[[str | bytes], Hashable] | None = None,
     rotate_every: float | None = None,
     redundancy: int = 1,
+    protocol: Protocol | None = None,
+    subscriptions: SubscriptionOptions | None = None,
 ) -> AbstractAsyncContextManager[DurableChannel]:
     """Open a channel for the length of an ``async with`` block.
 
@@ -104,6 +110,14 @@ def open_channel(
             The first arrival of a message wins, and there is a gap only where both missed
             something; what is sent goes over one of them.
             Needs ``dedupe``.
+        protocol: How the service spells subscriptions, requests, its own heartbeat: for
+            ``channel.subscribe``.
+            Of what it says, the other options say it otherwise if they are given.
+            A protocol whose values have positions is as good as ``dedupe`` for its subscriptions.
+            Unless ``limits`` say otherwise, the oldest messages are dropped if so many come that
+            belong to no subscription that they do not fit: who only takes from feeds must not be
+            in the way of reading.
+        subscriptions: How they are asked for.
 
     Raises:
         ChannelFailed: Out of the block: the channel has given up.
@@ -133,6 +147,8 @@ def open_channel(
         dedupe,
         rotate_every,
         redundancy,
+        protocol,
+        subscriptions,
     )
     return _open(channel, ready_timeout)
 
@@ -192,6 +208,8 @@ async def connect_channel(
     dedupe: Callable[[str | bytes], Hashable] | None = None,
     rotate_every: float | None = None,
     redundancy: int = 1,
+    protocol: Protocol | None = None,
+    subscriptions: SubscriptionOptions | None = None,
 ) -> DurableChannel:
     """Open a channel whose session runs in a nursery of the caller's; return at once.
 
@@ -215,6 +233,8 @@ async def connect_channel(
         dedupe: …
         rotate_every: …
         redundancy: …
+        protocol: …
+        subscriptions: …
 
     Raises:
         ChannelFailed: Through the nursery: the channel has given up.
@@ -246,6 +266,8 @@ async def connect_channel(
         dedupe,
         rotate_every,
         redundancy,
+        protocol,
+        subscriptions,
     )
     # Before the session starts: cancelled here, there would be nobody to close it.
     await trio.lowlevel.checkpoint()
@@ -281,6 +303,8 @@ def _make(
     dedupe: Callable[[str | bytes], Hashable] | None,
     rotate_every: float | None,
     redundancy: int,
+    protocol: Protocol | None,
+    subscriptions: SubscriptionOptions | None,
 ) -> DurableChannel:
     """Check every argument, and make a channel that does not run yet."""
     urls = url if isinstance(url, Sequence) and not isinstance(url, (str, bytes)) else [url]
@@ -302,35 +326,56 @@ def _make(
         raise TypeError(f"redundancy must be 1 or 2, not {type(redundancy).__name__}")
     if redundancy not in (1, 2):
         raise ValueError(f"redundancy must be 1 or 2, not {redundancy!r}")
+    if protocol is not None and not isinstance(protocol, Protocol):
+        raise TypeError(
+            f"protocol must be an object of a class that derives from wsclient.Protocol,"
+            f" not {protocol!r}"
+        )
+    if subscriptions is not None and protocol is None:
+        raise ValueError("subscriptions=… needs protocol=…, which says how the service spells them")
+    overlaps = dedupe is not None or (protocol is not None and protocol.has_positions)
     age = _seconds(rotate_every, "rotate_every")
     if age == 0:
         raise ValueError("rotate_every must be more than 0")
-    if dedupe is None and (redundancy > 1 or rotate_every is not None):
+    if not overlaps and (redundancy > 1 or rotate_every is not None):
         raise ValueError(
             "rotate_every and redundancy read two connections at once:"
-            " say with dedupe=… which of their messages are the same"
+            " say with dedupe=…, or by a protocol with positions, which of their messages are the"
+            " same"
         )
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be str, not {type(name).__name__}")
+    connection = _checked(connection, ConnectionOptions, "connection")
+    heartbeat = _checked(heartbeat, HeartbeatOptions, "heartbeat")
+    retry = _checked(retry, RetryPolicy, "retry")
+    delivery = _checked(delivery, DeliveryOptions, "delivery")
+    if protocol is not None:
+        limits = _DROPPING if limits is None else limits
+        connection, heartbeat, retry, delivery = _spoken(
+            protocol, connection, heartbeat, retry, delivery
+        )
+        on_connect = _established(protocol, on_connect)
+    if journal is not None and not isinstance(journal, Journal):
+        raise TypeError(f"journal must be Journal, not {type(journal).__name__}")
+    called = name or addresses[0].endpoint
     settings = Settings(
-        name=name or addresses[0].endpoint,
+        name=called,
         addresses=addresses,
         ssl_context=ssl_context,
         headers=headers,
         credentials=credentials,
         on_connect=on_connect,
         startup_timeout=_seconds(startup_timeout, "startup_timeout"),
-        overlaps=dedupe is not None,
+        overlaps=overlaps,
         redundancy=redundancy,
         rotate_every=age,
-        connection=_checked(connection, ConnectionOptions, "connection"),
-        heartbeat=_checked(heartbeat, HeartbeatOptions, "heartbeat"),
-        retry=_checked(retry, RetryPolicy, "retry"),
+        recorder=None if journal is None else Recorder(journal, called),
+        connection=connection,
+        heartbeat=heartbeat,
+        retry=retry,
     )
     if outbox is not None and not isinstance(outbox, SqliteOutbox):
         raise TypeError(f"outbox must be SqliteOutbox, not {type(outbox).__name__}")
-    if journal is not None and not isinstance(journal, Journal):
-        raise TypeError(f"journal must be Journal, not {type(journal).__name__}")
     for address in addresses:
         # A proxy of the environment's that cannot be used is a mistake to tell at once.
         if address.target is not None:
@@ -338,12 +383,41 @@ def _make(
     return DurableChannel(
         settings,
         _checked(limits, Limits, "limits"),
-        _checked(delivery, DeliveryOptions, "delivery"),
+        delivery,
         dedupe,
         observers,
         None if outbox is None else outbox.storage(),
-        journal,
+        protocol,
+        _checked(subscriptions, SubscriptionOptions, "subscriptions"),
     )
+
+
+def _spoken(
+    protocol: Protocol,
+    connection: ConnectionOptions,
+    heartbeat: HeartbeatOptions,
+    retry: RetryPolicy,
+    delivery: DeliveryOptions,
+) -> tuple[ConnectionOptions, HeartbeatOptions, RetryPolicy, DeliveryOptions]:
+    """The options with what a protocol says, where they say nothing."""
+    if not connection.subprotocols and protocol.subprotocols:
+        connection = attrs.evolve(connection, subprotocols=tuple(protocol.subprotocols))
+    if heartbeat.application is None and protocol.heartbeat is not None:
+        heartbeat = attrs.evolve(heartbeat, application=protocol.heartbeat)
+    if retry.classify is None:
+        retry = attrs.evolve(retry, classify=protocol.classify)
+    if delivery.correlation is None and protocol.correlation is not None:
+        delivery = attrs.evolve(delivery, correlation=protocol.correlation)
+    return connection, heartbeat, retry, delivery
+
+
+def _established(protocol: Protocol, on_connect: ConnectHook | None) -> ConnectHook:
+    async def establish(connection: WebSocketConnection) -> None:
+        await protocol.establish(connection)
+        if on_connect is not None:
+            await call_hook(on_connect, connection)
+
+    return establish
 
 
 def _seconds(given: object, name: str) -> float:
@@ -357,7 +431,17 @@ def _seconds(given: object, name: str) -> float:
     return given
 
 
-T = TypeVar("T", ConnectionOptions, HeartbeatOptions, RetryPolicy, Limits, DeliveryOptions)
+_DROPPING: Final = Limits(inbox_overflow=OverflowPolicy.DROP_OLDEST)
+
+T = TypeVar(
+    "T",
+    ConnectionOptions,
+    HeartbeatOptions,
+    RetryPolicy,
+    Limits,
+    DeliveryOptions,
+    SubscriptionOptions,
+)
 
 
 def _checked(given: T | None, kind: type[T], name: str) -> T:

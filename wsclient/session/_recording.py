@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import attrs
 import trio
@@ -21,9 +21,8 @@ from wsclient.connection import open_background_nursery
 from wsclient.events import Event, Gap, Overflow
 
 from ._clock import WallClock, wall_clock
+from ._inbox import MESSAGE_COST, Message, Way
 from ._records import JournalFiles, JournalRecord, encode, read_records
-
-Message: TypeAlias = str | bytes
 
 LINGER: Final = 0.1
 """Seconds in which records gather before they are written: as much as a crash may cost."""
@@ -33,9 +32,6 @@ RETRY_AFTER: Final = 1.0
 
 MAX_WAITING: Final = 16 * 2**20
 """Bytes that may wait to be written: the inbox' own bound, for a disk that is as slow."""
-
-MESSAGE_COST: Final = 64
-"""Bytes that a message costs beyond its own."""
 
 LAST_WRITE: Final = 0.5
 """Seconds that the last records may take to be written when the channel ends."""
@@ -68,7 +64,8 @@ def _at_least(minimum: int) -> Callable[[Any, attrs.Attribute[int], object], Non
 class Journal:
     """Records on disk what a channel receives: ``open_channel(…, journal=Journal("feed"))``.
 
-    Every message that reaches the channel is in it, and every gap, each with its time and epoch.
+    Every message is in it, and every gap, each with its time and epoch: also what goes to feeds,
+    replies, acknowledgements, and what has come before (``dedupe``).
     It does not hold what an ``on_connect`` hook reads itself, nor the answers to application pings.
 
     It is bounded: ``files`` of ``max_size`` each, of which the oldest is removed.
@@ -113,10 +110,10 @@ class Journal:
         return read_records(self.path)
 
     def replay(self, *, speed: float = math.inf) -> Replay:
-        """Give again what whoever received from the channel got: ``async for item in …``.
+        """Give again what was received: ``async for item in journal.replay()``.
 
-        Messages and gaps, as ``channel.items()`` gives them, and an :class:`Overflow` where
-        messages could not be recorded.
+        Messages and gaps, in the order in which they came, and an :class:`Overflow` where messages
+        could not be recorded.
 
         Args:
             speed: 1 takes the time that it took, by trio's clock, 60 a minute for an hour;
@@ -149,9 +146,8 @@ class Replay:
     async def __anext__(self) -> str | bytes | Gap | Overflow:
         """The next message, gap or overflow."""
         for record in self._records:
-            if record.delivered:
-                await self._wait_until(record.time)
-                return record.item
+            await self._wait_until(record.time)
+            return record.item
         await trio.lowlevel.checkpoint()
         raise StopAsyncIteration
 
@@ -166,12 +162,11 @@ class Replay:
 
 @attrs.define
 class _Batch:
-    """What came at one moment; no messages stand for some that found no room."""
+    """What came at one moment; or a gap; or how many messages found no room."""
 
     time: float
     epoch: int
-    received: Sequence[Message] = ()
-    delivered: Sequence[Message] = ()
+    messages: Sequence[Message] = ()
     gap: Gap | None = None
     lost: int = 0
 
@@ -182,8 +177,6 @@ class Recorder:
     Args:
         journal: Where to, and how.
         channel: The channel's name.
-        epoch: Gives the present connection's number.
-        observe: Told when the journal fails, and when it works again.
         now: The wall clock.
         run_sync: Runs what waits for the disk.
     """
@@ -192,18 +185,16 @@ class Recorder:
         self,
         journal: Journal,
         channel: str,
-        epoch: Callable[[], int],
-        observe: Callable[[Event], object],
         *,
         now: WallClock = wall_clock,
-        run_sync: Callable[..., Awaitable[Any]] | None = None,
+        run_sync: Callable[..., Awaitable[Any]] = trio.to_thread.run_sync,
     ) -> None:
         self._journal = journal
         self._channel = channel
-        self._epoch = epoch
-        self._observe = observe
+        self._observe: Callable[[Event], object] = lambda _: None
         self._now = now
-        self._run_sync = run_sync or trio.to_thread.run_sync
+        self._run_sync = run_sync
+        # Of its own: a disk that hangs must not take the threads of name lookups.
         self._limiter = trio.CapacityLimiter(1)
         self._waiting: list[_Batch] = []
         self._stirred = trio.Event()
@@ -218,48 +209,46 @@ class Recorder:
         self._time = 0.0
         self._redact_failed = False
 
-    # The reader's side.
+    # What comes.
 
-    def put(self, received: list[Message], delivered: list[Message], size: int) -> None:
-        """Record messages of ``size`` bytes together.
+    def way_into(self, way: Way, epoch: int) -> Way:
+        """The way of the connection of that number into ``way``, on which it is recorded."""
+        return RecordedWay(self, way, epoch)
 
-        Args:
-            received: All of them; the list is the caller's.
-            delivered: Those of them, in their order, that go to whoever receives.
-            size: Bytes.
-        """
-        if not received:
-            return
-        cost = size + len(received) * MESSAGE_COST
+    def put(self, messages: Iterable[Message], count: int, size: int, epoch: int) -> None:
+        """Record messages, ``size`` bytes together."""
+        cost = size + count * MESSAGE_COST
         if self._size + cost > MAX_WAITING:
-            self._lose(len(received))
-            return
-        batch = _Batch(self._now(), self._epoch(), tuple(received))
-        batch.delivered = batch.received if delivered is received else tuple(delivered)
-        self._size += cost
-        self._waiting.append(batch)
-        self._stirred.set()
+            self._lose(count, epoch)
+        elif count:
+            self._size += cost
+            self._add_batch(_Batch(self._now(), epoch, tuple(messages)))
 
-    def _lose(self, messages: int) -> None:
+    def beside(self, observe: Callable[[Event], object]) -> Callable[[Event], None]:
+        """What tells ``observe`` of an event, and records the gaps among them.
+
+        From now on ``observe`` is told how the journal is, too.
+        """
+        self._observe = observe
+
+        def told(event: Event) -> None:
+            if isinstance(event, events.GapDetected):
+                self._add_batch(_Batch(self._now(), event.gap.before, gap=event.gap))
+            observe(event)
+
+        return told
+
+    def _lose(self, messages: int, epoch: int) -> None:
         last = self._waiting[-1] if self._waiting else None
         if last is not None and last.lost:
             last.lost += messages
         else:
-            self._waiting.append(_Batch(self._now(), self._epoch(), lost=messages))
-            self._stirred.set()
+            self._add_batch(_Batch(self._now(), epoch, lost=messages))
         self._tell("the disk is too slow: messages are missing in the journal")
 
-    def beside(self, observe: Callable[[Event], object]) -> Callable[[Event], None]:
-        """What tells ``observe`` of an event, and records the gaps among them."""
-
-        def told(event: Event) -> None:
-            if isinstance(event, events.GapDetected):
-                gap = event.gap
-                self._waiting.append(_Batch(gap.until, gap.before, gap=gap))
-                self._stirred.set()
-            observe(event)
-
-        return told
+    def _add_batch(self, batch: _Batch) -> None:
+        self._waiting.append(batch)
+        self._stirred.set()
 
     # The disk.
 
@@ -345,12 +334,7 @@ class Recorder:
             self._missing += batch.lost
             if batch.gap is not None:
                 self._add(JournalRecord(item=batch.gap, **place))
-            following = iter(batch.delivered)
-            due = next(following, None)
-            for message in batch.received:
-                delivered = message is due
-                if delivered:
-                    due = next(following, None)
+            for message in batch.messages:
                 try:
                     item = self._redacted(message)
                 except Exception as error:  # A user's function may raise anything.
@@ -358,7 +342,7 @@ class Recorder:
                     self._missing += 1
                 else:
                     if item is not None:
-                        self._add(JournalRecord(item=item, delivered=delivered, **place))
+                        self._add(JournalRecord(item=item, **place))
             self._add_missing(**place)
         is_news = failed is not None and not self._redact_failed
         if batches:
@@ -381,3 +365,25 @@ class Recorder:
         if item is not None and not isinstance(item, (str, bytes)):
             raise TypeError(f"redact must return str, bytes or None, not {type(item).__name__}")
         return item
+
+
+class RecordedWay:
+    """The way of one connection, on which its messages are recorded."""
+
+    def __init__(self, recorder: Recorder, way: Way, epoch: int) -> None:
+        self._recorder = recorder
+        self._way = way
+        self._epoch = epoch
+        self.wait_for_room = way.wait_for_room
+        self.wait_wanted = way.wait_wanted
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader may read on."""
+        return self._way.has_room
+
+    def put(self, items: list[Any], size: int) -> None:
+        """Add messages of ``size`` bytes together."""
+        # Before: whoever gets the list may empty it.
+        self._recorder.put(items, len(items), size, self._epoch)
+        self._way.put(items, size)

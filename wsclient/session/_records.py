@@ -16,23 +16,20 @@ that it is a journal.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from types import ModuleType
 from typing import Any, BinaryIO, Final
 
 import attrs
 
 from wsclient.events import Gap, Overflow
 
-_fcntl: ModuleType | None
-try:
-    import fcntl as _fcntl
-except ImportError:  # Windows.
-    _fcntl = None
+# Windows has none.
+_fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 VERSION: Final = 1
 
@@ -48,18 +45,10 @@ class JournalRecord:
     time: float
     """When (Unix time, seconds)."""
     epoch: int
-    """The channel's connection at that time.
-
-    While a channel moves from one connection to another it reads both, and this is the older one's.
-    """
+    """The connection that it came on, numbered from 1; of a gap, the one behind it."""
     item: str | bytes | Gap | Overflow
     """A message; a :class:`Gap`, also for the time between two runs of a program; or an
     :class:`Overflow` for messages that could not be recorded."""
-    delivered: bool = True
-    """Whether it went to whoever receives from the channel.
-
-    Not, if it was a reply to a request, an acknowledgement, or had come before (``dedupe``).
-    """
 
 
 @attrs.frozen
@@ -92,11 +81,13 @@ def encode(record: JournalRecord) -> bytes:
         case bytes() as data:
             values["base64"] = base64.b64encode(data).decode("ascii")
         case Gap() as gap:
-            values["gap"] = attrs.asdict(gap)
-        case Overflow(messages):
-            values["lost"] = messages
-    if not record.delivered:
-        values["delivered"] = False
+            values["gap"] = {
+                name: _plain(value)
+                for name, value in attrs.asdict(gap).items()
+                if value is not None
+            }
+        case overflow:
+            values["lost"] = overflow.messages
     return _line(values)
 
 
@@ -116,7 +107,6 @@ def decode(line: bytes) -> JournalRecord | Head:
             time=float(values["time"]),
             epoch=int(values["epoch"]),
             item=_item(values),
-            delivered=values.get("delivered", True),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no line of a journal") from error
@@ -130,6 +120,11 @@ def _item(values: dict[str, Any]) -> str | bytes | Gap | Overflow:
     if "gap" in values:
         return Gap(**values["gap"])
     return Overflow(int(values["lost"]))
+
+
+def _plain(value: Any) -> Any:
+    """A key or a position of the user's: what JSON has no word for becomes a text."""
+    return value if isinstance(value, (str, int, float)) else str(value)
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -58,6 +58,7 @@ class Standby:
 
     Args:
         open_line: Opens it; is given how many attempts have failed before.
+        enrol: Lets it have the subscriptions that are wanted; returns what went wrong.
         part_from: Told of one that was lost, and how; it closes it.
         inbox: Where its messages go.
         retry: How long to wait after a failure.
@@ -70,6 +71,7 @@ class Standby:
         self,
         *,
         open_line: Callable[[int], Awaitable[Line | WebSocketError]],
+        enrol: Callable[[Line], Awaitable[BaseException | None]],
         part_from: Callable[[Line, BaseException | None], object],
         inbox: Inbox,
         retry: RetryPolicy,
@@ -78,6 +80,7 @@ class Standby:
         rotate_every: float,
     ) -> None:
         self._open_line = open_line
+        self._enrol = enrol
         self._part_from = part_from
         self._inbox = inbox
         self._stable_after = retry.stable_after
@@ -188,6 +191,8 @@ class Standby:
         try:
             lost = await line.establish()
             if lost is None:
+                lost = await self._enrol(line)
+            if lost is None:
                 lost = await self._live_beside(first, line)
             assert lost is not None
             return lost
@@ -217,7 +222,10 @@ class Standby:
                 silent_for = trio.current_time() - first.connection.last_received
                 first.leave(self._reason or f"nothing came on it for {silent_for:.0f} s")
                 await trio.sleep_forever()
-            attach(line.connection, line.watch_over().way_into(self._inbox), _Nothing())
+            if line.enrolment is not None:
+                line.enrolment.release(self._inbox)
+            way = line.watch_over().way_into(line.way_into(self._inbox))
+            attach(line.connection, way, NOTHING)
             async with open_background_nursery() as nursery:
                 nursery.start_soon(self._give_way, first, ping)
                 lost = await line.watch()
@@ -245,7 +253,9 @@ async def _wait_answered(connection: WebSocketConnection, ping: Ping) -> None:
 
 
 class _Nothing:
-    """What a connection draws from that does not carry what is sent."""
-
     def pull(self) -> None:
         """There is nothing."""
+
+
+NOTHING: Final = _Nothing()
+"""What a connection draws from that does not carry what is sent."""

@@ -20,11 +20,12 @@ import trio
 from wsclient import events
 from wsclient.connection import (
     WebSocketConnection,
+    attach,
     detach,
     open_background_nursery,
     take_untaken,
 )
-from wsclient.errors import ChannelFailed, WebSocketError
+from wsclient.errors import ChannelFailed, EstablishError, InboxFull, WebSocketError
 from wsclient.events import ChannelState, Event, Gap, Outcome
 from wsclient.options import RetryBudget
 
@@ -46,8 +47,9 @@ from ._rate import Bucket
 from ._receipt import Receipt
 from ._requests import Requests
 from ._sending import Sending
-from ._standby import Standby
+from ._standby import NOTHING, Standby
 from ._states import States, Step
+from ._subscriptions import Subscriptions
 from ._suspend import watch_for_suspend
 
 _SPENT: Final = "the retry budget is spent"
@@ -69,8 +71,10 @@ class Supervisor:
         settings: What to connect to, and how.
         inbox: Where every connection's messages go, and the gaps between them.
         outbox: Where every connection's messages come from.
+        bucket: How fast they may go; ``None``: as fast as the peer reads.
         states: The channel's state.
         requests: Told when no reply can come any more.
+        subscriptions: What is wanted; ``None`` if the channel can have none.
         observe: Told what happens.
         now: The wall clock.
         suspended: Tells how long the machine has slept; ``None`` asks the system.
@@ -84,6 +88,8 @@ class Supervisor:
         outbox: Outbox,
         states: States,
         requests: Requests,
+        subscriptions: Subscriptions | None = None,
+        bucket: Bucket | None = None,
         observe: Callable[[Event], None],
         now: WallClock = wall_clock,
         suspended: SuspendClock | None = None,
@@ -93,12 +99,12 @@ class Supervisor:
         self._outbox = outbox
         self._states = states
         self._requests = requests
+        self._subscriptions = subscriptions
         self._observe = observe
         self._now = now
         self._suspend_clock = suspended or suspend_clock()
         self._scope = trio.CancelScope()
-        rate = outbox.options.rate
-        self._bucket = Bucket(rate) if rate is not None else None
+        self._bucket = bucket
         self._startup = trio.CancelScope()
         self._waiting: trio.CancelScope | None = None
         self._cut_by = ""
@@ -113,12 +119,16 @@ class Supervisor:
         self.next_attempt_at: float | None = None
         """When the next attempt comes, while waiting for it (trio's clock)."""
         self._past: _Past | None = None
+        self._outage: float | None = None
+        self.is_resumed = False
+        """Whether nothing was missed between the present connection and the one before."""
         self._sending: Sending | None = None
         """How the present connection's messages go out."""
         self._line: Line | None = None
         self._epochs = itertools.count(1)
         self._standby = Standby(
             open_line=self._open_beside,
+            enrol=self._enrol_beside,
             part_from=self._part_from_second,
             inbox=inbox,
             retry=settings.retry,
@@ -377,10 +387,14 @@ class Supervisor:
         lost = await line.establish()
         if lost is not None:
             self._keep_untaken(line, lost)
+        else:
+            lost = await self._enrol(line)
+        if lost is not None:
             self.outages.add_failure(str(lost))
             return self._part_from(line, lost)
+        covers = False
         while True:
-            lost = await self._live(line)
+            lost = await self._live(line, is_covered=covers)
             loss = self._part_from(line, lost)
             covers = self._standby.covers
             following = self._standby.take()
@@ -398,6 +412,38 @@ class Supervisor:
         ago = trio.current_time() - self._past.last_received
         self.outages.begin(self._now() - ago, self._past.ended)
         return loss
+
+    async def _enrol(self, line: Line) -> BaseException | None:
+        """Let a new connection have the subscriptions that are wanted; return what went wrong."""
+        if self._subscriptions is None:
+            return None
+        line.enrolment = self._subscriptions.enrol(line.connection, line.epoch)
+        if not self._subscriptions:
+            return None
+        self._announce_gap()
+        attach(line.connection, line.way_into(self._inbox), NOTHING)
+        lost: BaseException | None
+        try:
+            # What confirms a subscription may stand behind what nobody takes yet.
+            with self._inbox.overrun():
+                lost = await line.enrolment.restore()
+        except InboxFull as error:
+            lost = EstablishError("the subscriptions could not be restored: the inbox is full")
+            lost.__cause__ = error
+        if lost is not None:
+            self._past = _Past(line.epoch, line.connection.last_received, str(lost))
+        return lost
+
+    async def _enrol_beside(self, line: Line) -> BaseException | None:
+        """Likewise, for a second connection: what it brings waits."""
+        if self._subscriptions is None:
+            return None
+        line.enrolment = self._subscriptions.enrol(line.connection, line.epoch)
+        if not self._subscriptions:
+            return None
+        line.enrolment.hold(self._inbox)
+        attach(line.connection, line.recorded(line.enrolment.way_aside()), NOTHING)
+        return await line.enrolment.restore()
 
     async def _open(self, address: Address, attempt: int) -> Line | WebSocketError:
         return await open_line(
@@ -435,6 +481,9 @@ class Supervisor:
             self._line = None
         detach(line.connection, self._inbox.stale)
         self._inbox.wake_readers()
+        if self._subscriptions is not None and line.enrolment is not None:
+            reason = f"left: {line.left}" if lost is None else str(lost)
+            self._subscriptions.leave(line.enrolment, reason)
         self._nursery.start_soon(line.close)
         if lost is None:
             line.tell_left()
@@ -448,10 +497,20 @@ class Supervisor:
         if loss is not None:
             self.losses.heed(loss, line.address)
 
-    async def _live(self, line: Line) -> BaseException | None:
-        """Let messages flow until the connection is lost; return how, ``None`` if it was left."""
+    async def _live(self, line: Line, *, is_covered: bool) -> BaseException | None:
+        """Let messages flow until the connection is lost; return how, ``None`` if it was left.
+
+        Args:
+            line: The connection.
+            is_covered: Whether it has brought all that the one before has not.
+        """
         ready_at = trio.current_time()
-        outage = self._announce_gap()
+        self._announce_gap()
+        outage, self._outage = self._outage, None
+        if line.enrolment is not None:
+            line.enrolment.release(self._inbox)
+            line.enrolment.is_ready = True
+        self.is_resumed = is_covered or (line.enrolment is not None and line.enrolment.resumed_all)
         self.losses.phase = Phase.STEADY
         self._startup.deadline = math.inf
         over = self.outages.end()
@@ -464,10 +523,10 @@ class Supervisor:
             observe=self._observe,
         )
         liveness = line.watch_over(sending.ping, sending.spend)
-        sending.begin(liveness.way_into(self._inbox))
+        sending.begin(liveness.way_into(line.way_into(self._inbox)))
         self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
-        line.tell_ready(outage, None if over is None else over.attempts)
+        line.tell_ready(outage, None if over is None else over.attempts, resumed=self.is_resumed)
         try:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(sending.run)
@@ -502,15 +561,15 @@ class Supervisor:
         messages, size = take_untaken(line.connection)
         if messages and self._inbox.has_room:
             self._announce_gap()
-            self._inbox.put(messages, size)
+            line.recorded(self._inbox).put(messages, size)
             self._past = _Past(line.epoch, line.connection.last_received, str(lost))
 
-    def _announce_gap(self) -> float | None:
-        """Put a gap between the last connection's messages and this one's; return its length."""
-        past = self._past
+    def _announce_gap(self) -> None:
+        """Put a gap between the last connection's messages and this one's, if there are some."""
+        past, self._past = self._past, None
         if past is None:
-            return None
-        outage = trio.current_time() - past.last_received
+            return
+        outage = self._outage = trio.current_time() - past.last_received
         until = self._now()
         gap = Gap(
             after=past.epoch,
@@ -523,7 +582,6 @@ class Supervisor:
         self.outages.add_gap(gap)
         self._inbox.mark(gap)
         self._observe(events.GapDetected(channel=self._settings.name, gap=gap))
-        return outage
 
     def _give_up(self, reason: str) -> None:
         """Fail, because of ``reason`` and of the last loss."""
@@ -562,6 +620,8 @@ class Supervisor:
         self.cut_off = sum(counts.values())
         name = self._settings.name
         self._inbox.end(discard=self.failure is None)
+        if self._subscriptions is not None:
+            self._subscriptions.finish(discard=self.failure is None)
         if self.failure is None:
             self._states.advance(Step.CLOSED)
             self._observe(events.ChannelClosed(channel=name, **counts))

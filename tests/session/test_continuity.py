@@ -1,0 +1,162 @@
+"""Whether something may be missing between two values."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsclient import Gap
+from wsclient.session._continuity import Continuity, Repeated, WentBack
+
+
+def consecutive(before, after):
+    return after == before + 1
+
+
+def growing(before, after):
+    return None
+
+
+def interrupted(**changes):
+    facts = {"after": 1, "before": 2, "since": 0.0, "until": 5.0, "reason": "it was cut"}
+    return Gap(**{**facts, **changes})
+
+
+def hole(reason):
+    return interrupted(after=2, reason=reason)
+
+
+def test_the_first_value_follows_nothing():
+    assert Continuity(consecutive).follow(7, hole) is None
+
+
+@pytest.mark.parametrize(
+    ("is_next", "position", "expected"),
+    [
+        (consecutive, 6, None),
+        (growing, 9, None),
+        (consecutive, None, None),
+    ],
+)
+def test_what_follows_position_5_on_one_connection(is_next, position, expected):
+    assert expected == Continuity(is_next, last=5).follow(position, hole)
+
+
+def test_positions_that_were_left_out_are_a_gap_between_the_two():
+    gap = Continuity(consecutive, last=5).follow(9, hole)
+
+    assert (gap.after_position, gap.before_position, gap.reason) == (
+        5,
+        9,
+        "the server left positions out",
+    )
+
+
+def test_a_doubt_is_none_where_the_next_position_proves_that_nothing_is_missing():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+
+    assert continuity.follow(6, hole) is None
+
+
+@pytest.mark.parametrize(("is_next", "position"), [(consecutive, 8), (growing, 6)])
+def test_a_doubt_that_no_position_removes_is_told_with_the_positions_around_it(is_next, position):
+    continuity = Continuity(is_next, last=5)
+    continuity.raise_doubt(interrupted())
+
+    gap = continuity.follow(position, hole)
+
+    assert interrupted(after_position=5, before_position=position) == gap
+
+
+def test_a_value_without_a_position_cannot_remove_a_doubt():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+
+    assert interrupted(after_position=5) == continuity.follow(None, hole)
+
+
+def test_two_doubts_in_a_row_are_one_that_begins_with_the_first():
+    continuity = Continuity(growing, last=5)
+    continuity.raise_doubt(interrupted(reason="first"))
+    continuity.raise_doubt(interrupted(after=2, before=4, since=6.0, until=9.0, reason="second"))
+
+    gap = continuity.follow(6, hole)
+
+    assert (gap.after, gap.before, gap.since, gap.until, gap.reason) == (1, 4, 0.0, 9.0, "first")
+
+
+@pytest.mark.parametrize("position", [5, 4])
+def test_what_cannot_be_a_repetition_is_a_stream_that_has_gone_back(position):
+    continuity = Continuity(consecutive, last=5)
+
+    verdict = continuity.follow(position, hole)
+    continuity.move(position)
+
+    assert isinstance(verdict, WentBack)
+    assert verdict.gap == interrupted(
+        after=2, reason="the stream has gone back", after_position=5, before_position=position
+    )
+    assert continuity.follow(position + 1, hole) is None
+
+
+@pytest.mark.parametrize("position", [100, 1])
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_behind_a_loss_a_position_that_is_not_greater_is_a_stream_that_has_gone_back(
+    position, is_settled
+):
+    continuity = Continuity(consecutive, last=100)
+    continuity.raise_doubt(interrupted())
+    if is_settled:
+        continuity.settle()
+
+    verdict = continuity.follow(position, hole)
+
+    assert isinstance(verdict, WentBack)
+    assert "the stream has gone back" in verdict.gap.reason
+    assert (verdict.gap.after_position, verdict.gap.before_position) == (100, position)
+
+
+def test_what_was_brought_may_come_again_live_and_what_was_before_may_not():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+    assert all(continuity.recover(position) for position in (6, 7, 8))
+
+    assert continuity.follow(7, hole) == Repeated()
+    assert isinstance(continuity.follow(5, hole), WentBack)
+    assert continuity.follow(9, hole) is None
+
+
+def test_old_values_are_expected_until_the_next_new_one():
+    continuity = Continuity(consecutive, last=5)
+    continuity.expect_repeats()
+
+    assert continuity.follow(3, hole) == Repeated()
+    assert continuity.follow(6, hole) is None
+    continuity.move(6)
+    assert isinstance(continuity.follow(6, hole), WentBack)
+
+
+def test_where_values_may_come_again_at_any_time_they_are_repetitions():
+    continuity = Continuity(consecutive, repeats=True, last=5)
+    continuity.raise_doubt(interrupted())
+
+    assert continuity.follow(3, hole) == Repeated()
+    assert continuity.follow(6, hole) is None
+    continuity.move(6)
+    assert continuity.follow(6, hole) == Repeated()
+
+
+def test_a_value_of_the_past_is_new_if_its_position_is():
+    continuity = Continuity(consecutive, last=5)
+
+    assert continuity.recover(6)
+    assert not continuity.recover(6)
+    assert continuity.recover(None)
+    assert continuity.last == 6
+
+
+def test_the_past_may_be_the_first_that_is_known():
+    continuity = Continuity(consecutive)
+
+    assert continuity.recover(3)
+    assert continuity.last == 3

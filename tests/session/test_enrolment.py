@@ -1,0 +1,483 @@
+"""What one server has of the subscriptions that are wanted, and how it gets there."""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+
+import wsclient
+from wsclient import (
+    Answer,
+    ChannelState,
+    DeliveryOptions,
+    Protocol,
+    Published,
+    RetryBudget,
+    RetryPolicy,
+    SendRate,
+    Subscribed,
+    SubscriptionOptions,
+)
+from wsclient.events import ConnectionLost, SubscriptionRefused, SubscriptionsRestored
+from wsclient.testing import SILENCE, FaultServer, ScriptedServer
+
+from .subscribing import PubSub, Service, by_connection, settle
+
+PATIENT = RetryPolicy(budget=RetryBudget(attempts=100_000))
+
+
+class Keep:
+    """Keeps feeds for keys as long as its block lasts."""
+
+    def __init__(self, nursery, channel, keys):
+        self._nursery = nursery
+        self._channel = channel
+        self._keys = list(keys)
+
+    async def __aenter__(self):
+        for key in self._keys:
+            await self._nursery.start(self._keep, key)
+        return self
+
+    async def _keep(self, key, task_status):
+        async with self._channel.subscribe(key):
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def __aexit__(self, *_):
+        self._nursery.cancel_scope.cancel()
+
+
+def keys(count):
+    return {str(number) for number in range(count)}
+
+
+@pytest.mark.parametrize("first", range(0, 31, 3))
+async def test_i12_the_servers_set_is_what_is_wanted_wherever_restoring_was_cut_off(
+    autojump_clock, network, first
+):
+    # Of the second connection `first` messages are read, of the third each number there can be.
+    for second in range(31):
+        service = Service({1: first, 2: second})
+        async with (
+            FaultServer(handler=service.handler, network=network) as server,
+            wsclient.open_channel(
+                server.url, protocol=PubSub(), observers=[], retry=PATIENT
+            ) as channel,
+            trio.open_nursery() as nursery,
+            Keep(nursery, channel, keys(30)),
+        ):
+            await channel.wait_ready()
+            await settle()
+            service.connections[0].reset()
+            await channel.wait_state(ChannelState.WAITING)
+            # One cut after the last message finds the channel ready already.
+            while len(service.sets) < 4:
+                await channel.wait_ready()
+                if len(service.sets) < 4:
+                    service.connections[-1].reset()
+                    await channel.wait_state(ChannelState.WAITING)
+            await channel.wait_ready()
+
+            assert keys(30) == service.sets[-1]
+
+
+@pytest.mark.timeout(300)
+async def test_i12_a_thousand_subscriptions_come_back_however_often_restoring_is_cut_off(
+    autojump_clock, network
+):
+    dice = random.Random(12)
+    cuts = {number: dice.randrange(1000) for number in range(1, 31)}
+    service = Service(cuts)
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], retry=PATIENT
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, keys(1000)),
+    ):
+        await channel.wait_ready()
+        await settle()
+        service.connections[0].reset()
+        await channel.wait_state(ChannelState.WAITING)
+        await channel.wait_ready()
+
+        assert len(service.sets) == 32
+        assert keys(1000) == service.sets[-1]
+
+
+async def test_i12_what_changes_while_it_is_restored_is_what_the_server_has_in_the_end(
+    autojump_clock, network
+):
+    dice = random.Random(7)
+    service = Service()
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], retry=PATIENT
+        ) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        wanted = {}
+
+        async def keep(key, task_status):
+            with trio.CancelScope() as scope:
+                async with channel.subscribe(key):
+                    task_status.started(scope)
+                    await trio.sleep_forever()
+
+        for _ in range(2000):
+            key = str(dice.randrange(40))
+            if key in wanted:
+                wanted.pop(key).cancel()
+            else:
+                wanted[key] = await nursery.start(keep, key)
+            if dice.random() < 0.05 and service.connections:
+                service.connections[-1].reset()
+            if dice.random() < 0.3:
+                await trio.sleep(dice.random())
+        await trio.sleep(1)
+        await channel.wait_ready()
+        await trio.sleep(1)
+
+        assert set(wanted) == service.sets[-1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_so_many_wait_for_their_confirmation_at_once_and_no_more(autojump_clock, network):
+    heard = []
+
+    async def handler(connection):
+        async for message in connection:
+            heard.append(json.loads(message)["key"])
+            if len(heard) == 5:
+                await trio.sleep(10)
+            if len(heard) >= 5:
+                await connection.send(json.dumps({"op": "subscribed", "key": heard[-5]}))
+
+    options = SubscriptionOptions(in_flight=5)
+    async with (
+        FaultServer(handler=handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], subscriptions=options
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, keys(8)),
+    ):
+        await trio.sleep(5)
+        assert len(heard) == 5
+        await trio.sleep(10)
+        assert len(heard) == 8
+
+
+@pytest.mark.parametrize("where", ["subscriptions", "delivery"])
+async def test_s6_1_they_are_asked_for_no_faster_than_the_service_allows(
+    autojump_clock, network, where
+):
+    rate = SendRate(messages=10, reserve=0)
+    options = {
+        "subscriptions": {"subscriptions": SubscriptionOptions(rate=rate)},
+        "delivery": {"delivery": DeliveryOptions(rate=rate)},
+    }[where]
+    service = Service()
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(server.url, protocol=PubSub(), observers=[], **options) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, keys(60)),
+    ):
+        began_at = trio.current_time()
+        await trio.sleep(4)
+        assert 40 <= len(service.asked) <= 52
+        await trio.sleep(2)
+        assert keys(60) == service.sets[0]
+        assert trio.current_time() - began_at < 7
+
+
+@pytest.fixture
+async def server(network):
+    async with ScriptedServer(network=network) as server:
+        yield server
+
+
+@pytest.fixture
+def open_channel(server, recorder):
+    def open_channel(protocol=None, **options):
+        return wsclient.open_channel(
+            server.url, protocol=protocol or PubSub(), observers=[recorder], **options
+        )
+
+    return open_channel
+
+
+async def is_asked(server, key, within=60):
+    await server.expect(
+        lambda message: f'"{key}"' in message and '"subscribe"' in message, within=within
+    )
+
+
+async def restore(server, channel):
+    """Cut the connection that has the subscriptions a and b, and wait until they are asked for."""
+    for key in "ab":
+        await is_asked(server, key)
+        await server.send({"op": "subscribed", "key": key})
+    await channel.wait_ready()
+    await server.reset()
+    await channel.wait_state(ChannelState.WAITING)
+    await server.accept(within=60)
+    await is_asked(server, "a")
+    await is_asked(server, "b")
+
+
+async def test_s6_1_a_server_that_confirms_nothing_is_given_up_for_another_attempt(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options) as channel:
+        async with channel.subscribe("a"), channel.subscribe("b"):
+            await restore(server, channel)
+            began_at = trio.current_time()
+            await server.accept(within=60)
+            await is_asked(server, "a")
+
+            assert 3 <= trio.current_time() - began_at <= 6
+    lost = recorder.of(ConnectionLost)[-1]
+    assert (lost.cause, lost.ready) == ("the server confirmed no subscription within 3 s", False)
+
+
+async def test_s6_1_a_subscription_that_is_not_confirmed_is_in_nobodys_way(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options) as channel:
+        async with channel.subscribe("a") as a, channel.subscribe("b") as b:
+            await restore(server, channel)
+            await server.send({"op": "subscribed", "key": "b"})
+            await channel.wait_ready()
+
+            assert (a.is_live, b.is_live) == (False, True)
+            await is_asked(server, "a")
+            await server.send({"op": "subscribed", "key": "a"})
+            await a.wait_live()
+    refused = recorder.of(SubscriptionRefused)
+    assert ["not confirmed within 3 s"] == [str(event.error) for event in refused]
+    assert [1] == [event.delayed for event in recorder.of(SubscriptionsRestored)[-1:]]
+
+
+async def test_s6_1_the_time_for_restoring_begins_anew_with_each_that_is_restored(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options) as channel:
+        async with channel.subscribe("a"), channel.subscribe("b"):
+            await restore(server, channel)
+            for key in "ab":
+                await trio.sleep(2.5)
+                await server.send({"op": "subscribed", "key": key})
+            await channel.wait_ready()
+    assert recorder.of(SubscriptionRefused) == []
+
+
+async def test_a_confirmation_that_comes_too_late_counts_all_the_same(
+    autojump_clock, server, open_channel
+):
+    options = SubscriptionOptions(timeout=3)
+    async with (
+        open_channel(subscriptions=options, retry=RetryPolicy(wait=lambda state: 20)) as channel,
+        channel.subscribe("a") as a,
+        channel.subscribe("b"),
+    ):
+        await restore(server, channel)
+        await server.send({"op": "subscribed", "key": "b"})
+        await channel.wait_ready()
+        await server.send({"op": "subscribed", "key": "a"})
+        await settle()
+
+        assert a.is_live
+
+
+async def test_a_late_confirmation_of_what_is_not_wanted_any_more_is_taken_back(
+    autojump_clock, server, open_channel
+):
+    options = SubscriptionOptions(timeout=3)
+    async with (
+        open_channel(subscriptions=options, retry=RetryPolicy(wait=lambda state: 20)) as channel,
+        channel.subscribe("a"),
+    ):
+        async with channel.subscribe("b"):
+            await restore(server, channel)
+            await server.send({"op": "subscribed", "key": "a"})
+            await channel.wait_ready()
+        await server.send({"op": "subscribed", "key": "b"})
+
+        await server.expect({"op": "unsubscribe", "key": "b"})
+
+
+async def test_restoring_ends_at_once_where_the_connection_does(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a"), channel.subscribe("b"):
+        await restore(server, channel)
+        began_at = trio.current_time()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+
+        assert trio.current_time() == began_at
+
+
+async def test_the_channel_can_be_left_while_it_restores(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"), channel.subscribe("b"):
+            await restore(server, channel)
+        began_at = trio.current_time()
+
+    assert trio.current_time() - began_at <= 2
+
+
+async def test_a_full_inbox_does_not_keep_the_confirmations_from_coming(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(limits=wsclient.Limits(inbox_messages=5)) as channel:
+        async with channel.subscribe("a"), channel.subscribe("b"):
+            await restore(server, channel)
+            for number in range(200):
+                await server.send(f"number {number}")
+            for key in "ab":
+                await server.send({"op": "subscribed", "key": key})
+
+            await channel.wait_ready()
+
+
+async def test_what_is_too_much_to_read_behind_a_full_inbox_is_another_attempt(
+    autojump_clock, server, open_channel, recorder
+):
+    limits = wsclient.Limits(inbox_messages=5, inbox_overrun=1000)
+    async with open_channel(limits=limits) as channel:
+        async with channel.subscribe("a"), channel.subscribe("b"):
+            await restore(server, channel)
+            with suppress(trio.BrokenResourceError):
+                for number in range(200):
+                    await server.send(f"number {number}")
+            await channel.wait_state(ChannelState.WAITING)
+    assert "the inbox is full" in recorder.of(ConnectionLost)[-1].cause
+
+
+# Protocols of other kinds.
+
+
+class ByNumber(Protocol):
+    """A server that has names of its own for subscriptions, and tells them when it is asked."""
+
+    named_by = "number"
+
+    def subscribe(self, wish):
+        return json.dumps({"call": wish.number})
+
+    def unsubscribe(self, wish, token):
+        return json.dumps({"end": token})
+
+    def recognise(self, message):
+        match json.loads(message):
+            case {"reply": int(number), "token": token}:
+                return Subscribed(number, token=token)
+            case {"token": token, "n": n}:
+                return Published(token, n)
+            case {"ping": ping}:
+                return Answer(json.dumps({"pong": ping}))
+        return None
+
+
+async def test_a_server_may_call_a_subscription_by_a_name_of_its_own(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(ByNumber()) as channel:
+        async with channel.subscribe("a") as feed:
+            await server.expect({"call": 1})
+            await server.send({"reply": 1, "token": "0x1"})
+            await server.send({"token": "0x1", "n": 7})
+            assert await feed.receive() == 7
+            await settle()
+            await server.reset()
+            await channel.wait_state(ChannelState.WAITING)
+            await server.accept(within=60)
+            await server.expect({"call": 2})
+            await server.send({"reply": 2, "token": "0x9"})
+            # The name of an earlier connection means nothing on this one.
+            await server.send({"token": "0x1", "n": 8})
+            await server.send({"token": "0x9", "n": 9})
+
+            assert [await anext(feed.items()) for _ in range(2)][1] == 9
+            assert await channel.receive() == '{"token": "0x1", "n": 8}'
+        await server.expect({"end": "0x9"})
+
+
+async def test_a_service_is_answered_at_once(autojump_clock, server, open_channel):
+    async with open_channel(ByNumber()) as channel:
+        await server.accept()
+        await channel.wait_ready()
+        await server.send({"ping": 1})
+
+        await server.expect({"pong": 1})
+
+
+async def test_a_tag_that_cannot_be_one_is_nobodys(autojump_clock, server, open_channel):
+    async with open_channel(ByNumber()) as channel, channel.subscribe("a"):
+        await server.expect({"call": 1})
+        await server.send({"token": [], "n": 7})
+
+        assert await channel.receive() == '{"token": [], "n": 7}'
+
+
+class Unconfirmed(PubSub):
+    confirms = False
+
+
+async def test_where_nothing_is_confirmed_a_pong_tells_that_the_server_has_read_it(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Unconfirmed()) as channel, channel.subscribe("a") as feed:
+        await is_asked(server, "a")
+        await feed.wait_live()
+        await server.send({"key": "a", "n": 1})
+
+        assert await feed.receive() == 1
+
+
+async def test_where_nothing_is_confirmed_and_no_ping_is_answered_it_is_believed_after_a_while(
+    autojump_clock, network, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with (
+        FaultServer([SILENCE], network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=Unconfirmed(), observers=[recorder], subscriptions=options
+        ) as channel,
+        channel.subscribe("a") as feed,
+    ):
+        await feed.wait_live()
+    assert recorder.of(SubscriptionRefused) == []
+
+
+async def test_the_order_of_asking_is_the_same_on_each_connection(autojump_clock, network):
+    service = Service()
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], retry=PATIENT
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, "cab"),
+    ):
+        await channel.wait_ready()
+        await settle()
+        service.connections[0].reset()
+        await channel.wait_state(ChannelState.WAITING)
+        await channel.wait_ready()
+
+        assert {0: ["c", "a", "b"], 1: ["c", "a", "b"]} == by_connection(service.asked)

@@ -1,0 +1,492 @@
+"""Joining: what a feed missed is brought, or made irrelevant, before it goes on."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+import wsclient
+from wsclient import ChannelState, Gap, Limits, Overflow, SubscriptionOptions
+from wsclient.events import HandlerFailed
+from wsclient.session._feed import Snapshot
+from wsclient.testing import ScriptedServer
+
+from .subscribing import Positioned, PubSub, settle
+
+
+class Growing(PubSub):
+    """Positions only grow: they do not tell whether something is between two of them."""
+
+    def position(self, value):
+        return value
+
+
+@pytest.fixture
+async def server(network):
+    async with ScriptedServer(network=network) as server:
+        yield server
+
+
+@pytest.fixture
+def open_channel(server, recorder):
+    def open_channel(protocol=None, **options):
+        return wsclient.open_channel(
+            server.url, protocol=protocol or Positioned(), observers=[recorder], **options
+        )
+
+    return open_channel
+
+
+async def confirm(server, **more):
+    await server.expect(lambda message: '"subscribe"' in message, within=60)
+    await server.send({"op": "subscribed", "key": "a", **more})
+
+
+async def publish(server, *numbers):
+    for number in numbers:
+        await server.send({"key": "a", "n": number})
+
+
+async def cut(server, channel):
+    await settle()
+    await server.reset()
+    await channel.wait_state(ChannelState.WAITING)
+    await server.accept(within=60)
+
+
+async def take(feed, count):
+    items = feed.items()
+    return [await anext(items) for _ in range(count)]
+
+
+class Past:
+    """A ``backfill`` that the test lets go on, and what it was asked for."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+        self.asked = []
+        self.may_go_on = trio.Event()
+
+    async def __call__(self, gap):
+        self.asked.append((gap.after_position, gap.subscription))
+        await self.may_go_on.wait()
+        return self.values
+
+
+async def test_s6_2_what_was_missed_is_brought_and_live_values_wait_meanwhile(
+    autojump_clock, server, open_channel, recorder
+):
+    past = Past(2, 3, 4)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        # Both have the fourth: the stream was read first, and the past second.
+        await publish(server, 4, 5)
+        await settle()
+        assert await take(feed, 1) == [1]
+        with trio.move_on_after(1) as patience:
+            await feed.receive()
+        assert patience.cancelled_caught
+
+        past.may_go_on.set()
+
+        assert await take(feed, 4) == [2, 3, 4, 5]
+        assert past.asked == [(1, "a")]
+    assert recorder.of(HandlerFailed) == []
+
+
+async def test_a_backfill_may_be_an_async_generator(autojump_clock, server, open_channel):
+    closed = []
+
+    async def past(gap):
+        try:
+            for n in range(gap.after_position + 1, 5):
+                await trio.sleep(1)
+                yield n
+        finally:
+            closed.append(gap.after_position)
+
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 5)
+
+        assert await take(feed, 5) == [1, 2, 3, 4, 5]
+    assert closed == [1]
+
+
+async def test_a_backfill_can_ask_the_server_itself(autojump_clock, server, open_channel):
+    async with open_channel(
+        delivery=wsclient.DeliveryOptions(correlation=wsclient.JsonCorrelation())
+    ) as channel:
+
+        async def past(gap):
+            reply = await channel.request({"op": "history", "after": gap.after_position})
+            return reply["values"]
+
+        async with channel.subscribe("a", backfill=past) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 4)
+            await server.expect({"op": "history", "after": 1, "id": 1})
+            await server.send({"id": 1, "values": [2, 3]})
+
+            assert await take(feed, 4) == [1, 2, 3, 4]
+
+
+async def test_what_a_backfill_leaves_out_is_a_gap(autojump_clock, server, open_channel):
+    past = Past(2, 3)
+    past.may_go_on.set()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await settle()
+        await publish(server, 9)
+
+        *brought, gap, last = await take(feed, 5)
+        assert (brought, last) == ([1, 2, 3], 9)
+        assert (gap.after_position, gap.before_position) == (3, 9)
+
+
+async def test_where_positions_only_grow_a_backfill_is_believed(
+    autojump_clock, server, open_channel
+):
+    past = Past(2, 3)
+    past.may_go_on.set()
+    async with open_channel(Growing()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 9)
+
+        assert await take(feed, 4) == [1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("failure", ["raises", "is late"])
+async def test_a_backfill_that_fails_leaves_a_gap_and_is_told(
+    autojump_clock, server, open_channel, recorder, failure
+):
+    async def past(gap):
+        if failure == "raises":
+            raise LookupError("no such history")
+        await trio.sleep_forever()
+
+    options = SubscriptionOptions(hook_timeout=3)
+    async with (
+        open_channel(subscriptions=options) as channel,
+        channel.subscribe("a", backfill=past) as feed,
+    ):
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 5)
+
+        one, gap, five = await take(feed, 3)
+        assert (one, gap.after_position, gap.before_position, five) == (1, 1, 5, 5)
+    told = recorder.of(HandlerFailed)[0]
+    assert told.subject == "backfill"
+    assert type(told.error) is (LookupError if failure == "raises" else trio.TooSlowError)
+
+
+async def test_a_backfill_that_is_cut_off_begins_anew_on_the_next_connection(
+    autojump_clock, server, open_channel
+):
+    past = Past(2, 3, 4, 5, 6)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 4)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 7)
+        past.may_go_on.set()
+
+        assert await take(feed, 7) == [1, 2, 3, 4, 5, 6, 7]
+        assert past.asked == [(1, "a"), (1, "a")]
+
+
+async def test_what_was_received_before_a_second_cut_is_not_lost_where_nothing_is_brought(
+    autojump_clock, server, open_channel
+):
+    async def past(gap):
+        if gap.before < 3:
+            await trio.sleep_forever()
+        raise LookupError("no such history")
+
+    async with open_channel(Growing()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 4)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 7)
+
+        one, first, four, second, seven = await take(feed, 5)
+        assert (one, four, seven) == (1, 4, 7)
+        assert (first.after_position, first.before_position) == (1, 4)
+        assert (second.after_position, second.before_position) == (4, 7)
+
+
+async def test_positions_that_are_left_out_are_brought_too(autojump_clock, server, open_channel):
+    past = Past(2, 3)
+    past.may_go_on.set()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1, 4)
+
+        assert await take(feed, 4) == [1, 2, 3, 4]
+        assert past.asked == [(1, "a")]
+
+
+async def test_another_process_gets_what_it_missed(autojump_clock, server, open_channel):
+    past = Past(42, 43)
+    past.may_go_on.set()
+    async with open_channel() as channel:
+        async with channel.subscribe("a", after=41, backfill=past) as feed:
+            await confirm(server)
+            await publish(server, 44)
+
+            assert await take(feed, 3) == [42, 43, 44]
+
+
+async def test_a_slow_taker_makes_a_backfill_wait_and_not_fail(
+    autojump_clock, server, open_channel, recorder
+):
+    past = Past(*range(2, 200))
+    past.may_go_on.set()
+    async with open_channel(subscriptions=SubscriptionOptions(hook_timeout=2)) as channel:
+        async with channel.subscribe("a", backfill=past, limits=Limits(inbox_messages=5)) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            for n in range(1, 200):
+                assert await feed.receive() == n
+                await trio.sleep(1)
+    assert recorder.of(HandlerFailed) == []
+
+
+async def test_a_feed_that_is_left_ends_its_backfill(autojump_clock, server, open_channel):
+    past = Past()
+    ended = []
+
+    async def watched(gap):
+        try:
+            await past(gap)
+        finally:
+            ended.append(trio.current_time())
+
+    async with open_channel() as channel:
+        async with channel.subscribe("a", after=3, backfill=watched):
+            await confirm(server)
+            await channel.wait_ready()
+            await settle()
+            assert past.asked
+        await settle()
+
+        assert len(ended) == 1
+
+
+# Snapshots.
+
+
+def snapshots(*given):
+    """A ``snapshot`` that gives one after the other."""
+    queue = list(given)
+
+    async def snapshot():
+        await trio.lowlevel.checkpoint()
+        position = queue.pop(0)
+        if isinstance(position, Exception):
+            raise position
+        return Snapshot(f"state at {position}", position)
+
+    return snapshot
+
+
+async def test_s6_2_a_snapshot_comes_first_and_then_what_is_newer(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshots(5)) as feed:
+        await confirm(server)
+        await publish(server, 4, 5, 6)
+
+        assert await take(feed, 2) == ["state at 5", 6]
+
+
+async def test_a_snapshot_that_is_too_old_is_taken_again(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", snapshot=snapshots(5, 7)) as feed:
+            await server.expect(lambda message: '"subscribe"' in message)
+            # Before the confirmation, so that it is there before the first snapshot.
+            await publish(server, 7, 8)
+            await server.send({"op": "subscribed", "key": "a"})
+
+            assert await take(feed, 2) == ["state at 7", 8]
+
+
+async def test_snapshots_that_stay_too_old_are_told_as_a_gap(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", snapshot=snapshots(*[5] * 5)) as feed:
+            await server.expect(lambda message: '"subscribe"' in message)
+            await publish(server, 8)
+            await server.send({"op": "subscribed", "key": "a"})
+
+            state, gap, live = await take(feed, 3)
+            assert (state, gap.after_position, live) == ("state at 5", 5, 8)
+
+
+async def test_a_snapshot_that_fails_is_taken_again_and_nothing_goes_before_it(
+    autojump_clock, server, open_channel, recorder
+):
+    take_one = snapshots(LookupError("not now"), LookupError("not now"), 5)
+    async with open_channel() as channel, channel.subscribe("a", snapshot=take_one) as feed:
+        await confirm(server)
+        await publish(server, 6)
+
+        assert await take(feed, 2) == ["state at 5", 6]
+    assert ["snapshot", "snapshot"] == [event.subject for event in recorder.of(HandlerFailed)]
+
+
+async def test_behind_a_gap_a_new_snapshot_is_taken(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", snapshot=snapshots(1, 9)) as feed:
+            await confirm(server)
+            await settle()
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 10)
+
+            first, gap, second, live = await take(feed, 4)
+            assert (first, second, live) == ("state at 1", "state at 9", 10)
+            assert isinstance(gap, Gap)
+
+
+async def test_a_snapshot_takes_the_place_of_a_backfill_that_fails(
+    autojump_clock, server, open_channel
+):
+    async def past(gap):
+        raise LookupError("too long ago")
+
+    async with open_channel() as channel:
+        async with channel.subscribe("a", backfill=past, snapshot=snapshots(1, 9)) as feed:
+            await confirm(server)
+            await settle()
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 10)
+
+            first, _gap, second, live = await take(feed, 4)
+            assert (first, second, live) == ("state at 1", "state at 9", 10)
+
+
+async def test_a_server_that_goes_on_where_it_was_needs_no_snapshot(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshots(1)) as feed:
+        await confirm(server)
+        await settle()
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        await publish(server, 2)
+
+        assert await take(feed, 2) == ["state at 1", 2]
+
+
+async def test_what_waits_for_a_snapshot_is_bounded_and_older_than_it(
+    autojump_clock, server, open_channel
+):
+    may_go_on = trio.Event()
+
+    async def snapshot():
+        await may_go_on.wait()
+        return Snapshot("state", 199)
+
+    async with (
+        open_channel() as channel,
+        channel.subscribe("a", snapshot=snapshot, limits=Limits(inbox_messages=10)) as feed,
+    ):
+        await confirm(server)
+        await publish(server, *range(200))
+        await settle()
+        may_go_on.set()
+        await settle()
+        await publish(server, 200)
+
+        items = [item for item in await take(feed, 3) if not isinstance(item, Overflow)]
+        assert items[:2] == ["state", 200]
+
+
+async def test_a_stream_without_positions_may_have_a_snapshot(autojump_clock, server, open_channel):
+    async def snapshot():
+        await trio.lowlevel.checkpoint()
+        return Snapshot("state")
+
+    async with open_channel(PubSub()) as channel:
+        async with channel.subscribe("a", snapshot=snapshot) as feed:
+            await confirm(server)
+            await publish(server, 1)
+
+            assert await take(feed, 2) == ["state", 1]
+
+
+async def test_what_is_no_snapshot_is_said(autojump_clock, server, open_channel, recorder):
+    given = [7, Snapshot("state", 1)]
+
+    async def snapshot():
+        await trio.lowlevel.checkpoint()
+        return given.pop(0)
+
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshot) as feed:
+        await confirm(server)
+
+        assert await feed.receive() == "state"
+    assert "snapshot must give Snapshot, not int" in str(recorder.of(HandlerFailed)[0].error)
+
+
+async def test_a_position_that_cannot_be_found_is_told_and_its_value_received(
+    autojump_clock, server, open_channel, recorder
+):
+    class Broken(PubSub):
+        def position(self, value):
+            raise KeyError("seq")
+
+    async with open_channel(Broken()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+    assert recorder.of(HandlerFailed)[0].subject == "a position"
+
+
+async def test_positions_without_an_order_are_told_and_their_values_received(
+    autojump_clock, server, open_channel, recorder
+):
+    class Mixed(PubSub):
+        def position(self, value):
+            return value
+
+    async with open_channel(Mixed()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await server.send({"key": "a", "n": 1})
+        await server.send({"key": "a", "n": "two"})
+
+        assert await take(feed, 2) == [1, "two"]
+    assert type(recorder.of(HandlerFailed)[0].error) is TypeError

@@ -1,0 +1,767 @@
+"""Subscriptions through a whole channel: a wish that is kept across connections."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trio
+import trio.testing
+
+import wsclient
+from wsclient import ChannelState, Gap, Limits, Overflow, OverflowPolicy
+from wsclient.errors import ChannelFailed, ReplyError, SubscriptionFailed
+from wsclient.events import (
+    ConnectionReady,
+    GapDetected,
+    HandlerFailed,
+    InboxOverflowed,
+    SubscriptionRefused,
+    SubscriptionsRestored,
+)
+from wsclient.testing import FaultServer, ScriptedServer
+
+from .subscribing import Positioned, PubSub, Service, settle
+
+
+@pytest.fixture
+async def server(network):
+    async with ScriptedServer(network=network) as server:
+        yield server
+
+
+@pytest.fixture
+def open_channel(server, recorder):
+    def open_channel(protocol=None, **options):
+        options.setdefault("observers", [recorder])
+        return wsclient.open_channel(server.url, protocol=protocol or PubSub(), **options)
+
+    return open_channel
+
+
+async def confirm(server, key="a", **more):
+    """Play the server that is asked for a subscription."""
+    await server.expect(lambda message: f'"{key}"' in message and "unsub" not in message)
+    await server.send({"op": "subscribed", "key": key, **more})
+
+
+async def cut_and_confirm(server, channel, **more):
+    """Cut the connection, and confirm the subscription on the next one."""
+    await server.reset()
+    await channel.wait_state(ChannelState.WAITING)
+    await server.accept(within=60)
+    await confirm(server, **more)
+    await channel.wait_ready()
+
+
+async def publish(server, *numbers, key="a"):
+    for number in numbers:
+        await server.send({"key": key, "n": number})
+
+
+async def test_what_is_published_comes_out_of_its_feed_and_no_other(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as a, channel.subscribe("b") as b:
+            await confirm(server, "a")
+            await confirm(server, "b")
+            await publish(server, 1, 2)
+            await publish(server, 3, key="b")
+            await server.send("for nobody")
+
+            assert [1, 2] == [await a.receive(), await a.receive()]
+            assert await b.receive() == 3
+            assert await channel.receive() == "for nobody"
+
+
+async def test_s6_1_a_wish_is_kept_across_connections_and_the_channel_is_ready_once_it_is_there(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await feed.wait_live()
+        await settle()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+        assert not feed.is_live
+        await server.accept(within=60)
+        await server.expect(lambda message: '"a"' in message)
+        await settle()
+
+        assert channel.state is ChannelState.ESTABLISHING
+
+        await server.send({"op": "subscribed", "key": "a"})
+        await channel.wait_ready()
+        await publish(server, 2)
+        items = feed.items()
+
+        assert await anext(items) == 1
+        gap = await anext(items)
+        assert (gap.subscription, gap.after, gap.before) == ("a", 1, 2)
+        assert await anext(items) == 2
+    restored = recorder.of(SubscriptionsRestored)[-1]
+    assert (restored.epoch, restored.subscriptions, restored.resumed, restored.delayed) == (
+        2,
+        1,
+        0,
+        0,
+    )
+    # The feed's gap says no more than the channel's, which was told.
+    assert [None] == [event.gap.subscription for event in recorder.of(GapDetected)]
+
+
+async def test_s6_1_unsubscribing_while_offline_only_edits_the_set(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("b"):
+        async with channel.subscribe("a"):
+            await confirm(server, "b")
+            await confirm(server, "a")
+            await channel.wait_ready()
+            await server.reset()
+            await channel.wait_state(ChannelState.WAITING)
+        await server.accept(within=60)
+        await confirm(server, "b")
+        await channel.wait_ready()
+        await settle()
+
+        # Nothing was said of the other one: neither that it is wanted, nor that it is not.
+        assert len(server.connections[-1].messages) == 1
+
+
+async def test_s6_1_what_is_subscribed_and_unsubscribed_during_an_outage_is_never_mentioned(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        await server.accept()
+        await channel.wait_ready()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+        async with channel.subscribe("a"):
+            pass
+        await server.accept(within=60)
+        await channel.wait_ready()
+        await settle()
+
+        assert server.messages == []
+
+
+async def test_unsubscribing_tells_the_server(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await confirm(server)
+        await server.expect({"op": "unsubscribe", "key": "a"})
+        # What was on its way is nobody's, and is not the channel's.
+        await publish(server, 1)
+        await server.send({"op": "unsubscribed", "key": "a"})
+        await server.send("next")
+
+        assert await channel.receive() == "next"
+        assert channel.statistics().subscriptions_wanted == 0
+
+
+async def test_what_is_not_wanted_any_more_is_unsubscribed_once_the_server_has_confirmed_it(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        await server.accept()
+        await channel.wait_ready()
+        async with channel.subscribe("a"):
+            await server.expect(lambda message: '"subscribe"' in message)
+        await settle()
+        await server.send({"op": "subscribed", "key": "a"})
+
+        await server.expect({"op": "unsubscribe", "key": "a"})
+
+
+async def test_a_key_that_is_wanted_again_is_asked_for_behind_its_end(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await confirm(server)
+            await channel.wait_ready()
+        async with channel.subscribe("a") as feed:
+            await server.expect({"op": "unsubscribe", "key": "a"})
+            await server.send({"op": "unsubscribed", "key": "a"})
+            await confirm(server)
+            await publish(server, 1)
+
+            assert await feed.receive() == 1
+
+
+async def test_many_feeds_of_one_key_share_one_subscription_and_each_gets_every_value(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as one:
+            async with channel.subscribe("a") as other:
+                await confirm(server)
+                await publish(server, 1)
+
+                assert (await one.receive(), await other.receive()) == (1, 1)
+            await publish(server, 2)
+
+            assert await one.receive() == 2
+            assert len(server.messages) == 1
+        await server.expect({"op": "unsubscribe", "key": "a"})
+
+
+async def test_one_key_has_one_meaning(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a", {"depth": 5}):
+        with pytest.raises(ValueError, match="'a' is subscribed to with other parameters"):
+            async with channel.subscribe("a", {"depth": 7}):
+                pass
+
+
+async def test_what_matters_most_is_asked_for_first(autojump_clock, network, recorder):
+    service = Service()
+    async with FaultServer(handler=service.handler, network=network) as server:
+        async with wsclient.open_channel(server.url, protocol=PubSub(), observers=[]) as channel:
+            async with (
+                channel.subscribe("low", priority=-1),
+                channel.subscribe("first"),
+                channel.subscribe("second"),
+                channel.subscribe("high", priority=5),
+            ):
+                await channel.wait_ready()
+
+                assert ["high", "first", "second", "low"] == [key for _, key, _ in service.asked]
+
+
+# Positions.
+
+
+async def test_s6_2_a_stream_with_positions_goes_on_behind_the_last_one(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 2)
+        await settle()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+        await server.accept(within=60)
+        await server.expect({"op": "subscribe", "key": "a", "after": 2})
+        await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        await publish(server, 2, 3)
+        await channel.wait_ready()
+
+        items = feed.items()
+        assert [1, 2, 3] == [await anext(items) for _ in range(3)]
+        assert channel.is_resumed
+        assert feed.repeated == 1
+    assert [False, True] == [event.resumed for event in recorder.of(ConnectionReady)]
+
+
+async def test_s6_2_where_the_server_cannot_go_on_a_gap_stands_between_the_positions(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 2)
+        await settle()
+        await cut_and_confirm(server, channel)
+        await publish(server, 7)
+
+        items = feed.items()
+        assert [1, 2] == [await anext(items), await anext(items)]
+        gap = await anext(items)
+        assert (gap.after_position, gap.before_position, gap.subscription) == (2, 7, "a")
+        assert await anext(items) == 7
+        assert not channel.is_resumed
+    assert gap in [event.gap for event in recorder.of(GapDetected)]
+
+
+async def test_s6_2_no_gap_where_the_next_position_proves_that_nothing_is_missing(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await settle()
+        await cut_and_confirm(server, channel)
+        await publish(server, 2)
+
+        items = feed.items()
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_positions_that_are_left_out_on_one_connection_are_a_gap(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 4)
+
+        items = feed.items()
+        assert await anext(items) == 1
+        gap = await anext(items)
+        assert (gap.after, gap.before, gap.after_position, gap.before_position) == (1, 1, 1, 4)
+        assert await anext(items) == 4
+
+
+async def test_a_stream_that_has_gone_back_is_told_and_nothing_of_it_is_dropped(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 100)
+        await settle()
+        await cut_and_confirm(server, channel)
+        await publish(server, 1, 2)
+
+        items = feed.items()
+        assert await anext(items) == 100
+        assert "has gone back" in (await anext(items)).reason
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_s2_4_a_position_moves_only_after_the_value_was_handled(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        with pytest.raises(RuntimeError, match="in the handler"):
+            async with channel.subscribe("a") as feed:
+                await confirm(server)
+                await publish(server, 1, 2)
+                async for value in feed:
+                    if value == 2:
+                        raise RuntimeError("in the handler")
+
+        assert feed.position == 1
+
+
+async def test_s2_4_a_block_that_ends_well_has_handled_its_last_value(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        async with channel.subscribe("a") as feed:
+            await confirm(server)
+            await publish(server, 1, 2)
+            async for value in feed:
+                if value == 2:
+                    break
+
+        assert feed.position == 2
+
+
+async def test_s2_4_committed_before_a_position_moves_with_its_value(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        async with channel.subscribe("a", commit="before") as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await feed.receive()
+
+            assert feed.position == 1
+
+
+async def test_another_process_goes_on_where_the_last_one_was(autojump_clock, server, open_channel):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a", after=41) as feed:
+        await server.expect({"op": "subscribe", "key": "a", "after": 41})
+        await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        await publish(server, 42)
+
+        assert await anext(feed.items()) == 42
+
+
+async def test_another_process_is_told_if_the_server_cannot_go_on_there(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a", after=41) as feed:
+        await confirm(server)
+        await publish(server, 50)
+
+        gap = await anext(feed.items())
+        assert (gap.after_position, gap.before_position) == (41, 50)
+        assert "did not go on" in gap.reason
+
+
+async def test_the_feed_that_is_farthest_behind_says_where_to_go_on(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        async with channel.subscribe("a", after=5), channel.subscribe("a", after=3):
+            await server.expect({"op": "subscribe", "key": "a", "after": 3})
+
+
+async def test_a_feed_that_comes_later_is_told_what_the_others_have_had(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as first:
+        await confirm(server)
+        await publish(server, 7)
+        await first.receive()
+        async with channel.subscribe("a", after=4) as second:
+            await publish(server, 8)
+
+            gap = await anext(second.items())
+            assert (gap.after_position, gap.before_position) == (4, 8)
+
+
+# The server's refusals.
+
+
+async def test_a_subscription_that_the_server_refuses_fails_its_feed_alone(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await server.expect(lambda message: '"a"' in message)
+        await server.send({"op": "refused", "key": "a", "why": "no such stream"})
+
+        with pytest.raises(
+            SubscriptionFailed, match="'a': ReplyError: the peer refuses: no such"
+        ) as caught:
+            await feed.receive()
+        assert isinstance(caught.value.__cause__, ReplyError)
+        with pytest.raises(SubscriptionFailed):
+            await feed.wait_live()
+        await channel.wait_ready()
+        assert channel.statistics().subscriptions_wanted == 0
+    refused = recorder.of(SubscriptionRefused)[0]
+    assert (refused.subscription, refused.retry_in) == ("a", None)
+
+
+async def test_a_stream_that_the_server_ends_ends_its_feed(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await server.send({"op": "refused", "key": "a"})
+
+        assert [1] == [value async for value in feed]
+
+
+async def test_s6_1_a_failing_subscription_backs_off_alone(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as a, channel.subscribe("b") as b:
+            await server.expect(lambda message: '"a"' in message)
+            await server.send({"op": "refused", "key": "a", "why": "too busy", "later": True})
+            await confirm(server, "b")
+            await channel.wait_ready()
+            await publish(server, 1, key="b")
+
+            assert await b.receive() == 1
+            assert not a.is_live
+            assert recorder.of(SubscriptionRefused)[0].retry_in <= 1
+
+            await confirm(server, "a")
+            await publish(server, 2)
+
+            assert await a.receive() == 2
+    assert [1] == [event.delayed for event in recorder.of(SubscriptionsRestored)]
+
+
+async def test_a_subscription_that_is_taken_and_ended_at_once_sees_no_hot_loop(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a"):
+        await channel.wait_state(ChannelState.ESTABLISHING)
+        began_at = trio.current_time()
+        for _ in range(8):
+            await server.expect(lambda message: '"a"' in message, within=60)
+            await server.send({"op": "subscribed", "key": "a"})
+            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
+
+        assert trio.current_time() - began_at > 20
+
+
+async def test_a_subscription_that_the_protocol_cannot_spell_fails_its_feed(
+    autojump_clock, server, open_channel
+):
+    class Strict(PubSub):
+        def subscribe(self, wish):
+            raise ValueError("parameters must be a mapping")
+
+    async with open_channel(Strict()) as channel, channel.subscribe("a") as feed:
+        with pytest.raises(SubscriptionFailed, match="parameters must be a mapping"):
+            await feed.receive()
+        await channel.wait_ready()
+
+
+async def test_a_protocol_without_subscriptions_says_so(autojump_clock, server, open_channel):
+    async with open_channel(wsclient.Protocol()) as channel, channel.subscribe("a") as feed:
+        with pytest.raises(SubscriptionFailed, match="Protocol has no subscriptions"):
+            await feed.receive()
+
+
+async def test_a_message_that_the_protocol_cannot_read_goes_to_the_channel(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel:
+        await server.send("not JSON")
+
+        assert await channel.receive() == "not JSON"
+    assert recorder.of(HandlerFailed)[0].handler == "PubSub.recognise"
+
+
+async def test_what_the_user_subscribed_to_by_hand_stays_the_users(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        await publish(server, 1)
+
+        assert await channel.receive() == '{"key": "a", "n": 1}'
+
+
+async def test_values_that_come_before_the_confirmation_come_behind_its_gap(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await settle()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+        await server.accept(within=60)
+        await server.expect(lambda message: '"a"' in message)
+        await publish(server, 1)
+        await settle()
+        await server.send({"op": "subscribed", "key": "a"})
+
+        items = feed.items()
+        assert isinstance(await anext(items), Gap)
+        assert await anext(items) == 1
+
+
+# Who is slow, and who leaves.
+
+
+async def test_a_feed_that_nobody_takes_from_stops_the_reading_and_loses_nothing(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=10)) as feed:
+            await confirm(server)
+            await publish(server, *range(200))
+            await server.send("last")
+            with trio.move_on_after(100) as patience:
+                await channel.receive()
+            assert patience.cancelled_caught
+
+            assert list(range(200)) == [await feed.receive() for _ in range(200)]
+            assert await channel.receive() == "last"
+
+
+async def test_a_feed_that_may_drop_stops_nobody(autojump_clock, server, open_channel, recorder):
+    limits = Limits(inbox_messages=10, inbox_overflow=OverflowPolicy.DROP_OLDEST)
+    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
+        await confirm(server)
+        await publish(server, *range(200))
+        await server.send("last")
+        assert await channel.receive() == "last"
+
+        items = feed.items()
+        assert await anext(items) == Overflow(190)
+        assert [await anext(items) for _ in range(10)] == list(range(190, 200))
+    assert recorder.of(InboxOverflowed)
+
+
+async def test_a_feed_can_keep_the_newest_value_of_each_key(autojump_clock, server, open_channel):
+    limits = Limits(
+        inbox_messages=4, inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=lambda value: value % 3
+    )
+    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
+        await confirm(server)
+        await publish(server, *range(30))
+        await server.send("last")
+        assert await channel.receive() == "last"
+
+        waiting = []
+        while 29 not in waiting:
+            waiting.append(await feed.receive())
+        assert len(waiting) <= 4
+        assert {27, 28, 29} <= set(waiting)
+
+
+async def test_who_only_takes_from_feeds_is_not_in_the_way_of_reading(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        for number in range(3000):
+            await server.send(f'{{"nobody wants": {number}}}')
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+        assert channel.statistics().messages_dropped > 1000
+
+
+async def test_s2_6_a_receipt_can_be_awaited_inside_of_a_feeds_loop(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=2)) as feed:
+            await confirm(server)
+            await publish(server, *range(50))
+            await feed.receive()
+            receipt = await channel.send("question")
+
+            assert await receipt.wait() is wsclient.Outcome.RECEIVED
+
+
+async def test_a_feed_that_is_left_while_it_is_full_lets_reading_go_on(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=2)):
+            await confirm(server)
+            await publish(server, *range(50))
+            await settle()
+        await server.send("next")
+
+        assert await channel.receive() == "next"
+
+
+async def test_taking_can_be_cancelled_and_loses_nothing(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        with trio.move_on_after(1):
+            await feed.receive()
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+
+
+# The ends.
+
+
+async def test_s2_7_the_channels_end_ends_its_feeds(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await settle()
+        await channel.aclose()
+
+        assert [] == [value async for value in feed]
+        with pytest.raises(trio.ClosedResourceError):
+            await feed.wait_live()
+
+
+async def test_s2_7_a_channel_that_gave_up_gives_what_was_received_and_then_its_failure(
+    autojump_clock, server, open_channel
+):
+    caught = []
+    with pytest.raises(ChannelFailed) as failed:
+        async with open_channel() as channel, channel.subscribe("a") as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, 1)
+            await server.close(3003)
+            try:
+                caught.append(await feed.receive())
+                await feed.receive()
+            except ChannelFailed as error:
+                caught.append(error)
+                raise
+
+    assert [1, failed.value] == caught
+
+
+async def test_s7_3_no_taker_of_a_feed_survives_its_end(autojump_clock, server, open_channel):
+    over = []
+
+    async def take(feed):
+        over.append([value async for value in feed])
+
+    async with trio.open_nursery() as nursery, open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            nursery.start_soon(take, feed)
+            nursery.start_soon(take, feed)
+            await settle()
+        await settle()
+
+        assert over == [[], []]
+
+
+async def test_a_feed_is_used_inside_of_its_block(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        feed = channel.subscribe("a")
+        with pytest.raises(RuntimeError, match="inside of its `async with`"):
+            await feed.receive()
+        async with feed:
+            pass
+        with pytest.raises(trio.EndOfChannel):
+            await feed.receive()
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with feed:
+                pass
+        await channel.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            async with channel.subscribe("a"):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"key": []}, TypeError, "key must be hashable, not list"),
+        ({"key": "a", "backfill": 7}, TypeError, "backfill must be an async function, not int"),
+        ({"key": "a", "snapshot": 7}, TypeError, "snapshot must be an async function, not int"),
+        ({"key": "a", "commit": "never"}, ValueError, 'commit must be "after" or "before"'),
+        ({"key": "a", "priority": "high"}, TypeError, "priority must be a number, not str"),
+        ({"key": "a", "limits": 7}, TypeError, "limits must be Limits, not int"),
+    ],
+)
+async def test_what_cannot_be_subscribed_to_is_said_at_once(
+    autojump_clock, server, open_channel, arguments, error, text
+):
+    async with open_channel() as channel:
+        with pytest.raises(error, match=text):
+            channel.subscribe(**arguments)
+
+
+async def test_a_channel_without_a_protocol_says_what_subscribing_needs(
+    autojump_clock, server, recorder
+):
+    async with wsclient.open_channel(server.url, observers=[recorder]) as channel:
+        with pytest.raises(ValueError, match="open the channel with protocol="):
+            channel.subscribe("a")
+
+
+# Two connections.
+
+
+@pytest.mark.parametrize("redundancy", [1, 2])
+async def test_s6_3_moving_to_a_new_connection_misses_nothing_and_repeats_nothing(
+    autojump_clock, network, recorder, redundancy
+):
+    service = Service()
+
+    async def say(n):
+        for connection, subscribed in zip(service.connections, service.sets, strict=True):
+            if "a" in subscribed and connection.visit.close is None:
+                await connection.send(f'{{"key": "a", "n": {n}}}')
+
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url,
+            protocol=Positioned(),
+            observers=[recorder],
+            rotate_every=10,
+            redundancy=redundancy,
+        ) as channel,
+        channel.subscribe("a") as feed,
+    ):
+        await channel.wait_ready()
+        items = feed.items()
+        for n in range(100):
+            with trio.move_on_after(0.5):
+                await trio.sleep_forever()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await say(n)
+            assert await anext(items) == n
+
+        assert len(service.sets) > 4
+        assert channel.statistics().gaps == 0
+
+
+async def test_rotation_needs_positions_or_dedupe(autojump_clock, server, open_channel):
+    with pytest.raises(ValueError, match="a protocol with positions"):
+        open_channel(PubSub(), rotate_every=10)
+    open_channel(Positioned(), rotate_every=10)

@@ -1,0 +1,503 @@
+"""What the server of one connection has of the subscriptions that are wanted.
+
+One loop brings the two in line: it looks for the difference, says what the server must be told, and
+waits until something has changed.  It keeps no plan, so it can be cut off anywhere: on the next
+connection it begins with nothing, and finds the same difference.  That is all there is to restoring
+subscriptions, to a change of the user's while they are being restored, and to a second outage in
+the middle of it.
+
+A subscription that the server does not confirm, or refuses for a while, backs off alone.
+
+What the connection brings is heard here before anybody else gets it.  While a first connection has
+still to say what comes before (``_standby.py``), values wait here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
+
+from wsclient import events
+from wsclient.connection import WebSocketConnection, open_background_nursery, start_ping
+from wsclient.errors import ConnectionClosed, EstablishError, WebSocketError
+from wsclient.protocol import encoded_size
+
+from ._feed import Item
+from ._inbox import MESSAGE_COST, Inbox, Inlet, Message, without
+from ._protocol import (
+    Answer,
+    Published,
+    Signal,
+    Subscribed,
+    SubscriptionEnded,
+    Unsubscribed,
+    Wish,
+)
+
+if TYPE_CHECKING:
+    from ._subscriptions import Subscription, Subscriptions
+
+REMEMBERED: Final = 4096
+"""Subscriptions that are over whose late values are still known for what they are."""
+
+_Named: TypeAlias = Published | Subscribed | SubscriptionEnded | Unsubscribed
+
+_TOKEN: Final = object()
+"""Tells a token from a key or number that is equal to it."""
+
+_ANSWERS: Final = 64
+"""What a service wants to hear at most at once; of more, the oldest are not said."""
+
+
+class _Entry:
+    """One subscription, as the server of this connection has it, or is asked for it."""
+
+    __slots__ = (
+        "asked_at",
+        "early",
+        "is_there",
+        "resumed",
+        "subscription",
+        "tags",
+        "token",
+        "wish",
+    )
+
+    def __init__(self, subscription: Subscription, wish: Wish, now: float) -> None:
+        self.subscription = subscription
+        self.wish = wish
+        self.asked_at = now
+        self.token: Hashable = None
+        self.tags: list[Hashable] = []
+        self.is_there = False
+        self.resumed = False
+        self.early: list[Item] = []
+        """What came before the confirmation."""
+
+
+class Enrolment:
+    """What the server has on one connection.
+
+    Args:
+        wanted: What is wanted.
+        connection: The connection.
+        epoch: Its number.
+    """
+
+    def __init__(self, wanted: Subscriptions, connection: WebSocketConnection, epoch: int) -> None:
+        self._wanted = wanted
+        self._protocol = wanted.protocol
+        self._options = wanted.options
+        self.connection: Final = connection
+        self.epoch: Final = epoch
+        self._entries: dict[Subscription, _Entry] = {}
+        self._by_tag: dict[Hashable, _Entry] = {}
+        # Asked for and not wanted any more: the server is told once it has confirmed them.
+        self._leaving: list[_Entry] = []
+        self._pending = 0
+        self._late: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._answers: deque[str | bytes] = deque(maxlen=_ANSWERS)
+        self._changed = trio.Event()
+        self._confirmed_at = -math.inf
+        self._confirmed = 0
+        self._resumed = 0
+        self._room: WaitingRoom | None = None
+        self.is_ready: bool = False
+        """Whether messages flow over the connection, for the channel."""
+
+    @property
+    def resumed_all(self) -> bool:
+        """Whether the server goes on right where it was, with all that is wanted."""
+        return 0 < self._resumed == len(self._wanted)
+
+    # The reader's side.
+
+    def way_into(self, inbox: Inbox) -> Gate:
+        """Where the connection shall put its messages."""
+        return Gate(self, inbox, self._wanted)
+
+    def way_aside(self) -> Inlet:
+        """Likewise, while everything waits."""
+        assert self._room is not None
+        return Inlet(self._room, self.hear)
+
+    def hear(self, message: Message) -> bool:
+        """Whether a message goes no further, since it is about subscriptions."""
+        try:
+            signal = self._protocol.recognise(message)
+        except Exception as error:  # A user's function; the message may be for someone.
+            self._wanted.tell_failed(self._protocol.recognise, "a message", error)
+            return False
+        return signal is not None and self._heed(signal, message)
+
+    def _heed(self, signal: Signal, message: Message) -> bool:
+        if isinstance(signal, Answer):
+            if signal.message is not None:
+                self._answers.append(signal.message)
+                self.wake()
+            return True
+        entry = self._find(signal, self._by_tag)
+        if entry is None:
+            return self._heed_late(signal)
+        if isinstance(signal, Published):
+            self._publish(entry, signal, message)
+        elif isinstance(signal, Subscribed):
+            self._confirm(entry, signal)
+        elif isinstance(signal, SubscriptionEnded):
+            self._forget(entry)
+            if entry.subscription in self._wanted:
+                self._wanted.refused(
+                    entry.subscription, self, signal.error, may_retry=signal.may_retry
+                )
+            self.wake()
+        return True
+
+    @staticmethod
+    def _find(signal: _Named, among: Mapping[Hashable, _Entry]) -> _Entry | None:
+        try:
+            if not isinstance(signal, Subscribed):
+                entry = among.get((_TOKEN, signal.tag))
+                if entry is not None:
+                    return entry
+            return among.get(signal.tag)
+        except TypeError:  # It cannot be hashed.
+            return None
+
+    def _heed_late(self, signal: _Named) -> bool:
+        """Heed what is about no subscription that is there; whether it was one of ours."""
+        entry = self._find(signal, self._late)
+        if entry is None:
+            return False
+        if isinstance(signal, Subscribed) and entry.subscription not in self._entries:
+            # It was given up too early.
+            self._enter(entry)
+            self._confirm(entry, signal)
+        return True
+
+    def _publish(self, entry: _Entry, signal: Published, message: Message) -> None:
+        position = signal.position
+        if position is None:
+            position = self._wanted.position_of(signal.value)
+        item = Item(signal.value, position, encoded_size(message))
+        if self._room is not None:
+            self._room.hold(message, entry, item)
+        elif not self._is_repeated(message):
+            self._bring(entry, item)
+
+    def _is_repeated(self, message: Message) -> bool:
+        return self._wanted.is_repeated is not None and self._wanted.is_repeated(message)
+
+    def _bring(self, entry: _Entry, item: Item) -> None:
+        if entry.is_there:
+            entry.subscription.publish(item)
+        else:
+            entry.early.append(item)
+
+    def _confirm(self, entry: _Entry, signal: Subscribed) -> None:
+        if entry.is_there:
+            return
+        entry.is_there = True
+        entry.resumed = signal.resumed or (
+            signal.position is not None and signal.position == entry.subscription.after
+        )
+        self._pending -= 1
+        if signal.token is not None:
+            entry.token = signal.token
+            entry.tags.append((_TOKEN, signal.token))
+            self._by_tag[_TOKEN, signal.token] = entry
+        self._confirmed += 1
+        self._confirmed_at = trio.current_time()
+        if self._room is None:
+            self._take_up(entry)
+        self.wake()
+
+    def _take_up(self, entry: _Entry) -> None:
+        if entry.subscription in self._wanted:
+            self._resumed += entry.resumed
+            self._wanted.taken(entry.subscription, self, resumed=entry.resumed)
+        early, entry.early = entry.early, []
+        for item in early:
+            entry.subscription.publish(item)
+
+    # What the server has.
+
+    def _enter(self, entry: _Entry) -> None:
+        self._entries[entry.subscription] = entry
+        self._pending += 1
+        for tag in entry.tags:
+            self._by_tag[tag] = entry
+            self._late.pop(tag, None)
+
+    def _forget(self, entry: _Entry) -> None:
+        self._pending -= not entry.is_there
+        if self._entries.get(entry.subscription) is entry:
+            del self._entries[entry.subscription]
+        if entry in self._leaving:
+            self._leaving.remove(entry)
+        for tag in entry.tags:
+            if self._by_tag.get(tag) is entry:
+                del self._by_tag[tag]
+            self._late[tag] = entry
+        while len(self._late) > REMEMBERED:
+            self._late.popitem(last=False)
+
+    def _is_enrolled(self, subscription: Subscription) -> bool:
+        return subscription in self._entries or any(
+            entry.wish.key == subscription.key for entry in self._leaving
+        )
+
+    def wake(self) -> None:
+        """Look for a difference."""
+        self._changed.set()
+
+    # The loop.
+
+    async def restore(self) -> WebSocketError | None:
+        """Ask for what is wanted until the server has it all; return what went wrong."""
+        began_at = trio.current_time()
+        failed: WebSocketError | None = None
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_closed, nursery.cancel_scope)
+            failed = await self._keep(until_settled=True)
+        if self.connection.closed is not None:
+            return ConnectionClosed(self.connection.closed)
+        if failed is None:
+            self._wanted.observe(
+                events.SubscriptionsRestored(
+                    channel=self._wanted.name,
+                    epoch=self.epoch,
+                    subscriptions=len(self._entries),
+                    resumed=self._resumed,
+                    delayed=len(self._wanted) - len(self._entries),
+                    duration=trio.current_time() - began_at,
+                )
+            )
+        return failed
+
+    async def run(self) -> None:
+        """Keep the server's set in line with what is wanted; until cancelled."""
+        async with open_background_nursery() as nursery:
+            await self._keep(joins=nursery)
+
+    async def _cancel_when_closed(self, scope: trio.CancelScope) -> None:
+        await self.connection.wait_closed()
+        scope.cancel()
+
+    async def _keep(
+        self, *, until_settled: bool = False, joins: trio.Nursery | None = None
+    ) -> WebSocketError | None:
+        while True:
+            self._changed = trio.Event()
+            if self.is_ready and joins is not None:
+                for feed in self._wanted.joins():
+                    joins.start_soon(feed.join)
+            try:
+                wake_at = await self._catch_up()
+            except ConnectionClosed:
+                # Whoever waits for that is told.
+                await trio.sleep_forever()
+            if until_settled and self._is_settled():
+                return None
+            # What came meanwhile is a difference of its own.
+            with trio.move_on_at(wake_at):
+                await self._changed.wait()
+            if self._give_up_late() and until_settled and not self._confirmed:
+                return EstablishError(
+                    f"the server confirmed no subscription within {self._options.timeout:g} s"
+                )
+
+    def _is_settled(self) -> bool:
+        now = trio.current_time()
+        return (
+            not self._pending
+            and not self._leaving
+            and not self._answers
+            and not self._wanted.due(now, self._is_enrolled)
+            and all(subscription in self._wanted for subscription in self._entries)
+        )
+
+    async def _catch_up(self) -> float:
+        """Say what is to be said now; return when there is something to do next."""
+        while self._answers:
+            await self.connection.send_message(self._answers.popleft())
+        await self._unsubscribe()
+        now = trio.current_time()
+        wake_at = self._wanted.next_due(now, self._is_enrolled)
+        asked: list[_Entry] = []
+        bucket = self._wanted.bucket
+        for subscription in self._wanted.due(now, self._is_enrolled):
+            if self._pending >= self._options.in_flight:
+                break
+            if bucket is not None and not bucket.take(trio.current_time()):
+                wake_at = min(wake_at, bucket.free_at(trio.current_time()))
+                break
+            entry = await self._ask(subscription)
+            if entry is not None:
+                asked.append(entry)
+        if asked and not self._protocol.confirms:
+            start_ping(self.connection, answered=lambda: self._confirm_all(asked))
+        return min([wake_at, *(until for until, _ in self._unconfirmed())])
+
+    async def _ask(self, subscription: Subscription) -> _Entry | None:
+        """Ask for one subscription, unless it was taken back meanwhile."""
+        if subscription not in self._wanted or subscription in self._entries:
+            return None
+        wish = Wish(
+            key=subscription.key,
+            parameters=subscription.parameters,
+            number=next(self._wanted.numbers),
+            after=subscription.after,
+        )
+        try:
+            message = self._protocol.subscribe(wish)
+        except Exception as error:  # A user's function, or parameters that it cannot use.
+            self._wanted.refused(subscription, self, error, may_retry=False)
+            return None
+        entry = _Entry(subscription, wish, trio.current_time())
+        entry.tags = [wish.key if self._protocol.named_by == "key" else wish.number]
+        # Listening before asking: the confirmation may come while we still write.
+        self._enter(entry)
+        await self.connection.send_message(message)
+        return entry
+
+    def _confirm_all(self, asked: list[_Entry]) -> None:
+        for entry in asked:
+            if self._entries.get(entry.subscription) is entry:
+                self._confirm(entry, Subscribed(entry.wish.key))
+
+    async def _unsubscribe(self) -> None:
+        for subscription, entry in tuple(self._entries.items()):
+            if subscription not in self._wanted:
+                del self._entries[subscription]
+                self._leaving.append(entry)
+        for entry in tuple(self._leaving):
+            if not entry.is_there:
+                continue
+            try:
+                message = self._protocol.unsubscribe(entry.wish, entry.token)
+            except Exception as error:  # A user's function.
+                self._wanted.tell_failed(self._protocol.unsubscribe, "unsubscribing", error)
+                message = None
+            if message is not None:
+                await self.connection.send_message(message)
+            self._forget(entry)
+
+    def _unconfirmed(self) -> list[tuple[float, _Entry]]:
+        """Those that are waited for, each with when it was waited for long enough."""
+        return [
+            (max(entry.asked_at, self._confirmed_at) + self._options.timeout, entry)
+            for entry in (*self._entries.values(), *self._leaving)
+            if not entry.is_there
+        ]
+
+    def _give_up_late(self) -> bool:
+        """Let those back off that were waited for long enough; whether there are some."""
+        now = trio.current_time()
+        late = [entry for until, entry in self._unconfirmed() if until <= now]
+        for entry in late:
+            if not self._protocol.confirms:
+                # It answers no pings, and has said nothing against it.
+                self._confirm(entry, Subscribed(entry.wish.key))
+                continue
+            self._forget(entry)
+            if entry.subscription in self._wanted:
+                error = WebSocketError(f"not confirmed within {self._options.timeout:g} s")
+                self._wanted.refused(entry.subscription, self, error, may_retry=True)
+        return bool(late)
+
+    # What waits for another connection.
+
+    def hold(self, inbox: Inbox) -> None:
+        """Let everything wait: another connection has still to bring what comes before it."""
+        self._room = WaitingRoom(inbox.max_size)
+
+    def release(self, inbox: Inbox) -> None:
+        """Let what has waited go its way."""
+        if self._room is None:
+            return
+        room, self._room = self._room, None
+        for entry in tuple(self._entries.values()):
+            if entry.is_there:
+                self._take_up(entry)
+        for entry, item, message in room.values:
+            if not self._is_repeated(message):
+                self._bring(entry, item)
+        inbox.put(*room.end())
+
+
+class WaitingRoom:
+    """What a second connection has brought, and the first one may have to bring before it.
+
+    Args:
+        max_size: Bytes that may wait.
+    """
+
+    def __init__(self, max_size: float) -> None:
+        self._max_size = max_size
+        self._messages: list[Any] = []
+        self._size = self._size_of_values = 0
+        self._ended = trio.Event()
+        self.values: list[tuple[_Entry, Item, Message]] = []
+
+    def hold(self, message: Message, entry: _Entry, item: Item) -> None:
+        """Let a value wait."""
+        self.values.append((entry, item, message))
+        self._size_of_values += item.size + MESSAGE_COST
+
+    def put(self, items: list[Any], size: int) -> None:
+        """Let messages wait."""
+        self._messages += items
+        self._size += size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader may read on."""
+        size = self._size + self._size_of_values + len(self._messages) * MESSAGE_COST
+        return size <= self._max_size or self._ended.is_set()
+
+    async def wait_for_room(self) -> None:
+        """Wait until nothing waits any more."""
+        await self._ended.wait()
+
+    async def wait_wanted(self) -> None:
+        """As :meth:`wait_for_room`."""
+        await self._ended.wait()
+
+    def end(self) -> tuple[list[Any], int]:
+        """The messages that have waited, and their size."""
+        self._ended.set()
+        return self._messages, self._size
+
+
+class Gate:
+    """The way of one connection into the inbox, where its enrolment listens.
+
+    Args:
+        enrolment: Listens.
+        inbox: Where messages go that are not about subscriptions.
+        wanted: Whose feeds may be full.
+    """
+
+    def __init__(self, enrolment: Enrolment, inbox: Inbox, wanted: Subscriptions) -> None:
+        self._hear = enrolment.hear
+        self._inbox = inbox
+        self._wanted = wanted
+        self.wait_wanted = inbox.wait_wanted
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader may read on."""
+        return self._inbox.has_room and self._wanted.full is None
+
+    async def wait_for_room(self) -> None:
+        """Wait until there may be room in what is full."""
+        full = self._wanted.full
+        await (self._inbox if full is None else full).wait_for_room()
+
+    def put(self, items: list[Any], size: int) -> None:
+        """Add messages of ``size`` bytes together."""
+        self._inbox.put(*without(items, size, self._hear))

@@ -1,0 +1,590 @@
+"""The values of one subscription, across any number of connections.
+
+A feed has a mailbox of its own, so that what one subscription brings is in nobody's way, and goes
+through :class:`~._continuity.Continuity`, so that what is missing stands where it is missing.
+
+*Joining.*  Where something may be missing, the user's ``backfill`` can bring it, and ``snapshot``
+can make it irrelevant.  Both are asked once the subscription is there, and live values wait
+meanwhile: so the stream is read first and the past second, what both have is dropped by its
+position, and nothing can fall between the two.  A snapshot that does not reach up to the first live
+value is too old, and another one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Iterable
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias
+
+import attrs
+import trio
+
+from wsclient.errors import SubscriptionFailed
+from wsclient.events import Gap, Overflow
+from wsclient.options import Limits, OverflowPolicy, RetryPolicy
+
+from ._backoff import Backoff
+from ._continuity import Continuity, Repeated, WentBack
+from ._inbox import Inbox
+
+Backfill: TypeAlias = Callable[[Gap], Awaitable[Iterable[Any]] | AsyncIterable[Any]]
+Commit: TypeAlias = Literal["after", "before"]
+
+_END: Final = object()
+
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds between two attempts where the retry policy would give up."""
+
+_SNAPSHOTS: Final = 5
+"""How many are taken in a row that are too old, before a gap is told instead."""
+
+
+@attrs.frozen
+class Snapshot:
+    """The whole state of a stream at one position: what ``snapshot`` gives."""
+
+    value: Any
+    """What is received from the feed."""
+    position: Any = None
+    """Where the stream was when it was taken."""
+
+
+TakeSnapshot: TypeAlias = Callable[[], Awaitable[Snapshot]]
+
+
+@attrs.frozen(eq=False)
+class Item:
+    """A value, as it waits in a feed."""
+
+    value: Any
+    position: Any = None
+    size: int = 0
+
+
+class Owner(Protocol):
+    """What a feed needs of the set that it belongs to."""
+
+    inbox: Inbox
+    retry: RetryPolicy
+    hook_timeout: float
+
+    def position_of(self, value: Any) -> Any:
+        """Where a value stands in its stream."""
+
+    def is_next(self, before: Any, after: Any) -> bool | None:
+        """Whether nothing can be between two positions."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether values may come again at any time."""
+
+    def hole(self, key: Hashable, reason: str) -> Gap:
+        """A gap on the present connection."""
+
+    def add(self, feed: Feed) -> None:
+        """Want what ``feed`` is for."""
+
+    def remove(self, feed: Feed) -> None:
+        """Want it no more."""
+
+    def needs_join(self, feed: Feed) -> None:
+        """Call :meth:`Feed.join` on a connection that is ready."""
+
+    def tell_gap(self, gap: Gap) -> None:
+        """Tell the observers."""
+
+    def tell_overflow(self, dropped: int) -> None:
+        """Tell the observers."""
+
+    def tell_failed(self, handler: object, subject: str, error: Exception) -> None:
+        """Tell the observers what a user's function has raised."""
+
+    def end(self) -> BaseException:
+        """What a taker gets when the channel has ended."""
+
+
+class Feed:
+    """The values of one subscription; ``channel.subscribe`` makes it.
+
+    ``async with`` it, and take: ``async for value in feed``, :meth:`receive`, or :meth:`items`,
+    which shows what is missing between the values.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        key: Hashable,
+        parameters: Any,
+        *,
+        priority: float,
+        after: Any,
+        backfill: Backfill | None,
+        snapshot: TakeSnapshot | None,
+        commit: Commit,
+        limits: Limits,
+    ) -> None:
+        self.key: Final = key
+        """What the subscription is called."""
+        self.parameters: Final = parameters
+        """Whatever else the service is told of it."""
+        self.priority: Final = priority
+        """Among those that are asked for, the greatest comes first."""
+        self.repeated: int = 0
+        """Values that came again, and were dropped."""
+        self._owner = owner
+        self._backfill = backfill
+        self._snapshot = snapshot
+        self._commits_before = commit == "before"
+        self._limits = _of_values(limits)
+        self._inbox = Inbox(
+            self._limits,
+            overflowed=owner.tell_overflow,
+            failed=lambda error: owner.tell_failed(limits.inbox_key, "a value's key", error),
+            size_of=_size,
+            beside=owner.inbox,
+        )
+        self._continuity = Continuity(owner.is_next, repeats=owner.repeats, last=after)
+        self._position = after
+        self._taken: Any = None
+        # Live values wait here while what was missing is brought.
+        self._held: Inbox | None = None
+        self._early: list[Any] = []
+        self._may_fill = True
+        self._joining: trio.CancelScope | None = None
+        self._is_live = False
+        self._live = trio.Event()
+        self._is_open = False
+        self._is_over = False
+        self._error: Exception | None = None
+
+    # For who takes.
+
+    @property
+    def position(self) -> Any:
+        """The position of the last value that was handled; ``None`` where there was none.
+
+        Give it to ``subscribe(after=…)`` to go on there, in another process as well.
+        With ``commit="after"`` a value is handled when the next one is asked for, or the ``async
+        with`` block ends well.
+        """
+        return self._position
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the server has the subscription on the present connection."""
+        return self._is_live
+
+    async def wait_live(self) -> None:
+        """Wait until the server has the subscription.
+
+        Raises:
+            SubscriptionFailed, ChannelFailed, trio.ClosedResourceError: It never will.
+        """
+        while not self._is_live:
+            if self._is_over:
+                raise self._ended() or trio.ClosedResourceError("the feed is over")
+            await self._live.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> Any:
+        """Wait for the next value; cancelling this loses nothing.
+
+        Raises:
+            trio.EndOfChannel: The stream has come to its end, or the channel or the feed is closed.
+            SubscriptionFailed: The server does not take the subscription, or has ended it.
+            ChannelFailed: The channel has given up.
+        """
+        while True:
+            item = await self._take()
+            if not isinstance(item, (Gap, Overflow)):
+                return item
+
+    def items(self) -> FeedItems:
+        """Values and, in order between them, what is missing: ``async for … in feed.items()``.
+
+        A :class:`~wsclient.Gap` or an :class:`~wsclient.Overflow` stands where something is.
+        """
+        return FeedItems(self._take)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next value.
+
+        Raises:
+            SubscriptionFailed, ChannelFailed: As :meth:`receive`.
+        """
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def _take(self) -> Any:
+        if not self._is_open and not self._is_over:
+            raise RuntimeError("a feed is used inside of its `async with` block")
+        self._commit()
+        try:
+            item: Any = await self._inbox.take()
+        except trio.EndOfChannel:
+            error = self._ended()
+            if error is None:
+                raise trio.EndOfChannel from None
+            raise error from error.__cause__
+        if self._inbox.is_mark(item):
+            return item
+        self._taken = item.position
+        if self._commits_before:
+            self._commit()
+        return item.value
+
+    def _commit(self) -> None:
+        if self._taken is not None:
+            self._position, self._taken = self._taken, None
+
+    def _ended(self) -> BaseException | None:
+        if self._error is not None:
+            failure = SubscriptionFailed(self.key, f"{type(self._error).__name__}: {self._error}")
+            failure.__cause__ = self._error
+            return failure
+        if not self._is_open:
+            return None
+        ended = self._owner.end()
+        return None if isinstance(ended, trio.ClosedResourceError) else ended
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        if self._is_open or self._is_over:
+            raise RuntimeError("a feed is entered once: subscribe again")
+        self._owner.add(self)
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._commit()
+        self.close()
+
+    def close(self) -> None:
+        """Want the subscription no more; what waits is dropped.
+
+        The server is told if there is a connection; if not, nobody needs to be.
+        """
+        if self._is_open:
+            self._is_open = False
+            self._owner.remove(self)
+        self._end(discard=True)
+
+    # For who brings.
+
+    @property
+    def after(self) -> Any:
+        """The position behind which the server may go on."""
+        return self._continuity.last
+
+    @property
+    def full(self) -> Inbox | None:
+        """What has no room, if something has none."""
+        if not self._inbox.has_room:
+            return self._inbox
+        return None if self._held is None or self._held.has_room else self._held
+
+    def begin(self, gap: Gap | None) -> None:
+        """The server has the subscription, and what ``gap`` tells may be missing."""
+        self._is_live = True
+        self._live.set()
+        if gap is None:
+            self._continuity.expect_repeats()
+            # Also where the first snapshot was interrupted: it is wanted still.
+            if self._snapshot is not None and self._continuity.last is None:
+                self._hold()
+        elif self._held is not None:
+            self._held.mark(gap)
+        else:
+            self._doubt(gap)
+            if self._recovers:
+                self._hold()
+
+    def interrupt(self) -> None:
+        """The server has it no more."""
+        if self._is_live:
+            self._is_live = False
+            self._live = trio.Event()
+
+    @property
+    def _recovers(self) -> bool:
+        return self._snapshot is not None or (
+            self._backfill is not None and self._continuity.last is not None
+        )
+
+    def _doubt(self, gap: Gap) -> None:
+        self._continuity.raise_doubt(gap)
+        if self._continuity.last is None:
+            # No position will ever prove that nothing is missing.
+            self._tell(self._continuity.doubt)
+            self._continuity.settle()
+
+    @property
+    def _is_holding(self) -> bool:
+        return self._held is not None
+
+    def publish(self, item: Item) -> None:
+        """Something was published."""
+        if self._is_holding:
+            self._put_aside(item)
+        else:
+            self._deliver(item, may_join=True)
+
+    def _deliver(self, item: Item, *, may_join: bool) -> bool:
+        """Let a live value in, behind what is told before it; whether it is a new one."""
+        try:
+            verdict = self._continuity.follow(item.position, self._hole)
+        except Exception as error:  # A user's function, or positions that have no order.
+            self._owner.tell_failed(self._owner.is_next, "a position", error)
+            verdict = self._continuity.doubt
+        if isinstance(verdict, Repeated):
+            self.repeated += 1
+            return False
+        goes_back = isinstance(verdict, WentBack)
+        gap = verdict.gap if isinstance(verdict, WentBack) else verdict
+        if gap is not None:
+            # Nothing can be brought from behind what was taken back.
+            brings = self._snapshot if goes_back else self._backfill
+            if may_join and brings is not None and gap.after_position is not None:
+                self._continuity.raise_doubt(gap)
+                self._may_fill = not goes_back
+                self._hold()
+                self._put_aside(item)
+                return True
+            self._tell(gap)
+        self._continuity.move(item.position)
+        self._inbox.put([item], item.size)
+        return True
+
+    def _hole(self, reason: str) -> Gap:
+        return self._owner.hole(self.key, reason)
+
+    def _tell(self, gap: Gap | None) -> None:
+        assert gap is not None
+        self._inbox.mark(gap)
+        self._owner.tell_gap(gap)
+
+    def _hold(self) -> None:
+        if self._held is None:
+            limits = self._limits
+            if self._snapshot is not None and limits.inbox_overflow is OverflowPolicy.BLOCK:
+                # What is dropped is older than the snapshot will be.
+                limits = attrs.evolve(limits, inbox_overflow=OverflowPolicy.DROP_OLDEST)
+            self._held = Inbox(limits, size_of=_size, beside=self._owner.inbox)
+            self._owner.needs_join(self)
+
+    def end(self, error: Exception | None, *, discard: bool = False) -> None:
+        """Nothing more will come."""
+        if self._is_over:
+            return
+        self._error = error
+        self._release(may_join=False)
+        self._end(discard=discard)
+
+    def _end(self, *, discard: bool) -> None:
+        self._is_over = True
+        self._is_live = False
+        self._live.set()
+        if self._joining is not None:
+            self._joining.cancel()
+        self._inbox.end(discard=discard)
+
+    # Joining.
+
+    @property
+    def joins(self) -> bool:
+        """Whether :meth:`join` is to be called."""
+        return self._held is not None and self._joining is None and not self._is_over
+
+    async def join(self) -> None:
+        """Bring what is missing; cancelled, it is begun anew on the next connection."""
+        with trio.CancelScope() as self._joining:
+            try:
+                await self._join()
+            finally:
+                self._joining = None
+                if self._held is not None:
+                    # The connection is lost: on the next one it is begun anew.
+                    self._owner.needs_join(self)
+
+    async def _join(self) -> None:
+        gap, may_fill, self._may_fill = self._continuity.doubt, self._may_fill, True
+        if gap is not None and may_fill and self._fills(gap):
+            self._gather()
+            if await self._fill(gap):
+                self._settle()
+                self._release(may_join=True)
+                return
+        if self._snapshot is not None:
+            await self._join_snapshot(self._snapshot)
+        self._release(may_join=False)
+
+    def _fills(self, gap: Gap) -> bool:
+        return self._backfill is not None and gap.after_position is not None
+
+    def _gather(self) -> None:
+        """Set apart what is held; what is told of it is asked for later than that."""
+        assert self._held is not None
+        self._early += self._held.take_all()[0]
+
+    def _settle(self) -> None:
+        """Nothing is missing up to what was gathered."""
+        self._continuity.settle()
+        self._early = [item for item in self._early if not isinstance(item, Gap)]
+
+    async def _fill(self, gap: Gap) -> bool:
+        """Ask for what is missing; whether it was brought."""
+        assert self._backfill is not None
+        try:
+            answer = self._backfill(gap)
+            if isinstance(answer, AsyncIterable):
+                await self._bring_each(answer)
+                return True
+            with trio.fail_after(self._owner.hook_timeout):
+                past = await answer
+            for value in past:
+                await self._bring(value)
+        except Exception as error:  # A user's hook may raise anything.
+            self._owner.tell_failed(self._backfill, "backfill", error)
+            return False
+        return True
+
+    async def _bring_each(self, past: AsyncIterable[Any]) -> None:
+        values = aiter(past)
+        try:
+            while True:
+                with trio.fail_after(self._owner.hook_timeout):
+                    value = await anext(values, _END)
+                if value is _END:
+                    return
+                await self._bring(value)
+        finally:
+            if isinstance(values, AsyncGenerator):
+                await values.aclose()
+
+    async def _bring(self, value: Any) -> None:
+        position = self._owner.position_of(value)
+        if not self._continuity.recover(position):
+            self.repeated += 1
+            return
+        self._inbox.put([Item(value, position)], 0)
+        while not self._inbox.has_room:
+            await self._inbox.wait_taken()
+
+    async def _join_snapshot(self, take: TakeSnapshot) -> None:
+        backoff = Backoff(self._owner.retry)
+        for _ in range(_SNAPSHOTS):
+            snapshot = await self._take_snapshot(take, backoff)
+            self._gather()
+            if self._reaches(snapshot.position):
+                break
+            await trio.sleep(_pause(backoff, None))
+        if self._continuity.doubt is not None:
+            self._tell(self._continuity.doubt)
+        self._settle()
+        self._continuity.move(snapshot.position)
+        self._continuity.expect_repeats()
+        self._inbox.put([Item(snapshot.value, snapshot.position)], 0)
+
+    async def _take_snapshot(self, take: TakeSnapshot, backoff: Backoff) -> Snapshot:
+        """Take one, however long it takes: the stream is of no use without."""
+        while True:
+            try:
+                with trio.fail_after(self._owner.hook_timeout):
+                    snapshot: object = await take()
+                if not isinstance(snapshot, Snapshot):
+                    raise TypeError(f"snapshot must give Snapshot, not {type(snapshot).__name__}")
+                return snapshot
+            except Exception as error:  # A user's hook may raise anything.
+                self._owner.tell_failed(take, "snapshot", error)
+                await trio.sleep(_pause(backoff, error))
+
+    def _reaches(self, position: Any) -> bool:
+        """Whether the first live value behind a snapshot's position may be next to it."""
+        if position is None:
+            return True
+        for item in self._early:
+            if isinstance(item, Item) and item.position is not None and item.position > position:
+                return self._owner.is_next(position, item.position) is not False
+        return True
+
+    def _release(self, *, may_join: bool) -> None:
+        """Let what was held go its way.
+
+        Args:
+            may_join: Whether what is missing may be asked for; what is missing before the first of
+                them was asked for just now, in vain.
+        """
+        if self._held is None:
+            return
+        self._gather()
+        early, self._early, self._held = self._early, [], None
+        is_first = True
+        for item in early:
+            if isinstance(item, Overflow):
+                self._inbox.mark(item)
+            elif self._is_holding:
+                # One before it has begun another join.
+                self._put_aside(item)
+            elif isinstance(item, Item):
+                is_new = self._deliver(item, may_join=may_join and not is_first)
+                is_first = is_first and not is_new
+            else:
+                self._doubt(item)
+                if may_join and self._recovers:
+                    self._hold()
+
+    def _put_aside(self, item: Item | Gap) -> None:
+        assert self._held is not None
+        if isinstance(item, Item):
+            self._held.put([item], item.size)
+        else:
+            self._held.mark(item)
+
+
+class FeedItems:
+    """An iterator over a feed's values, and what is missing between them."""
+
+    def __init__(self, take: Callable[[], Awaitable[Any]]) -> None:
+        self._take = take
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next value, gap or overflow.
+
+        Raises:
+            SubscriptionFailed, ChannelFailed: As ``Feed.receive``.
+        """
+        try:
+            return await self._take()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+def _size(item: Item) -> int:
+    return item.size
+
+
+def _of_values(limits: Limits) -> Limits:
+    """The same for what waits in a feed."""
+    key = limits.inbox_key
+    if key is None:
+        return limits
+    return attrs.evolve(limits, inbox_key=lambda item: key(item.value))
+
+
+def _pause(backoff: Backoff, error: Exception | None) -> float:
+    delay = backoff.next_delay(error or RuntimeError("the snapshot is too old"))
+    return _LONGEST_PAUSE if delay is None else delay

@@ -366,6 +366,50 @@ async def test_each_fact_of_a_session_is_logged_once(autojump_clock, handler):
     ]
 
 
+async def test_an_idle_hour_logs_nothing(autojump_clock, handler):
+    """Though pings go to and fro, and a standby is kept."""
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network) as server,
+            wsclient.open_channel(
+                server.url, ready_timeout=10, dedupe=lambda message: None, redundancy=2
+            ) as channel,
+        ):
+            await trio.sleep(60)
+            heard = len(handler.records)
+            await trio.sleep(3600)
+
+            assert channel.has_standby
+            assert None is not channel.statistics().latency
+            assert [] == handler.records[heard:]
+
+
+async def test_an_outage_of_twenty_failures_is_summed_up_in_one_entry(autojump_clock, handler):
+    recorder = EventRecorder()
+    with memory_network() as network:
+        story = [Fault.close(1012, after=60), *[REFUSE] * 15, *[REJECT_503] * 5, NONE]
+        async with (
+            FaultServer(story, network=network) as server,
+            wsclient.open_channel(
+                server.url, name="feed", observers=[LoggingObserver(), recorder]
+            ) as channel,
+        ):
+            await recorder.wait_for(events.ConnectionReady, count=2)
+            attempts = [outage.attempts for outage in channel.outages]
+    summed = [record for record in handler.records if hasattr(record, "outage_attempts")]
+
+    assert 20 == len(recorder.of(events.ConnectionFailed))
+    assert ["connection ready"] == [record.args[0] for record in summed]
+    assert ("feed", "ws://server.test", 21, 2) == (
+        summed[0].channel,
+        summed[0].endpoint,
+        summed[0].outage_attempts,
+        summed[0].epoch,
+    )
+    assert [21] == attempts
+    assert round(recorder.of(events.ConnectionReady)[1].outage, 3) == summed[0].outage > 60
+
+
 def named(handler):
     for record in handler.records:
         record.msg_name = record.args[0].split()

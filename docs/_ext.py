@@ -34,7 +34,7 @@ import wsclient
 import wsclient.testing
 from wsclient import LossKind, Phase
 from wsclient.cli import main
-from wsclient.observers import _structlog
+from wsclient.observers import _measures, _otel, _prometheus, _structlog
 from wsclient.session import _policy
 from wsclient.testing import _invariants
 
@@ -192,6 +192,45 @@ class EventsTable(SphinxDirective):
         return self.parse_text_to_nodes(
             table(("event", "level", "fields, beside ``channel``"), rows, "30 15 55")
         )
+
+
+class MeasuresTable(SphinxDirective):
+    """``.. measures-table::``: what is counted of events, as either library calls it."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (
+                f"``{_exposed(_prometheus.metric_name(measure), measure.kind)}``",
+                f"``{_otel.instrument_name(measure)}``",
+                measure.kind.value,
+                ", ".join(f"``{label}``" for label in measure.labels),
+                measure.help,
+            )
+            for measure in _measures.MEASURES
+        ]
+        header = ("Prometheus", "OpenTelemetry", "kind", "labels", "what it is")
+        return self.parse_text_to_nodes(table(header, rows, "25 22 10 13 30"))
+
+
+class ReadingsTable(SphinxDirective):
+    """``.. readings-table::``: what is asked of a channel's statistics at each scrape."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for reading in _prometheus.READINGS:
+            labels = "``channel``"
+            if reading.label is not None:
+                values = [f"``{value}``" for value in reading.fields if value]
+                among = f" ({', '.join(values)})" if values else ""
+                labels += f", ``{reading.label}``{among}"
+            name = _exposed(reading.name, reading.kind)
+            rows.append((f"``{name}``", reading.kind.value, labels, reading.help))
+        header = ("Prometheus", "kind", "labels", "what it is")
+        return self.parse_text_to_nodes(table(header, rows, "27 10 28 35"))
+
+
+def _exposed(name: str, kind: _measures.Kind) -> str:
+    return f"{name}_total" if kind is _measures.Kind.COUNTER else name
 
 
 # --- decisions ------------------------------------------------------------------------------------
@@ -631,9 +670,11 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "presets-table": PresetsTable,
         "events-table": EventsTable,
         "invariants-table": InvariantsTable,
+        "measures-table": MeasuresTable,
         "module-docstring": ModuleDocstring,
         "options-table": OptionsTable,
         "public-names": PublicNames,
+        "readings-table": ReadingsTable,
         "transition-diagram": TransitionDiagram,
         "transition-table": TransitionTable,
         "value": Value,

@@ -31,7 +31,10 @@ __all__ = [
     "GapDetected",
     "HandlerFailed",
     "InboxOverflowed",
+    "JournalFailed",
+    "JournalRecovered",
     "LocalStallDetected",
+    "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
     "Observer",
@@ -143,6 +146,30 @@ class Outcome(Enum):
 Outcome.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
+class LossKind(Enum):
+    """In which way a connection, or an attempt at one, ended."""
+
+    UNREACHABLE = "unreachable"
+    """Name lookup, TCP or the handshake broke off or took too long."""
+    TLS_UNVERIFIED = "TLS certificate not verified"
+    """The server's certificate is not one to trust."""
+    TLS_FAILED = "TLS failed"
+    """TLS could not be agreed on for another reason; often the server speaks none."""
+    REJECTED = "rejected"
+    """The server answered with another HTTP status than 101, or a proxy with a refusal:
+    ``status``."""
+    INVALID_UPGRADE = "invalid upgrade"
+    """The server's answer is not a WebSocket handshake."""
+    CLOSED = "closed"
+    """The connection was closed, by either side: ``code``."""
+    SILENT = "silent"
+    """The heartbeat found no sign of life."""
+    NOT_PROVIDED = "not provided"
+    """The function for the URL, the headers or the credentials failed."""
+    NOT_ESTABLISHED = "not established"
+    """The ``on_connect`` hook failed or was late."""
+
+
 @attrs.frozen(kw_only=True)
 class Gap:
     """An interval in which messages may have been missed.
@@ -221,6 +248,10 @@ class ConnectionFailed(ConnectionEvent):
     """What failed, as a sentence."""
     duration: float
     """Seconds that the attempt took."""
+    kind: LossKind = LossKind.UNREACHABLE
+    """In which way it failed."""
+    status: int | None = None
+    """The HTTP status of a refusal."""
 
 
 @attrs.frozen(kw_only=True)
@@ -245,6 +276,11 @@ class ConnectionReady(ConnectionEvent):
     resumed: bool | None = None
     """Whether nothing was missed since then: a second connection had it, or the server resumed
     every subscription where it was; ``None`` for the first."""
+    outage_attempts: int | None = None
+    """Attempts at a connection in the outage that this ends, this one included; ``None`` where it
+    ends none."""
+    duration: float = 0.0
+    """Seconds from the beginning of the attempt until the hook was done."""
 
 
 @attrs.frozen(kw_only=True)
@@ -260,6 +296,8 @@ class ConnectionLost(ConnectionEvent):
     """Seconds that it was open."""
     ready: bool
     """Whether messages had flowed, or the hook had still been at work."""
+    kind: LossKind = LossKind.CLOSED
+    """In which way it ended."""
 
 
 @attrs.frozen(kw_only=True)
@@ -417,6 +455,22 @@ class InboxOverflowed(Event):
 
     dropped: int
     """Messages that it has cost so far."""
+
+
+@attrs.frozen(kw_only=True)
+class JournalFailed(Event):
+    """The journal cannot record what is received; told once until that changes.
+
+    What comes meanwhile waits, and some of it is missing in the journal if that takes too long.
+    """
+
+    cause: str
+    """Why, as a sentence."""
+
+
+@attrs.frozen(kw_only=True)
+class JournalRecovered(Event):
+    """The journal records again."""
 
 
 @attrs.frozen(kw_only=True)

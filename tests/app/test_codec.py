@@ -270,12 +270,11 @@ def test_what_is_encoded_is_decoded_into_the_same_type(codec, value):
     [
         (Data(math.nan), "Out of range float values"),
         (Data("\ud800"), "not valid UTF-8"),
-        (Data(object()), "an object of type object has no form in a message"),
+        (Data(...), "an object of type ellipsis has no form in a message"),
         (Data({1, Data}), "has no form in a message"),
         (datetime.date(2024, 1, 2), "Object of type date is not JSON serializable"),
         (Data, "Object of type type is not JSON serializable"),
     ],
-    ids=repr,
 )
 def test_values_of_types_are_as_strictly_looked_at(value, text):
     with pytest.raises(CodecError, match=f"cannot be encoded as JSON: .*{text}"):
@@ -308,7 +307,6 @@ def test_without_msgspec_models_are_encoded_all_the_same(without):
         math.inf,
         datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
     ],
-    ids=repr,
 )
 def test_messagepack_is_binary_and_knows_more(value):
     message = MsgpackCodec().encode(value)

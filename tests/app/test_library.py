@@ -103,7 +103,6 @@ def test_without_msgspec_models_are_pydantics_as_ever(without):
         (b"", False),
         (object(), False),
     ],
-    ids=repr,
 )
 def test_values_of_types_are_told_from_others(value, is_typed):
     assert is_typed is _library.is_typed(value)

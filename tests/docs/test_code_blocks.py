@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import attrs
 import pytest
@@ -92,6 +94,8 @@ ECHOED = {
     "observers.py": ["hello"],
     "policy.py": ["hello"],
     "own_codec.py": ["7"],
+    "record.py": ["hello"],
+    "redact.py": ['[\'{"token": "…"}\']'],
     "request.py": ["{'op': 'balance', 'id': 1}"],
     "typed.py": ["Trade(price=7.0, size=1.0)", "Quote(bid=6.5, ask=7.5)"],
 }
@@ -109,8 +113,13 @@ OTHERS = (
     "clock.py",
     "log_in.py",
     "logging_structlog.py",
+    "metrics.py",
+    "play.py",
+    "replay.py",
     "server.py",
+    "service.py",
     "subscribe.py",
+    "tracing.py",
     "typed_errors.py",
 )
 
@@ -154,6 +163,8 @@ async def test_logging_with_the_standard_library_is_as_shown(tmp_path: Path) -> 
         _, errors = await run_program("program.py", code, tmp_path)
 
     shown = errors.replace(server.url, PLACEHOLDER).splitlines()
+    # How long it took is another time every time.
+    shown = [re.sub(r"duration=[\d.]+", "duration=0.003", line) for line in shown]
     assert 2 == len(shown)
     assert all(f"\n{line}\n" in page for line in shown), shown
 
@@ -195,6 +206,81 @@ async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:
     output, _ = await run_program("program.py", program("typed_errors.py"), tmp_path)
 
     assert f"```text\n{output}```" in page
+
+
+async def test_metrics_are_scraped_while_the_program_runs(
+    tmp_path: Path, take_port: Callable[[], int]
+) -> None:
+    address = f"http://127.0.0.1:{take_port()}/metrics"
+    scraped: list[str] = []
+
+    async def serve(connection: ServerConnection) -> None:
+        message = await connection.receive()
+        answer = await trio.to_thread.run_sync(urlopen, address)
+        with answer:
+            scraped.append(answer.read().decode())
+        await connection.send(message)
+        async for _ in connection:
+            pass
+
+    async with FaultServer(handler=serve) as server:
+        code = program("metrics.py").replace(PLACEHOLDER, server.url)
+        code = code.replace("9464", str(urlsplit(address).port))
+        output, _ = await run_program("metrics.py", code, tmp_path)
+
+    assert "hello" == output.strip()
+    assert 'wsclient_channels_ready{channel="echo"} 1.0' in scraped[0].splitlines()
+    assert 'wsclient_messages_accepted_total{channel="echo"} 1.0' in scraped[0].splitlines()
+
+
+async def test_a_span_of_the_traced_connection_is_exported(tmp_path: Path) -> None:
+    async with FaultServer(handler=echo) as server:
+        code = program("tracing.py").replace(PLACEHOLDER, server.url)
+        output, _ = await run_program("tracing.py", code, tmp_path)
+
+    assert "hello" == output.splitlines()[0]
+    assert '"name": "wsclient.connection"' in output
+
+
+async def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
+    async with FaultServer(handler=echo) as server:
+        code = program("record.py").replace(PLACEHOLDER, server.url)
+        await run_program("record.py", code, tmp_path)
+    for name in ("replay.py", "play.py"):
+        output, _ = await run_program(name, program(name), tmp_path)
+
+        assert ["hello"] == output.splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses signals and sockets of the Unix domain")
+async def test_a_service_tells_systemd_how_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(connection: ServerConnection) -> None:
+        await connection.send('{"type": "quote", "price": 7}')
+        async for _ in connection:
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    told = ""
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as systemd:
+        await systemd.bind("notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+        async with FaultServer(handler=serve) as server:
+            code = program("service.py").replace(PLACEHOLDER, server.url)
+            code = code.replace("every(10)", "every(0.01)")
+            async with running("service.py", code, tmp_path) as (process, output):
+                assert "7" == (await read_until(output, r"7$")).strip()
+                while "WATCHDOG=1" not in told:
+                    told += (await systemd.recv(65536)).decode() + "\n"
+                process.send_signal(signal.SIGTERM)
+                assert 0 == await process.wait()
+                while "STATUS=" + server.url.rstrip("/") + ": closed" not in told:
+                    told += (await systemd.recv(65536)).decode() + "\n"
+    once = [line for line in told.splitlines() if not line.startswith(("STATUS=", "WATCHDOG="))]
+
+    assert ["READY=1", "STOPPING=1"] == once
 
 
 @pytest.mark.parametrize("name", PYTEST_FILES)

@@ -58,6 +58,8 @@ ONE_OF_EACH = [
     ),
     events.OutboxFailed(channel="feed", error=ValueError("x")),
     events.OutboxRecovered(channel="feed"),
+    events.JournalFailed(channel="feed", cause="the disk is full"),
+    events.JournalRecovered(channel="feed"),
     events.ChannelClosed(channel="feed", cancelled=1, lost_unknown=2),
     events.ChannelGaveUp(channel="feed", reason="no", cancelled=1, lost_unknown=2),
     events.HandlerFailed(channel="feed", handler="h", subject="s", error=LookupError("x")),
@@ -92,6 +94,8 @@ LEVELS = {
     "SubscriptionRefused": "warning",
     "OutboxFailed": "error",
     "OutboxRecovered": "info",
+    "JournalFailed": "error",
+    "JournalRecovered": "info",
     "ObserverFailed": "error",
     "HandlerFailed": "error",
     "ChannelGaveUp": "error",
@@ -180,7 +184,7 @@ def test_an_entry_has_its_values_in_its_text_and_as_attributes(handler):
 
     assert (
         "connection lost channel='feed' endpoint='ws://server.test' attempt=2 epoch=3"
-        " cause=\"closed: 'bye'\" code=1001 duration=9.0 ready=True"
+        " cause=\"closed: 'bye'\" code=1001 duration=9.0 ready=True kind='closed'"
     ) == record.getMessage()
     assert ("feed", "ws://server.test", 2, 3, 1001, True) == (
         record.channel,
@@ -238,6 +242,7 @@ def test_a_configured_structlog_is_used_as_it_is(handler, capfd):
         "code": 1001,
         "duration": 9.0,
         "ready": True,
+        "kind": "closed",
     } == entries[5][1]
 
 
@@ -359,6 +364,50 @@ async def test_each_fact_of_a_session_is_logged_once(autojump_clock, handler):
     assert [("ws://server.test", 1, 3), ("ws://server.test", 2, 4)] == [
         (record.endpoint, record.epoch, record.attempt) for record in lost
     ]
+
+
+async def test_an_idle_hour_logs_nothing(autojump_clock, handler):
+    """Though pings go to and fro, and a standby is kept."""
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network) as server,
+            wsclient.open_channel(
+                server.url, ready_timeout=10, dedupe=lambda message: None, redundancy=2
+            ) as channel,
+        ):
+            await trio.sleep(60)
+            heard = len(handler.records)
+            await trio.sleep(3600)
+
+            assert channel.has_standby
+            assert None is not channel.statistics().latency
+            assert [] == handler.records[heard:]
+
+
+async def test_an_outage_of_twenty_failures_is_summed_up_in_one_entry(autojump_clock, handler):
+    recorder = EventRecorder()
+    with memory_network() as network:
+        story = [Fault.close(1012, after=60), *[REFUSE] * 15, *[REJECT_503] * 5, NONE]
+        async with (
+            FaultServer(story, network=network) as server,
+            wsclient.open_channel(
+                server.url, name="feed", observers=[LoggingObserver(), recorder]
+            ) as channel,
+        ):
+            await recorder.wait_for(events.ConnectionReady, count=2)
+            attempts = [outage.attempts for outage in channel.outages]
+    summed = [record for record in handler.records if hasattr(record, "outage_attempts")]
+
+    assert 20 == len(recorder.of(events.ConnectionFailed))
+    assert ["connection ready"] == [record.args[0] for record in summed]
+    assert ("feed", "ws://server.test", 21, 2) == (
+        summed[0].channel,
+        summed[0].endpoint,
+        summed[0].outage_attempts,
+        summed[0].epoch,
+    )
+    assert [21] == attempts
+    assert round(recorder.of(events.ConnectionReady)[1].outage, 3) == summed[0].outage > 60
 
 
 def named(handler):

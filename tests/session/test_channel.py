@@ -1679,7 +1679,9 @@ async def test_statistics_count_what_happened(autojump_clock, network, recorder)
                 latency=None,
                 latency_smoothed=None,
                 latency_minimum=None,
+                latency_p50=None,
                 latency_p95=None,
+                latency_p99=None,
             )
             == statistics
         )

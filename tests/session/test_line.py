@@ -24,11 +24,13 @@ from wsclient.events import (
     ConnectionLost,
     ConnectionOpened,
     ConnectionReady,
+    LossKind,
 )
 from wsclient.options import ConnectionOptions, HeartbeatOptions, RetryPolicy
 from wsclient.session._access import Access, Address
 from wsclient.session._line import Settings, call_hook, open_line
 from wsclient.testing import (
+    DELAYED_HANDSHAKE,
     MUTE_CLOSE,
     NONE,
     REJECT_503,
@@ -80,26 +82,60 @@ async def test_a_line_tells_its_life_step_by_step(autojump_clock, network, recor
         line.tell_opened()
 
         assert None is await line.establish()
-        line.tell_ready(2.5, resumed=True)
+        line.tell_ready(2.5, 3, resumed=True)
         lost = await line.watch()
-        line.tell_lost(str(lost), 1001)
+        line.tell_lost(str(lost), 1001, LossKind.SILENT)
         await line.close()
 
     assert (ConnectionClosed, CloseReason(1001)) == (type(lost), lost.reason)
     assert [
         ConnectionAttempted(**PLACE),
         ConnectionOpened(**PLACE, epoch=1, duration=0.0, subprotocol=None),
-        ConnectionReady(**PLACE, epoch=1, outage=2.5, resumed=True),
-        ConnectionLost(**PLACE, epoch=1, cause=str(lost), code=1001, duration=7.0, ready=True),
+        ConnectionReady(**PLACE, epoch=1, outage=2.5, outage_attempts=3, resumed=True),
+        ConnectionLost(
+            **PLACE,
+            epoch=1,
+            cause=str(lost),
+            code=1001,
+            duration=7.0,
+            ready=True,
+            kind=LossKind.SILENT,
+        ),
     ] == recorder.events
 
 
+async def test_how_long_it_took_to_be_ready_ends_with_the_hook_and_not_with_its_turn(
+    autojump_clock, network, recorder, open_a_line
+):
+    async def subscribe(connection):
+        await trio.sleep(2)
+
+    async with FaultServer([DELAYED_HANDSHAKE(1)], network=network) as server:
+        line = await open_a_line(server, on_connect=subscribe)
+        assert None is await line.establish()
+        # As the second of two connections does, until the first one is lost.
+        await trio.sleep(3600)
+        line.tell_ready(None, resumed=False)
+        await line.close()
+
+    [ready] = recorder.of(ConnectionReady)
+
+    assert 3.0 == ready.duration
+
+
 @pytest.mark.parametrize(
-    ("fault", "kind", "duration"),
-    [(REJECT_503, ConnectionRejected, 0.0), (SILENT_HANDSHAKE, ConnectionTimeout, 10.0)],
+    ("fault", "kind", "told"),
+    [
+        (
+            REJECT_503,
+            ConnectionRejected,
+            {"duration": 0.0, "kind": LossKind.REJECTED, "status": 503},
+        ),
+        (SILENT_HANDSHAKE, ConnectionTimeout, {"duration": 10.0, "kind": LossKind.UNREACHABLE}),
+    ],
 )
 async def test_an_attempt_that_fails_is_told_and_returned_and_numbers_nothing(
-    autojump_clock, network, recorder, open_a_line, fault, kind, duration
+    autojump_clock, network, recorder, open_a_line, fault, kind, told
 ):
     async with FaultServer([fault, NONE], network=network) as server:
         failed = await open_a_line(server)
@@ -113,7 +149,7 @@ async def test_an_attempt_that_fails_is_told_and_returned_and_numbers_nothing(
     assert 1 == line.epoch
     assert [
         ConnectionAttempted(**PLACE),
-        ConnectionFailed(**PLACE, cause=str(failed), duration=duration),
+        ConnectionFailed(**PLACE, cause=str(failed), **told),
         ConnectionAttempted(**PLACE),
     ] == recorder.events
 
@@ -264,7 +300,7 @@ async def test_what_a_function_raised_fails_the_attempt_and_keeps_its_frames(
     assert "headers" == mine.__traceback__.tb_next.tb_frame.f_code.co_name
     assert [
         ConnectionAttempted(**PLACE),
-        ConnectionFailed(**PLACE, cause=str(failed), duration=0.0),
+        ConnectionFailed(**PLACE, cause=str(failed), duration=0.0, kind=LossKind.NOT_PROVIDED),
     ] == recorder.events
 
 

@@ -22,11 +22,11 @@ from wsclient.errors import (
     ProviderError,
     ProxyError,
 )
+from wsclient.events import LossKind
 from wsclient.session._policy import (
     RULES,
     Fatal,
     Loss,
-    LossKind,
     NextEndpoint,
     Phase,
     Retry,

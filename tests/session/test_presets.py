@@ -6,13 +6,12 @@ import pytest
 
 import wsclient
 from wsclient.errors import ChannelFailed, ConnectionClosed
-from wsclient.events import ConnectionReady
+from wsclient.events import ConnectionReady, LossKind
 from wsclient.options import RetryPolicy
 from wsclient.session import (
     PRESETS,
     Fatal,
     Loss,
-    LossKind,
     NextEndpoint,
     Phase,
     Retry,

@@ -30,11 +30,12 @@ from wsclient.events import (
     ConnectionLost,
     ConnectionOpened,
     ConnectionReady,
+    LossKind,
     RetryScheduled,
     StateChanged,
 )
 from wsclient.options import ConnectionOptions, RetryPolicy
-from wsclient.session import Fatal, LossKind, NextEndpoint, Phase, Retry, RetryFreshAuth, classify
+from wsclient.session import Fatal, NextEndpoint, Phase, Retry, RetryFreshAuth, classify
 from wsclient.testing import (
     ACCEPT_THEN_CLOSE,
     ANSWER_200,
@@ -239,7 +240,12 @@ async def test_the_events_tell_the_whole_story(autojump_clock, network, recorder
 
     assert [
         ConnectionFailed(
-            **place, attempt=1, cause="the server refused the upgrade: HTTP 503", duration=0.0
+            **place,
+            attempt=1,
+            cause="the server refused the upgrade: HTTP 503",
+            duration=0.0,
+            kind=LossKind.REJECTED,
+            status=503,
         )
     ] == recorder.of(ConnectionFailed)
     assert [
@@ -260,7 +266,7 @@ async def test_the_events_tell_the_whole_story(autojump_clock, network, recorder
     ] == recorder.of(RetryScheduled)
     assert [
         ConnectionReady(**place, attempt=2, epoch=1, outage=None),
-        ConnectionReady(**place, attempt=2, epoch=2, outage=3.0),
+        ConnectionReady(**place, attempt=2, epoch=2, outage=3.0, outage_attempts=1),
     ] == recorder.of(ConnectionReady)
     assert [ChannelClosed(channel="feed", cancelled=0, lost_unknown=0)] == recorder.of(
         ChannelClosed

@@ -91,6 +91,34 @@ async def one_channel() -> None:
 assert_type(wsclient.SqliteOutbox(Path("outbox.db")).path, str)
 
 
+def redact(message: str | bytes) -> str | None:
+    return message if isinstance(message, str) else None
+
+
+async def watched(journal: wsclient.Journal) -> None:
+    metrics = wsclient.PrometheusObserver()
+    systemd = wsclient.SystemdObserver()
+    async with (
+        wsclient.open_channel(
+            "wss://example.com/feed",
+            journal=wsclient.Journal("feed", redact=redact),
+            observers=[
+                metrics,
+                systemd,
+                wsclient.OpenTelemetryObserver(),
+                wsclient.LoggingObserver(),
+            ],
+        ) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(systemd.keep_alive)
+        metrics.watch(channel.name, channel.statistics)
+    async for item in journal.replay(speed=2):
+        assert_type(item, str | bytes | wsclient.Gap | wsclient.Overflow)
+    for record in journal.records():
+        assert_type(record.time, float)
+
+
 async def give_url() -> str:
     return "wss://example.com/feed?ticket=1"
 

@@ -36,6 +36,7 @@ from wsclient.session import (
     CredentialsProvider,
     DurableChannel,
     HeadersProvider,
+    Journal,
     Observers,
     Receipt,
     SqliteOutbox,
@@ -122,6 +123,7 @@ class Bot:
         limits: …
         delivery: …
         outbox: …
+        journal: …
         observers: …
         startup_timeout: …
         dedupe: …
@@ -149,6 +151,7 @@ class Bot:
         limits: Limits | None = None,
         delivery: DeliveryOptions | None = None,
         outbox: SqliteOutbox | None = None,
+        journal: Journal | None = None,
         observers: Iterable[Observer] | None = None,
         startup_timeout: float | None = None,
         dedupe: Callable[[str | bytes], Hashable] | None = None,
@@ -177,6 +180,7 @@ class Bot:
             "limits": limits,
             "delivery": delivery,
             "outbox": outbox,
+            "journal": journal,
             "startup_timeout": startup_timeout,
             "dedupe": dedupe,
             "rotate_every": rotate_every,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Final
 
 import attrs
 
 WINDOW: Final = 100
-"""Round trips that the 95th percentile is of: half an hour of pings every 20 s."""
+"""Round trips that the percentiles are of: half an hour of pings every 20 s."""
 
 _GAIN: Final = 1 / 8
 """How much a new round trip counts in the smoothed one (RFC 6298 §2.3)."""
@@ -35,8 +34,7 @@ class RoundTrips:
         self.minimum = min(self.minimum, seconds)
         self._window.append(seconds)
 
-    @property
-    def p95(self) -> float:
-        """Of the last hundred, 95 in a hundred took no longer."""
+    def percentile(self, hundredths: int) -> float:
+        """Of the last hundred, so many in a hundred took no longer."""
         ordered = sorted(self._window)
-        return ordered[math.ceil(0.95 * len(ordered)) - 1]
+        return ordered[-(-hundredths * len(ordered) // 100) - 1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from enum import Enum
 from typing import Any, Final
 
 import attrs
@@ -38,6 +39,7 @@ _LEVELS: Final[dict[type[Event], str]] = {
     events.OutboxRestored: "info",
     events.SubscriptionsRestored: "info",
     events.OutboxRecovered: "info",
+    events.JournalRecovered: "info",
     events.ConnectionFailed: "warning",
     events.ConnectionLost: "warning",
     events.PeerStoppedReading: "warning",
@@ -49,6 +51,7 @@ _LEVELS: Final[dict[type[Event], str]] = {
     events.MessageUndecoded: "warning",
     events.SubscriptionRefused: "warning",
     events.OutboxFailed: "error",
+    events.JournalFailed: "error",
     events.MessageQuarantined: "error",
     events.ObserverFailed: "error",
     events.HandlerFailed: "error",
@@ -93,7 +96,7 @@ def _values(event: Event | events.Gap) -> dict[str, Any]:
             values["exc_info"] = value
         elif isinstance(value, events.Gap):
             values.update(_values(value))
-        elif isinstance(value, events.ChannelState):
+        elif isinstance(value, Enum):
             values[name] = value.value
         elif value is not None:
             values[name] = round(value, 3) if isinstance(value, float) else value

@@ -28,7 +28,6 @@ from ._policy import (
     Decision,
     Fatal,
     Loss,
-    LossKind,
     NextEndpoint,
     Phase,
     Retry,
@@ -47,6 +46,8 @@ from ._protocol import (
     Wish,
 )
 from ._receipt import Receipt
+from ._recording import Journal
+from ._records import JournalRecord
 from ._storage import SqliteOutbox
 from ._transitions import Transitions
 
@@ -71,11 +72,12 @@ __all__ = [
     "FunctionAcknowledgement",
     "FunctionCorrelation",
     "HeadersProvider",
+    "Journal",
+    "JournalRecord",
     "JsonAcknowledgement",
     "JsonCorrelation",
     "JsonRpcCorrelation",
     "Loss",
-    "LossKind",
     "NextEndpoint",
     "Observers",
     "Outage",

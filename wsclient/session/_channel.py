@@ -109,8 +109,12 @@ class ChannelStatistics:
     """Likewise, smoothed: each new one counts an eighth."""
     latency_minimum: float | None
     """Likewise, of the shortest."""
+    latency_p50: float | None
+    """Likewise: half of the last hundred took no longer."""
     latency_p95: float | None
     """Likewise: 95 in a hundred of the last hundred took no longer."""
+    latency_p99: float | None
+    """Likewise: 99 in a hundred of the last hundred took no longer."""
 
 
 class DurableChannel:
@@ -140,7 +144,9 @@ class DurableChannel:
     ) -> None:
         self._settings = settings
         self._limits = limits
-        self._observe = Observers(observers)
+        self._observe: Callable[[events.Event], None] = Observers(observers)
+        if settings.recorder is not None:
+            self._observe = settings.recorder.beside(self._observe)
         self._states = States(self._state_changed)
         self._followers = Followers()
         self._inbox = Inbox(
@@ -257,7 +263,9 @@ class DurableChannel:
             latency=None if trips is None else trips.last,
             latency_smoothed=None if trips is None else trips.smoothed,
             latency_minimum=None if trips is None else trips.minimum,
-            latency_p95=None if trips is None else trips.p95,
+            latency_p50=None if trips is None else trips.percentile(50),
+            latency_p95=None if trips is None else trips.percentile(95),
+            latency_p99=None if trips is None else trips.percentile(99),
         )
 
     def explain(self) -> Explanation:
@@ -923,7 +931,10 @@ class DurableChannel:
     async def _run(self, failed: Callable[[ChannelFailed], None]) -> None:
         """The session's task; calls ``failed`` once whoever receives had time to finish."""
         self._entered = (self._entered[0], trio.current_time())
-        await self._supervisor.run()
+        if self._settings.recorder is None:
+            await self._supervisor.run()
+        else:
+            await self._settings.recorder.run_beside(self._supervisor.run)
         if self._supervisor.failure is not None:
             with trio.move_on_after(LAST_READ):
                 await self._inbox.wait_empty()

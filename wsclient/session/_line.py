@@ -37,7 +37,7 @@ from wsclient.errors import (
     ProviderError,
     WebSocketError,
 )
-from wsclient.events import Event
+from wsclient.events import Event, LossKind
 from wsclient.options import (
     ConnectionOptions,
     HeartbeatOptions,
@@ -50,6 +50,8 @@ from ._access import Access, Address, CredentialsProvider, HeadersProvider, Requ
 from ._enrolment import Enrolment
 from ._inbox import Inbox, Way
 from ._liveness import Liveness
+from ._policy import loss_from
+from ._recording import Recorder
 
 ConnectHook: TypeAlias = Callable[[WebSocketConnection], Awaitable[object]]
 
@@ -76,6 +78,8 @@ class Settings:
     """How many connections live at once, if it can be."""
     rotate_every: float = math.inf
     """Seconds after which a connection is left for a younger one."""
+    recorder: Recorder | None = None
+    """What records the messages that come."""
     connection: ConnectionOptions
     heartbeat: HeartbeatOptions
     retry: RetryPolicy
@@ -122,7 +126,12 @@ class Line:
 
     def way_into(self, inbox: Inbox) -> Way:
         """Where it shall put its messages so that its subscriptions are heard of."""
-        return inbox if self.enrolment is None else self.enrolment.way_into(inbox)
+        return self.recorded(inbox if self.enrolment is None else self.enrolment.way_into(inbox))
+
+    def recorded(self, way: Way) -> Way:
+        """Where it shall put its messages, on their way into ``way``, so that they are recorded."""
+        recorder = self._settings.recorder
+        return way if recorder is None else recorder.way_into(way, self.epoch)
 
     @property
     def close_reason(self) -> CloseReason:
@@ -168,13 +177,23 @@ class Line:
         if self.connection.closed is not None:
             # Whatever the hook made of it, this is what happened.
             return ConnectionClosed(self.connection.closed)
+        self._duration += trio.current_time() - self.opened_at
         return failed
 
-    def tell_ready(self, outage: float | None, *, resumed: bool | None) -> None:
-        """Messages flow, after an outage of so many seconds: tell the observers."""
+    def tell_ready(
+        self, outage: float | None, attempts: int | None = None, *, resumed: bool | None
+    ) -> None:
+        """Messages flow, after an outage of so many seconds and attempts: tell the observers."""
         self.is_ready = True
         self._observe(
-            events.ConnectionReady(**self._place, epoch=self.epoch, outage=outage, resumed=resumed)
+            events.ConnectionReady(
+                **self._place,
+                epoch=self.epoch,
+                outage=outage,
+                resumed=resumed,
+                outage_attempts=attempts,
+                duration=self._duration,
+            )
         )
 
     def watch_over(
@@ -250,7 +269,7 @@ class Line:
         self.left = reason
         self._watching.cancel()
 
-    def tell_lost(self, cause: str, code: int | None) -> None:
+    def tell_lost(self, cause: str, code: int | None, kind: LossKind = LossKind.CLOSED) -> None:
         """Tell the observers that the connection was lost, and whether messages had flowed."""
         self._observe(
             events.ConnectionLost(
@@ -260,6 +279,7 @@ class Line:
                 code=code,
                 duration=trio.current_time() - self.opened_at,
                 ready=self.liveness is not None,
+                kind=kind,
             )
         )
 
@@ -331,7 +351,16 @@ async def open_line(
         )
     duration = trio.current_time() - began
     if isinstance(connection, WebSocketError):
-        observe(events.ConnectionFailed(**place, cause=str(connection), duration=duration))
+        loss = loss_from(connection, 0.0)
+        observe(
+            events.ConnectionFailed(
+                **place,
+                cause=str(connection),
+                duration=duration,
+                kind=loss.kind,
+                status=loss.status,
+            )
+        )
         return connection
     return Line(settings, address, connection, place, next(epochs), observe, duration)
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 import trio
 
+from wsclient.events import LossKind
 from wsclient.options import RetryPolicy
 
 from ._access import Access, Address
@@ -23,7 +24,6 @@ from ._policy import (
     Decision,
     Fatal,
     Loss,
-    LossKind,
     NextEndpoint,
     Phase,
     Retry,

@@ -28,6 +28,7 @@ from ._access import Address, CredentialsProvider, HeadersProvider, UrlProvider,
 from ._channel import DurableChannel
 from ._line import ConnectHook, Settings, call_hook
 from ._protocol import Protocol
+from ._recording import Journal, Recorder
 from ._storage import SqliteOutbox
 
 Url: TypeAlias = str | UrlProvider
@@ -50,6 +51,7 @@ def open_channel(
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
     outbox: SqliteOutbox | None = None,
+    journal: Journal | None = None,
     observers: Iterable[Observer] | None = None,
     ready_timeout: float | None = None,
     startup_timeout: float | None = None,
@@ -87,6 +89,7 @@ def open_channel(
         delivery: What is promised for what is sent, and how it is kept.
         outbox: Keeps what was accepted on disk, so that it survives a crash; ``None`` keeps it in
             memory.
+        journal: Records on disk what is received; ``None`` records nothing.
         observers: Told what happens; ``None`` logs it, ``()`` tells nobody.
         ready_timeout: Seconds to wait for the channel to be ready before the block begins;
             ``None`` does not wait.
@@ -138,6 +141,7 @@ def open_channel(
         limits,
         delivery,
         outbox,
+        journal,
         observers,
         startup_timeout,
         dedupe,
@@ -198,6 +202,7 @@ async def connect_channel(
     limits: Limits | None = None,
     delivery: DeliveryOptions | None = None,
     outbox: SqliteOutbox | None = None,
+    journal: Journal | None = None,
     observers: Iterable[Observer] | None = None,
     startup_timeout: float | None = None,
     dedupe: Callable[[str | bytes], Hashable] | None = None,
@@ -222,6 +227,7 @@ async def connect_channel(
         limits: …
         delivery: …
         outbox: …
+        journal: …
         observers: …
         startup_timeout: …
         dedupe: …
@@ -254,6 +260,7 @@ async def connect_channel(
         limits,
         delivery,
         outbox,
+        journal,
         observers,
         startup_timeout,
         dedupe,
@@ -290,6 +297,7 @@ def _make(
     limits: Limits | None,
     delivery: DeliveryOptions | None,
     outbox: SqliteOutbox | None,
+    journal: Journal | None,
     observers: Iterable[Observer] | None,
     startup_timeout: float | None,
     dedupe: Callable[[str | bytes], Hashable] | None,
@@ -347,8 +355,11 @@ def _make(
             protocol, connection, heartbeat, retry, delivery
         )
         on_connect = _established(protocol, on_connect)
+    if journal is not None and not isinstance(journal, Journal):
+        raise TypeError(f"journal must be Journal, not {type(journal).__name__}")
+    called = name or addresses[0].endpoint
     settings = Settings(
-        name=name or addresses[0].endpoint,
+        name=called,
         addresses=addresses,
         ssl_context=ssl_context,
         headers=headers,
@@ -358,6 +369,7 @@ def _make(
         overlaps=overlaps,
         redundancy=redundancy,
         rotate_every=age,
+        recorder=None if journal is None else Recorder(journal, called),
         connection=connection,
         heartbeat=heartbeat,
         retry=retry,

@@ -103,12 +103,15 @@ class Outages:
         if self._present is not None:
             self._present = attrs.evolve(self._present, gaps=(*self._present.gaps, gap))
 
-    def end(self) -> None:
-        """The channel is ready."""
+    def end(self) -> Outage | None:
+        """The channel is ready; return the outage that this ends."""
+        ended = None
         if self._present is not None:
-            self._past.append(attrs.evolve(self._counted(self._present), until=self._now()))
+            ended = attrs.evolve(self._counted(self._present), until=self._now())
+            self._past.append(ended)
             self._present = None
         self._unknown_before = self._outcomes()[Outcome.LOST_UNKNOWN]
+        return ended
 
     def _counted(self, outage: Outage) -> Outage:
         return attrs.evolve(

@@ -26,6 +26,7 @@ from wsclient.errors import (
     ProviderError,
     ProxyError,
 )
+from wsclient.events import LossKind
 
 from ._clock import retry_after_seconds
 
@@ -35,30 +36,6 @@ class Phase(Enum):
 
     STARTUP = "startup"
     STEADY = "steady"
-
-
-class LossKind(Enum):
-    """In which way a connection, or an attempt at one, ended."""
-
-    UNREACHABLE = "unreachable"
-    """Name lookup, TCP or the handshake broke off or took too long."""
-    TLS_UNVERIFIED = "TLS certificate not verified"
-    """The server's certificate is not one to trust."""
-    TLS_FAILED = "TLS failed"
-    """TLS could not be agreed on for another reason; often the server speaks none."""
-    REJECTED = "rejected"
-    """The server answered with another HTTP status than 101, or a proxy with a refusal:
-    ``status``."""
-    INVALID_UPGRADE = "invalid upgrade"
-    """The server's answer is not a WebSocket handshake."""
-    CLOSED = "closed"
-    """The connection was closed, by either side: ``code``."""
-    SILENT = "silent"
-    """The heartbeat found no sign of life."""
-    NOT_PROVIDED = "not provided"
-    """The function for the URL, the headers or the credentials failed."""
-    NOT_ESTABLISHED = "not established"
-    """The ``on_connect`` hook failed or was late."""
 
 
 @attrs.frozen(kw_only=True)

@@ -14,12 +14,13 @@ from typing import Final
 
 import attrs
 
+from wsclient.events import LossKind
+
 from ._policy import (
     AT_THE_CAP,
     Decision,
     Fatal,
     Loss,
-    LossKind,
     NextEndpoint,
     Phase,
     Retry,

@@ -442,7 +442,7 @@ class Supervisor:
         if not self._subscriptions:
             return None
         line.enrolment.hold(self._inbox)
-        attach(line.connection, line.enrolment.way_aside(), NOTHING)
+        attach(line.connection, line.recorded(line.enrolment.way_aside()), NOTHING)
         return await line.enrolment.restore()
 
     async def _open(self, address: Address, attempt: int) -> Line | WebSocketError:
@@ -489,7 +489,7 @@ class Supervisor:
             line.tell_left()
             return None
         loss = loss_from(lost, self._now())
-        line.tell_lost(str(lost), loss.code)
+        line.tell_lost(str(lost), loss.code, loss.kind)
         return loss
 
     def _part_from_second(self, line: Line, lost: BaseException | None) -> None:
@@ -514,7 +514,7 @@ class Supervisor:
         self.is_resumed = is_covered or (line.enrolment is not None and line.enrolment.resumed_all)
         self.losses.phase = Phase.STEADY
         self._startup.deadline = math.inf
-        self.outages.end()
+        over = self.outages.end()
         sending = self._sending = Sending(
             line.connection,
             self._outbox,
@@ -527,7 +527,11 @@ class Supervisor:
         sending.begin(liveness.way_into(line.way_into(self._inbox)))
         self._standby.begin(line)
         self._states.advance(Step.ESTABLISHED)
-        line.tell_ready(outage, resumed=None if is_first else self.is_resumed)
+        line.tell_ready(
+            outage,
+            None if over is None else over.attempts,
+            resumed=None if is_first else self.is_resumed,
+        )
         try:
             async with open_background_nursery() as nursery:
                 nursery.start_soon(sending.run)
@@ -562,7 +566,7 @@ class Supervisor:
         messages, size = take_untaken(line.connection)
         if messages and self._inbox.has_room:
             self._announce_gap()
-            self._inbox.put(messages, size)
+            line.recorded(self._inbox).put(messages, size)
             self._past = _Past(line.epoch, line.connection.last_received, str(lost))
 
     def _announce_gap(self) -> None:

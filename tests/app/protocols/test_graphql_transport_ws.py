@@ -10,11 +10,11 @@ import trio
 import wsclient
 from wsclient.app.protocols import GraphqlTransportWs
 from wsclient.errors import CodecError, EstablishError, ProviderError, ReplyError
+from wsclient.events import LossKind
 from wsclient.session import (
     Answer,
     Fatal,
     Loss,
-    LossKind,
     Phase,
     Published,
     Reply,
@@ -66,7 +66,7 @@ def test_an_operation_is_left_by_its_id():
         (Wish(key="x", parameters=["subscription"], number=7), TypeError),
         (Wish(key="x", parameters={}, number=7), ValueError),
         (Wish(key="x", parameters={"query": None}, number=7), ValueError),
-        (Wish(key="x", parameters={"query": "…", "variables": object()}, number=7), CodecError),
+        (Wish(key="x", parameters={"query": "…", "variables": ...}, number=7), CodecError),
     ],
     ids=["int", "list", "empty", "no query", "no JSON"],
 )

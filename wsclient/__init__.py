@@ -4,7 +4,17 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 """
 
 from ._version import __version__ as __version__
-from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec
+from .app import (
+    Bot,
+    CallNext,
+    Codec,
+    Context,
+    FailedMessage,
+    HandlerErrors,
+    JsonCodec,
+    Middleware,
+    Router,
+)
 from .codes import CloseCode, CloseReason
 from .connection import (
     Endpoint,
@@ -140,6 +150,7 @@ __all__ = [
     "Acknowledgement",
     "ApplicationPing",
     "Bot",
+    "CallNext",
     "ChannelClosed",
     "ChannelFailed",
     "ChannelGaveUp",
@@ -204,6 +215,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "Middleware",
     "NextEndpoint",
     "NotConnected",
     "Observer",
@@ -238,6 +250,7 @@ __all__ = [
     "RetryFreshAuth",
     "RetryPolicy",
     "RetryScheduled",
+    "Router",
     "SendRate",
     "SendUnknown",
     "SqliteOutbox",

@@ -1,6 +1,19 @@
 """Floor 4: what a user of a bot touches."""
 
-from ._bot import Bot, Context, FailedMessage, HandlerErrors
+from ._bot import Bot
 from ._codec import Codec, JsonCodec
+from ._context import Context
+from ._failures import FailedMessage, HandlerErrors
+from ._router import CallNext, Middleware, Router
 
-__all__ = ["Bot", "Codec", "Context", "FailedMessage", "HandlerErrors", "JsonCodec"]
+__all__ = [
+    "Bot",
+    "CallNext",
+    "Codec",
+    "Context",
+    "FailedMessage",
+    "HandlerErrors",
+    "JsonCodec",
+    "Middleware",
+    "Router",
+]

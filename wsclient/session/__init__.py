@@ -2,7 +2,7 @@
 
 from ._access import CredentialsProvider, HeadersProvider, UrlProvider
 from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
-from ._channel import ChannelStatistics, DurableChannel
+from ._channel import ChannelStatistics, DurableChannel, follow
 from ._correlation import (
     Correlation,
     FunctionCorrelation,
@@ -71,5 +71,6 @@ __all__ = [
     "call_hook",
     "classify",
     "connect_channel",
+    "follow",
     "open_channel",
 ]

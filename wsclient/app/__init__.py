@@ -1,7 +1,7 @@
 """Floor 4: what a user of a bot touches."""
 
 from ._bot import Bot
-from ._codec import Codec, JsonCodec
+from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context
 from ._failures import FailedMessage, HandlerErrors
 from ._router import CallNext, Middleware, Router
@@ -15,5 +15,6 @@ __all__ = [
     "HandlerErrors",
     "JsonCodec",
     "Middleware",
+    "MsgpackCodec",
     "Router",
 ]

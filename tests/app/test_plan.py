@@ -22,6 +22,7 @@ def plan_of(router):
         router._walk(),
         decoder=lambda annotation: None if annotation is None else (lambda _: annotation),
         kinds=lambda named_by: frozenset({named_by.__name__}),
+        key="type",
         lanes=lambda registration: Lanes(registration.concurrency, Work()),
     )
 
@@ -54,10 +55,12 @@ def test_a_message_is_for_all_that_its_type_matches_in_order_of_registration(rou
     router.on("trade.new")(handler("exact again"))
     plan = plan_of(router)
 
-    assert ["exact", "pattern", "predicate", "all", "exact again"] == names(plan.find("trade.new"))
-    assert ["pattern", "predicate", "all"] == names(plan.find("trade.old"))
-    assert ["predicate", "all", "quote"] == names(plan.find("quote"))
-    assert ["predicate"] == names(plan.others)
+    assert ["exact", "pattern", "predicate", "all", "exact again"] == names(
+        plan.find("trade.new").calls
+    )
+    assert ["pattern", "predicate", "all"] == names(plan.find("trade.old").calls)
+    assert ["predicate", "all", "quote"] == names(plan.find("quote").calls)
+    assert ["predicate"] == names(plan.others.calls)
     assert plan.find("trade.old") is plan.find("trade.old")
 
 
@@ -66,7 +69,7 @@ def test_without_a_pattern_a_type_that_nobody_names_is_for_predicates_alone(rout
     router.on(lambda message: True)(handler("predicate"))
     plan = plan_of(router)
 
-    assert ["predicate"] == names(plan.find("b"))
+    assert ["predicate"] == names(plan.find("b").calls)
     assert plan.others is plan.find("c")
 
 
@@ -75,9 +78,9 @@ def test_a_type_of_python_names_types_of_messages(router):
     router.on(handler("by annotation", Trade))
     plan = plan_of(router)
 
-    assert ["by type", "by annotation"] == names(plan.find("Trade"))
-    assert [Trade, Trade] == [call.decode("m") for call in plan.find("Trade")]
-    assert () == plan.find("Quote")
+    assert ["by type", "by annotation"] == names(plan.find("Trade").calls)
+    assert [Trade, Trade] == [call.decode("m") for call in plan.find("Trade").calls]
+    assert () == plan.find("Quote").calls
 
 
 def test_a_peer_that_invents_types_fills_no_memory(router, monkeypatch):
@@ -86,11 +89,11 @@ def test_a_peer_that_invents_types_fills_no_memory(router, monkeypatch):
     router.on("*")(handler("all"))
     plan = plan_of(router)
     for number in range(100):
-        assert ["all"] == names(plan.find(f"invented {number}"))
-    assert ["all"] == names(plan.find("long" * 100))
+        assert ["all"] == names(plan.find(f"invented {number}").calls)
+    assert ["all"] == names(plan.find("long" * 100).calls)
 
     assert 11 == len(plan._found)
-    assert ["x", "all"] == names(plan.find("x"))
+    assert ["x", "all"] == names(plan.find("x").calls)
 
 
 def test_a_long_type_is_not_remembered(router):
@@ -137,7 +140,7 @@ def test_a_handler_that_asks_for_nothing_is_called_straight(router):
     router.on("x")(plain)
     router.on("x")(lambda message, context: None)
     router.on("x", concurrency=2)(plain)
-    first, second, third = plan_of(router).find("x")
+    first, second, third = plan_of(router).find("x").calls
 
     assert plain is first.straight
     assert None is first.lanes is second.straight is third.straight
@@ -170,7 +173,7 @@ async def test_middleware_is_around_the_handler_the_first_outermost(router):
         pass
 
     plan = plan_of(router)
-    (call,) = plan.find("p.x")
+    (call,) = plan.find("p.x").calls
     await call.around(("m",), "context")
 
     assert ["outer of context", "inner", "m", "result passed on"] == calls
@@ -188,7 +191,7 @@ async def test_middleware_may_call_next_as_often_as_it_wants(router):
         await call_next()
 
     router.on("x")(calls.append)
-    (call,) = plan_of(router).find("x")
+    (call,) = plan_of(router).find("x").calls
     await call.around(("m",), None)
 
     assert ["m", "m"] == calls

@@ -231,10 +231,10 @@ def test_a_bot_knows_what_its_routers_get_later():
     bot, router = wsclient.Bot("ws://server.test"), wsclient.Router()
     bot.include(router)
 
-    assert () == bot._plan.find("x")
+    assert () == bot._plan.find("x").calls
     router.on("x")(handle)
 
-    assert ["handle"] == [call.name for call in bot._plan.find("x")]
+    assert ["handle"] == [call.name for call in bot._plan.find("x").calls]
 
 
 @pytest.mark.parametrize(

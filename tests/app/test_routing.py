@@ -9,9 +9,9 @@ import pytest
 from wsclient.app._routing import (
     FOR_OTHERS,
     Match,
-    annotation_of,
     is_pattern,
     match_text,
+    message_annotation,
     returns_bool,
     route,
 )
@@ -234,8 +234,8 @@ def wrapper(*args):
         "str",
     ],
 )
-def test_the_annotation_of_the_first_parameter_is_found(handler, annotation):
-    assert annotation == annotation_of(handler)
+def test_the_message_annotation_the_first_parameter_is_found(handler, annotation):
+    assert annotation == message_annotation(handler)
 
 
 def test_an_annotation_that_is_no_text_is_taken_as_it_is():
@@ -244,12 +244,14 @@ def test_an_annotation_that_is_no_text_is_taken_as_it_is():
 
     handler.__annotations__["message"] = dict[str, int]
 
-    assert dict[str, int] == annotation_of(handler)
+    assert dict[str, int] == message_annotation(handler)
 
 
 def test_an_annotation_that_names_nothing_is_refused():
-    with pytest.raises(TypeError, match=r"'Nowhere' of lost cannot be resolved .*top of its mod"):
-        annotation_of(lost)
+    with pytest.raises(
+        TypeError, match=r"'Nowhere' of lost's parameter 'message' cannot be resolved"
+    ):
+        message_annotation(lost)
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,16 @@ from wsclient.session import (
     open_channel,
 )
 
+from ._annotation import name_of as type_name
 from ._codec import Codec, JsonCodec
 from ._context import Context
 from ._failures import FailedMessage, HandlerErrors, dead_letter
+from ._kinds import kinds_of
 from ._lanes import Lanes
 from ._plan import Call, Decode, Plan
 from ._router import H, Registered, Registration, Role, Router
-from ._routing import FOR_OTHERS, annotation_of, name_of, route
+from ._routing import FOR_OTHERS, message_annotation, name_of, route
+from ._typed import decoder_for, kind_peeker
 from ._work import Work
 
 Item: TypeAlias = str | bytes | Gap | Overflow
@@ -165,6 +168,7 @@ class Bot(Router):
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)
         super().__init__()
+        self._peek = kind_peeker(self._codec, key=key)
         self._work = Work()
         self._lanes: dict[Registration, Lanes] = {}
         self._plan = self._planned(())
@@ -205,7 +209,7 @@ class Bot(Router):
             Registration(
                 role=Role.UNHANDLED,
                 route=route(handler, takes=1),
-                annotation=annotation_of(handler),
+                annotation=message_annotation(handler),
             )
         )
         return handler
@@ -235,14 +239,24 @@ class Bot(Router):
 
     def _planned(self, registered: Iterable[Registered]) -> Plan:
         return Plan(
-            registered, decoder=self._decoder_for, kinds=self._kinds_of, lanes=self._lanes_of
+            registered,
+            decoder=self._decoder_for,
+            kinds=self._kinds_of,
+            key=self._key,
+            lanes=self._lanes_of,
         )
 
-    def _decoder_for(self, annotation: Any) -> Decode | None:
-        return None
+    def _decoder_for(self, annotation: Any) -> Decode:
+        return decoder_for(annotation, self._codec, key=self._key)
 
     def _kinds_of(self, named_by: Any) -> frozenset[str]:
-        return frozenset()
+        kinds = kinds_of(named_by, key=self._key)
+        if kinds is None:
+            raise TypeError(
+                f"{type_name(named_by)} does not say in its field {self._key!r} which messages it"
+                " is for: give it a tag, or annotate that field with Literal['…']"
+            )
+        return frozenset(kinds)
 
     def _lanes_of(self, registration: Registration) -> Lanes:
         lanes = self._lanes.get(registration)
@@ -436,16 +450,41 @@ class Bot(Router):
                 if type(message) not in call.takes:
                     continue
                 is_taken = True
-                if call.straight is None or call.decode is not None:
+                if call.straight is None:
                     await self._hand(call, message, message, "message", nursery)
                     continue
+                value: Any = message
+                if call.decode is not None:
+                    try:
+                        value = call.decode(message)
+                    except Exception as error:  # A codec of the user's may raise anything.
+                        await self._undecoded(call.name, error, message)
+                        continue
                 try:
-                    result = call.straight(message)
+                    result = call.straight(value)
                     if result is not None and isawaitable(result):
                         await result
                 except Exception as error:  # A user's handler may raise anything.
                     await self._failed(call.name, error, message=message, subject="message")
-            if plan.is_sorting:
+            if plan.straight_decode is not None:
+                try:
+                    value = plan.straight_decode(message)
+                except Exception:
+                    # It is for nobody, or not what it should be: that is told there.
+                    await self._sort(plan, message, nursery)
+                else:
+                    kind, calls = plan.by_struct[type(value)]
+                    for call in calls:
+                        if call.straight is None:
+                            await self._give(call, value, message, kind, nursery)
+                            continue
+                        try:
+                            result = call.straight(value)
+                            if result is not None and isawaitable(result):
+                                await result
+                        except Exception as error:  # A user's handler may raise anything.
+                            await self._failed(call.name, error, message=message, subject=kind)
+            elif plan.is_sorting:
                 await self._sort(plan, message, nursery)
             elif not is_taken:
                 self.unhandled += 1
@@ -454,17 +493,26 @@ class Bot(Router):
 
     async def _sort(self, plan: Plan, message: str | bytes, nursery: trio.Nursery) -> None:
         """Call those whom a message is for."""
+        found = None
         kind: Any = None
-        try:
-            value = self._codec.decode(message)
-            if isinstance(value, dict):
-                kind = value.get(self._key)
-        except Exception as error:  # A codec of the user's may raise anything.
-            await self._undecoded(None, error, message)
-            return
-        calls = plan.find(kind) if isinstance(kind, str) else plan.others
+        value: Any = None
+        if plan.is_typed and self._peek is not None:
+            try:
+                kind = self._peek(message).kind
+            except CodecError:
+                pass  # It is for the codec to say what is wrong with the whole message.
+            else:
+                found = plan.find(kind) if type(kind) is str else None
+        if found is None or not found.is_typed:
+            try:
+                value = self._codec.decode(message)
+                kind = value.get(self._key) if isinstance(value, dict) else None
+                found = plan.find(kind) if isinstance(kind, str) else plan.others
+            except Exception as error:  # A codec of the user's may raise anything.
+                await self._undecoded(None, error, message)
+                return
         is_handled = False
-        for call in calls:
+        for call in found.calls:
             if call.match.predicate is not None:
                 try:
                     if not call.match.predicate(value):
@@ -489,13 +537,23 @@ class Bot(Router):
     async def _hand(
         self, call: Call, value: Any, message: str | bytes, subject: str, nursery: trio.Nursery
     ) -> None:
-        """Let one handler have a message: at once, or as soon as it has room."""
+        """Let one handler have a message, in the form that it wants."""
         if call.decode is not None:
             try:
                 value = call.decode(message)
             except Exception as error:  # A codec of the user's may raise anything.
                 await self._undecoded(call.name, error, message)
                 return
+        elif call.plain and not isinstance(value, call.plain):
+            text = f"{call.name} does not take what is {type(value).__name__}"
+            await self._undecoded(call.name, CodecError(text, "$"), message)
+            return
+        await self._give(call, value, message, subject, nursery)
+
+    async def _give(
+        self, call: Call, value: Any, message: str | bytes, subject: str, nursery: trio.Nursery
+    ) -> None:
+        """Call one handler: at once, or as soon as it has room."""
         if call.lanes is None:
             await self._call(call, value, message=message, subject=subject)
             return

@@ -18,8 +18,8 @@ from ._routing import (
     Handler,
     Match,
     Route,
-    annotation_of,
     match_text,
+    message_annotation,
     name_of,
     returns_bool,
     route,
@@ -189,7 +189,7 @@ class Router:
             handler: H, match: Callable[[str], Match] | None = None, named_by: Any = None
         ) -> H:
             how = route(handler, takes=1)
-            annotation = annotation_of(handler)
+            annotation = message_annotation(handler)
             if match is None and named_by is None:
                 if not is_type(annotation):
                     raise TypeError(f"{how.name}: {_WHICH}")
@@ -264,7 +264,7 @@ class Router:
                 Registration(
                     role=Role.EVERY_MESSAGE,
                     route=route(handler, takes=1),
-                    annotation=annotation_of(handler),
+                    annotation=message_annotation(handler),
                     concurrency=concurrency,
                     ordered_by=ordered_by,
                 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
-import typing
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from types import SimpleNamespace
 from typing import Any, Final
 
 import attrs
+
+from ._annotation import annotation_of
 
 Handler = Callable[..., Any]
 
@@ -101,18 +100,20 @@ def _listed(names: tuple[str, ...]) -> str:
     return " and ".join((", ".join(names[:-1]), names[-1]))
 
 
-def annotation_of(handler: Handler) -> Any:
+def message_annotation(handler: Handler) -> Any:
     """What the first parameter of ``handler`` is annotated with; ``None`` if with nothing.
 
     Raises:
         TypeError: The annotation names something that is not there.
     """
     try:
-        parameters = inspect.signature(handler).parameters.values()
+        parameters = inspect.signature(handler).parameters
     except ValueError:  # Some of the builtin functions do not tell.
         return None
-    for parameter in parameters:
-        return _resolved(handler, parameter.annotation)
+    for name, parameter in parameters.items():
+        if parameter.annotation is not inspect.Parameter.empty:
+            return annotation_of(handler, name)
+        break
     return None
 
 
@@ -123,30 +124,6 @@ def returns_bool(function: Handler) -> bool:
     except ValueError:  # Some of the builtin functions do not tell.
         return False
     return returned in (bool, "bool")
-
-
-def _resolved(handler: Handler, annotation: Any) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return None
-    if not isinstance(annotation, str):
-        return annotation
-    function: Any = handler
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not hasattr(function, "__globals__") and not hasattr(function, "__wrapped__"):
-        function = getattr(function, "__func__", type(function).__call__)
-    function = inspect.unwrap(function)
-    holder = SimpleNamespace(__annotations__={"message": annotation})
-    try:
-        hints = typing.get_type_hints(
-            holder, getattr(function, "__globals__", {}), include_extras=True
-        )
-    except Exception as error:  # Evaluating an expression of the user's may raise anything.
-        raise TypeError(
-            f"the annotation {annotation!r} of {name_of(handler)} cannot be resolved"
-            f" ({error}): define what it names at the top of its module"
-        ) from error
-    return hints["message"]
 
 
 # --- which messages a handler is for ------------------------------------------------------------

@@ -141,6 +141,7 @@ APP = {
     "JsonCodec",
     "MessageQuarantined",
     "Middleware",
+    "MsgpackCodec",
     "NotConnected",
     "OutboxFailed",
     "OutboxFull",

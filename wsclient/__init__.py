@@ -13,6 +13,7 @@ from .app import (
     HandlerErrors,
     JsonCodec,
     Middleware,
+    MsgpackCodec,
     Router,
 )
 from .codes import CloseCode, CloseReason
@@ -216,6 +217,7 @@ __all__ = [
     "MessageQuarantined",
     "MessageUndecoded",
     "Middleware",
+    "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
     "Observer",

@@ -175,7 +175,7 @@ DOUBTFUL = st.sampled_from(
         "\ufeff1",
         '{"a": 1, "a": 2}',
         "[1,]",
-        "tru",
+        "trues",
     ]
 )
 JSON = st.recursive(
@@ -336,7 +336,7 @@ def test_what_has_no_form_in_messagepack_is_not_encoded(value, text):
         ("text", "not MessagePack: a text message"),
         (b"", "not MessagePack: Input data was truncated"),
         (b"\xc1", "not MessagePack: MessagePack data is malformed"),
-        (b"\x81\xa5value\xa1\xff", "not MessagePack: Invalid UTF-8"),
+        (b"\x81\xa5value\xa1\xff", "(Invalid|not valid) UTF-8"),
     ],
     ids=lambda value: repr(value)[:20],
 )

@@ -34,7 +34,7 @@ class TaggedByNumber(msgspec.Struct, tag=7):
 
 
 class Untagged(msgspec.Struct):
-    type: Literal["quote"]
+    type: Annotated[Literal["quote"], "more"]
 
 
 class Renamed(msgspec.Struct, rename={"kind": "type"}):

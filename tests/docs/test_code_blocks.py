@@ -90,11 +90,13 @@ ECHOED = {
     "logging_stdlib.py": ["hello"],
     "observers.py": ["hello"],
     "policy.py": ["hello"],
+    "own_codec.py": ["7"],
     "request.py": ["{'op': 'balance', 'id': 1}"],
+    "typed.py": ["Trade(price=7.0, size=1.0)", "Quote(bid=6.5, ask=7.5)"],
 }
 PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
 MODULES = ("thermostat.py",)
-OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py")
+OTHERS = ("clock.py", "log_in.py", "logging_structlog.py", "server.py", "typed_errors.py")
 
 
 def test_every_program_is_run() -> None:
@@ -152,6 +154,13 @@ async def test_logging_with_structlog_merges_the_context(tmp_path: Path) -> None
     assert '"level": "info"' in ready[0]
     assert "hello" in output.splitlines()
     assert "" == errors
+
+
+async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/receive-typed-messages.md").read_text(encoding="utf-8")
+    output, _ = await run_program("program.py", program("typed_errors.py"), tmp_path)
+
+    assert f"```text\n{output}```" in page
 
 
 @pytest.mark.parametrize("name", PYTEST_FILES)

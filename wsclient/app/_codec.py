@@ -74,7 +74,7 @@ class JsonCodec:
         if self._read is not None:
             try:
                 return self._read(message)
-            except (ValueError, RecursionError):
+            except Exception:
                 # Here and there msgspec is stricter, and its texts differ: let the standard
                 # library judge, as it does where there is no msgspec.
                 pass

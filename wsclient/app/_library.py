@@ -48,11 +48,18 @@ class Library(Protocol):
 def is_pydantic(annotation: Any) -> bool:
     """Whether a model of pydantic's is in it, or what it adds to other types."""
     annotation = bare(annotation)
-    if typing.get_origin(annotation) is Annotated:
-        inner, *added = typing.get_args(annotation)
-        names = [type(each).__module__.partition(".")[0] for each in added]
-        return is_pydantic(inner) or "pydantic" in names
-    return is_model(annotation) or any(map(is_pydantic, typing.get_args(annotation)))
+    return (
+        is_model(annotation)
+        or is_for_pydantic(annotation)
+        or any(map(is_pydantic, typing.get_args(annotation)))
+    )
+
+
+def is_for_pydantic(annotation: Any) -> bool:
+    """Whether pydantic's ``Field``, or the like, is added to it."""
+    if typing.get_origin(annotation) is not Annotated:
+        return False
+    return any(type(each).__module__.startswith("pydantic.") for each in annotation.__metadata__)
 
 
 def is_model(cls: Any) -> bool:

@@ -64,7 +64,8 @@ def to_builtins(value: Any) -> Any:
 
 
 def _make_dumper(cls: Any) -> Callable[..., Any]:
-    return pydantic.TypeAdapter(cls).dump_python
+    dump: Callable[..., Any] = pydantic.TypeAdapter(cls).dump_python
+    return dump
 
 
 _dumper: Final[Callable[[Any], Callable[..., Any]]] = lru_cache(_make_dumper)

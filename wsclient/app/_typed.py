@@ -17,7 +17,7 @@ from wsclient.errors import CodecError
 from ._annotation import bare, members_of, name_of
 from ._codec import Codec
 from ._kinds import kinds_of
-from ._library import Decoder, is_pydantic, library_for
+from ._library import Decoder, is_for_pydantic, library_for
 
 
 def decoder_for(annotation: Any, codec: Codec, *, key: str) -> Decoder:
@@ -119,8 +119,8 @@ def _make(annotation: Any, codec: Codec, key: str) -> Decoder:
         table is None
         # A union of tagged Structs is one step of msgspec's.
         or all(hasattr(member, "__struct_config__") for member in table.values())
-        # What pydantic's ``Field`` adds to a union, it looks at itself.
-        or (typing.get_origin(annotation) is Annotated and is_pydantic(annotation))
+        # What is added to a union for pydantic, it looks at itself.
+        or is_for_pydantic(annotation)
     ):
         return _straight(annotation, codec)
     decoders = {kind: _straight(member, codec) for kind, member in table.items()}
@@ -238,9 +238,12 @@ def kind_peeker(codec: Codec, *, key: str) -> Decoder | None:
         A function that raises ``CodecError``; ``None`` if nothing is faster than the whole message.
     """
     decoder = getattr(codec, "decoder", None)
+    if decoder is None:
+        return None
     try:
         from . import _msgspec
-    except ImportError:
+
+        found: Decoder | None = decoder(_msgspec.kind_struct(key))
+    except (ImportError, TypeError):  # A codec need not know msgspec's types.
         return None
-    found: Decoder | None = None if decoder is None else decoder(_msgspec.kind_struct(key))
     return found

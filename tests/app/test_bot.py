@@ -10,7 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any, Literal
 
+import attrs
+import msgspec
+import pydantic
 import pytest
 import tenacity
 import trio
@@ -367,6 +371,268 @@ async def test_s7_2_who_takes_every_message_may_fail(autojump_clock, bot, record
     ]
     assert 4 == bot.failed
     assert 1 == len(server.connections)
+
+
+# --- into types ---------------------------------------------------------------------------------
+
+
+class Trade(msgspec.Struct, tag_field="type", tag="trade"):
+    price: float
+
+
+class Quote(msgspec.Struct, tag_field="type", tag="quote"):
+    bid: float
+
+
+@attrs.frozen
+class News:
+    text: str
+    type: Literal["news", "alert"] = "news"
+
+
+class Model(pydantic.BaseModel):
+    type: Literal["model"] = "model"
+    n: int
+
+
+SAID = (
+    {"type": "trade", "price": 7},
+    {"type": "quote", "bid": 6.5},
+    {"type": "alert", "text": "fire"},
+    {"type": "model", "n": 1},
+    {"type": "other"},
+)
+
+
+async def test_the_type_of_a_parameter_says_which_messages_and_in_which_form(
+    autojump_clock, bot, serving
+):
+    calls = []
+
+    @bot.on
+    def trade(message: Trade):
+        calls.append(message)
+
+    @bot.on
+    async def either(message: Quote | News, context):
+        calls.append((context.subject, context.value is message, message))
+
+    @bot.on(Model)
+    def model(message):
+        calls.append(message)
+
+    @bot.on("trade")
+    def plain(message: dict[str, Any]):
+        calls.append(message)
+
+    @bot.on("quote")
+    def text(message: str):
+        calls.append(message)
+
+    await serving(bot, *SAID)
+    await trio.sleep(1)
+
+    assert [
+        Trade(7.0),
+        {"type": "trade", "price": 7},
+        ("quote", True, Quote(6.5)),
+        '{"type": "quote", "bid": 6.5}',
+        ("alert", True, News("fire", "alert")),
+        Model(n=1),
+    ] == calls
+    assert 1 == bot.unhandled
+
+
+@pytest.mark.parametrize("how", ["straight", "with context", "concurrent", "async"])
+async def test_structs_go_to_their_handlers_however_these_are_called(
+    autojump_clock, bot, serving, how
+):
+    calls = []
+
+    def trade(message: Trade):
+        calls.append(message)
+
+    def trade_in_context(message: Trade, context):
+        calls.append(context.value)
+
+    async def trade_later(message: Trade):
+        calls.append(message)
+
+    @bot.on
+    def quote(message: Quote):
+        calls.append(message)
+
+    if how == "concurrent":
+        bot.on(concurrency=2)(trade)
+    else:
+        bot.on({"straight": trade, "with context": trade_in_context}.get(how, trade_later))
+    await serving(bot, *SAID, *SAID)
+    await trio.sleep(1)
+
+    assert [Trade(7.0)] * 2 == [message for message in calls if isinstance(message, Trade)]
+    assert [Quote(6.5)] * 2 == [message for message in calls if isinstance(message, Quote)]
+    assert 6 == bot.unhandled
+
+
+async def test_who_wants_every_message_may_want_it_decoded(autojump_clock, bot, recorder, serving):
+    calls, letters = [], []
+    bot.on_error(letters.append)
+
+    @bot.on_message
+    def either(message: Trade | Quote):
+        calls.append(message)
+
+    @bot.on_message
+    async def in_context(message: dict, context):
+        calls.append(context.value["type"])
+
+    await serving(bot, *SAID[:3])
+    await trio.sleep(1)
+
+    assert [Trade(7.0), "trade", Quote(6.5), "quote", "alert"] == calls
+    assert [(either.__qualname__, "$.type")] == [
+        (letter.handler, letter.path) for letter in letters
+    ]
+    assert 1 == len(recorder.of(MessageUndecoded)) == bot.failed
+
+
+WRONG = '{"type": "trade", "price": "high"}'
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["structs alone", "others too"])
+async def test_s7_2_a_message_that_is_not_of_its_type_goes_to_the_dead_letter_with_its_place(
+    autojump_clock, recorder, serving, others
+):
+    letters, calls = [], []
+    bot = wsclient.Bot("ws://server.test", handler_errors=letters.append, observers=[recorder])
+
+    @bot.on
+    def trade(message: Trade):
+        calls.append(message)
+
+    if others:
+        bot.on("trade")(lambda message: calls.append(message))
+    server = await serving(bot, WRONG, WRONG.encode(), {"type": "trade", "price": 1})
+    await trio.sleep(1)
+
+    assert [(trade.__qualname__, "message undecoded", "$.price")] * 2 == [
+        (letter.handler, letter.subject, letter.path) for letter in letters
+    ]
+    assert [WRONG, WRONG.encode()] == [letter.message for letter in letters]
+    # Who can do without the price gets it all the same.
+    assert [Trade(1.0)] == [call for call in calls if isinstance(call, Trade)]
+    assert (3 if others else 0) == sum(isinstance(call, dict) for call in calls)
+    assert 2 == len(recorder.of(MessageUndecoded)) == bot.failed
+    assert [] == recorder.of(HandlerFailed)
+    assert 1 == len(server.connections)
+
+
+async def test_s7_2_a_type_whose_own_check_raises_anything_kills_nothing(
+    autojump_clock, bot, recorder, serving
+):
+    class Picky(msgspec.Struct, tag_field="type", tag="picky"):
+        n: int
+
+        def __post_init__(self):
+            raise LookupError("mine")
+
+    calls = []
+    bot.on(Picky)(calls.append)
+    await serving(bot, {"type": "picky", "n": 1}, {"type": "x"})
+    await trio.sleep(1)
+
+    assert [] == calls
+    assert 1 == len(recorder.of(MessageUndecoded))
+    assert 1 == bot.unhandled
+
+
+async def test_s7_2_what_is_no_dict_is_not_given_as_one(autojump_clock, bot, recorder, serving):
+    letters, calls = [], []
+    bot.on_error(letters.append)
+
+    @bot.on(lambda message: True)
+    def handle(message: dict):
+        calls.append(message)
+
+    await serving(bot, "[1]", "{}")
+    await trio.sleep(1)
+
+    assert [{}] == calls
+    assert [("[1]", handle.__qualname__, "$")] == [
+        (letter.message, letter.handler, letter.path) for letter in letters
+    ]
+
+
+@pytest.mark.parametrize("message", ["no JSON", '{"no": "type"}', '{"type": 1}', "[]"])
+async def test_s7_2_nothing_is_lost_that_only_typed_handlers_want(
+    autojump_clock, recorder, serving, message
+):
+    letters = []
+    bot = wsclient.Bot("ws://server.test", handler_errors=letters.append, observers=[recorder])
+    bot.on(Trade)(lambda message: None)
+    bot.on("quote")(lambda message: None)
+    await serving(bot, message)
+    await trio.sleep(1)
+
+    assert [(message, None, "message undecoded")] == [
+        (letter.message, letter.handler, letter.subject) for letter in letters
+    ]
+
+
+async def test_s7_2_a_struct_whose_handler_raises_is_told_with_its_type(
+    autojump_clock, bot, recorder, serving
+):
+    @bot.on
+    def trade(message: Trade):
+        raise LookupError("mine")
+
+    await serving(bot, SAID[0])
+    await trio.sleep(1)
+
+    assert [(trade.__qualname__, "trade")] == [
+        (event.handler, event.subject) for event in recorder.of(HandlerFailed)
+    ]
+
+
+async def test_without_msgspec_types_of_pydantic_are_decoded_as_well(
+    autojump_clock, recorder, serving, without
+):
+    without("msgspec")
+    bot, calls = wsclient.Bot("ws://server.test", observers=[recorder]), []
+    bot.on(Model)(calls.append)
+    bot.on("trade")(calls.append)
+    await serving(bot, *SAID)
+    await trio.sleep(1)
+
+    assert [SAID[0], Model(n=1)] == calls
+    assert 3 == bot.unhandled
+
+
+def test_a_type_that_names_no_messages_is_refused_where_it_is_registered(bot):
+    class Silent(msgspec.Struct):
+        n: int
+
+    router = wsclient.Router()
+    router.on(Silent)(lambda message: None)
+    for register in (lambda: bot.on(Silent)(lambda message: None), lambda: bot.include(router)):
+        with pytest.raises(TypeError, match=r"Silent does not say in its field 'type' which mess"):
+            register()
+
+    assert [] == list(bot._walk())
+
+
+def test_an_annotation_into_which_there_is_no_way_is_refused_where_it_is_registered(bot):
+    def handle(message: threading.Thread):
+        pass
+
+    for register in (bot.on("x"), bot.on_message, bot.on_unhandled):
+        with pytest.raises(TypeError, match="Thread cannot be decoded into"):
+            register(handle)
+
+    assert [] == list(bot._walk())
+
+
+# --- while it serves ----------------------------------------------------------------------------
 
 
 async def test_a_handler_may_be_registered_while_the_bot_serves(autojump_clock, bot, serving):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from wsclient.app import _plan
+from wsclient.app._kinds import kinds_of
 from wsclient.app._lanes import Lanes
 from wsclient.app._plan import Plan
 from wsclient.app._router import Router
@@ -21,7 +23,7 @@ def plan_of(router):
     return Plan(
         router._walk(),
         decoder=lambda annotation: None if annotation is None else (lambda _: annotation),
-        kinds=lambda named_by: frozenset({named_by.__name__}),
+        kinds=lambda named_by: frozenset(kinds_of(named_by, key="type") or [named_by.__name__]),
         key="type",
         lanes=lambda registration: Lanes(registration.concurrency, Work()),
     )
@@ -103,6 +105,79 @@ def test_a_long_type_is_not_remembered(router):
     plan.find("x" * 129)
 
     assert ["x" * 128] == list(plan._found)
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+class Buy(msgspec.Struct, tag_field="type", tag="buy"):
+    pass
+
+
+class Sell(msgspec.Struct, tag_field="type", tag="sell"):
+    pass
+
+
+class ByAnotherField(msgspec.Struct, tag_field="op", tag="buy"):
+    type: Literal["buy"]
+
+
+def structs(router):
+    return {struct.__name__: kind for struct, (kind, _) in plan_of(router).by_struct.items()}
+
+
+def test_structs_that_name_their_types_are_decoded_at_once(router):
+    router.on("buy")(handler("buy", Buy))
+    router.on(handler("buy again", Buy))
+    router.on(Sell)(handler("sell"))
+    plan = plan_of(router)
+
+    assert {"Buy": "buy", "Sell": "sell"} == structs(router)
+    assert Buy | Sell == plan.straight_decode("m")
+    assert ["buy", "buy again"] == names(plan.by_struct[Buy][1])
+
+
+@pytest.mark.parametrize(
+    ("messages", "annotation"),
+    [
+        ("*", Sell),
+        (lambda message: True, Sell),
+        ("sell", dict),
+        ("sell", None),
+        ("buy", Sell),
+        ("buy", dict),
+        ("sell", ByAnotherField),
+        ("sell", Buy | Sell),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_where_others_want_a_message_as_well_its_type_is_looked_at_first(
+    router, messages, annotation
+):
+    router.on("buy")(handler("buy", Buy))
+    router.on(messages)(handler("other", annotation))
+    plan = plan_of(router)
+
+    assert None is plan.straight_decode
+    assert plan.is_typed
+
+
+def test_a_struct_that_is_tagged_in_another_field_is_looked_at_first(router):
+    router.on("buy")(handler("buy", ByAnotherField))
+
+    assert None is plan_of(router).straight_decode
+
+
+def test_a_plan_knows_who_takes_what_the_codec_gives(router):
+    router.on("x")(handler("any", Any))
+    router.on("x")(handler("none"))
+    router.on("x")(handler("dict", dict[str, Any]))
+    router.on("x")(handler("typed", Trade))
+    found = plan_of(router).find("x")
+
+    assert [(), (), (dict,), ()] == [call.plain for call in found.calls]
+    assert [True, True, True, False] == [call.decode is None for call in found.calls]
+    assert not found.is_typed
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def registered(router):
 def test_registering_gives_the_function_back(router):
     for register in (
         router.on("x"),
-        router.on("x.*", concurrency=2),
+        router.on("x.*", concurrency=2, ordered_by=len),
         router.on(lambda message: True),
         router.on(Trade),
         router.on_message,

@@ -474,6 +474,26 @@ async def test_structs_go_to_their_handlers_however_these_are_called(
     assert 6 == bot.unhandled
 
 
+async def test_a_predicate_sees_what_the_codec_makes_of_it_though_its_handler_is_typed(
+    autojump_clock, bot, recorder, serving
+):
+    calls = []
+
+    @bot.on
+    def trade(message: Trade):
+        calls.append("trade")
+
+    @bot.on(lambda message: message.get("price", 0) > 7)
+    def expensive(message: Trade):
+        calls.append(message)
+
+    await serving(bot, {"type": "trade", "price": 7}, {"type": "trade", "price": 8})
+    await trio.sleep(1)
+
+    assert ["trade", "trade", Trade(8.0)] == calls
+    assert [] == recorder.of(HandlerFailed)
+
+
 async def test_who_wants_every_message_may_want_it_decoded(autojump_clock, bot, recorder, serving):
     calls, letters = [], []
     bot.on_error(letters.append)
@@ -1724,16 +1744,22 @@ async def test_stop_leaves_what_was_received_and_not_taken(autojump_clock, bot, 
     calls = []
 
     @bot.on_message
-    def handle(message: str):
+    async def handle(message: str):
         calls.append(message)
-        if message == "2":
+        if message == "0":
+            await trio.sleep(1)  # So long that all others are there.
+        if message == "70":
             bot.stop()
 
-    async with FaultServer(network=network, handler=says(*"123")), trio.open_nursery() as nursery:
+    messages = [str(number) for number in range(100)]
+    async with (
+        FaultServer(network=network, handler=says(*messages)),
+        trio.open_nursery() as nursery,
+    ):
         channel = await nursery.start(bot.serve)
 
-    assert ["1", "2"] == calls
-    assert 2 == channel.statistics().messages_received
+    assert messages[:71] == calls
+    assert 71 == channel.statistics().messages_received
 
 
 async def test_a_stop_while_a_gap_is_told_takes_no_further_message(

@@ -98,7 +98,8 @@ class Router:
     """Handlers that are registered together, to be included into a bot or another router.
 
     ``@router.on("trade")`` and its siblings are those of :class:`Bot`, and what is registered later
-    counts as well.
+    counts as well; while a bot serves, that is so for all but timers, tasks, and the first hook for
+    connections, which have to be there when it begins.
     A router may be included into several bots.
     """
 

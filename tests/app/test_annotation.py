@@ -55,6 +55,7 @@ def wrapper(*args):
     [
         on_trade,
         wrapper,
+        functools.cache(on_trade),
         functools.partial(on_trade, context=None),
         functools.partial(functools.partial(Handlers(None).method)),
         Handlers,

@@ -190,6 +190,7 @@ def test_text_that_cannot_be_looked_at_is_refused():
 @pytest.mark.parametrize(
     ("message", "text"),
     [
+        ("text", "not MessagePack: a text message"),
         (b"", "not MessagePack: Input data was truncated"),
         (b"\xc1", "not MessagePack: MessagePack data is malformed: invalid opcode"),
         (b"\x81\xa4more\xa1\xff", "(Invalid|not valid) UTF-8"),

@@ -268,6 +268,27 @@ def test_a_message_becomes_the_member_of_a_union_that_its_type_says(codec, annot
         assert expected == decode(codec.encode(message))
 
 
+def test_a_union_of_tagged_structs_is_one_step():
+    asked = []
+
+    class Recording(JsonCodec):
+        def decoder(self, annotation):
+            asked.append(annotation)
+            return super().decoder(annotation)
+
+    decoder(Trade | Quote, Recording())
+
+    assert [Trade | Quote] == asked
+
+
+def test_what_is_added_to_a_union_for_pydantic_is_obeyed():
+    added = pydantic.AfterValidator(lambda value: [value])
+
+    assert [Model(type="model")] == decoder(Annotated[Model | OtherModel, added])(
+        '{"type": "model"}'
+    )
+
+
 def test_a_type_that_no_member_is_for_is_refused():
     for annotation in (Trade | Quote, Book | Status, Model | OtherModel):
         with pytest.raises(CodecError) as caught:

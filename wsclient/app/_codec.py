@@ -107,7 +107,9 @@ class MsgpackCodec:
             from . import _msgspec
         except ImportError:
             raise TypeError(f"MsgpackCodec {NEEDS_MSGSPEC}") from None
-        self._msgspec = _msgspec
+        self._write = _msgspec.write_msgpack
+        self._decoder = _msgspec.msgpack_decoder
+        self._read = self._decoder(Any)
 
     def encode(self, value: Any) -> bytes:
         """A binary message from a value.
@@ -117,7 +119,7 @@ class MsgpackCodec:
                 decoded.
         """
         try:
-            return self._msgspec.write_msgpack(value)
+            return self._write(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise CodecError(f"cannot be encoded as MessagePack: {_short(error)}") from error
 
@@ -127,10 +129,7 @@ class MsgpackCodec:
         Raises:
             CodecError: It is not MessagePack; the text does not quote it.
         """
-        try:
-            return self._msgspec.read_msgpack(_binary(message))
-        except self._msgspec.FAULTS as error:
-            raise self._msgspec.fault(error) from error
+        return self._read(message)
 
     def decoder(self, annotation: Any) -> Decoder | None:
         """What decodes a message straight into a type; ``None`` for models of pydantic's.
@@ -138,10 +137,7 @@ class MsgpackCodec:
         Raises:
             TypeError: There is no way into this type.
         """
-        if is_pydantic(annotation):
-            return None
-        decode = self._msgspec.msgpack_decoder(annotation)
-        return lambda message: decode(_binary(message))
+        return None if is_pydantic(annotation) else self._decoder(annotation)
 
 
 def _fast_reader() -> Decoder | None:
@@ -150,12 +146,6 @@ def _fast_reader() -> Decoder | None:
     except ImportError:
         return None
     return _msgspec.read_json
-
-
-def _binary(message: str | bytes) -> bytes:
-    if isinstance(message, str):
-        raise CodecError("not MessagePack: a text message")
-    return message
 
 
 def _refuse_constant(name: str) -> Any:

@@ -18,10 +18,9 @@ from ._annotation import name_of
 from ._library import Decoder, is_typed, library_for
 
 # What may come out of decoding.
-FAULTS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_FAULTS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 read_json: Final[Decoder] = msgspec.json.Decoder().decode
-read_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 
 
 def json_decoder(annotation: Any, read: Decoder) -> Decoder:
@@ -33,15 +32,15 @@ def json_decoder(annotation: Any, read: Decoder) -> Decoder:
         try:
             return native(message)
         except msgspec.ValidationError as error:
-            raise fault(error) from None
-        except FAULTS:
+            raise _fault(error) from None
+        except _FAULTS:
             # Not JSON; or half of a surrogate pair, from which msgspec shrinks.
             return convert(read(message))
 
     return decode
 
 
-def msgpack_decoder(annotation: Any) -> Callable[[bytes], Any]:
+def msgpack_decoder(annotation: Any) -> Decoder:
     """Decodes MessagePack into a type.
 
     Raises:
@@ -50,11 +49,13 @@ def msgpack_decoder(annotation: Any) -> Callable[[bytes], Any]:
     _check(annotation)
     native = msgspec.msgpack.Decoder(annotation).decode
 
-    def decode(message: bytes) -> Any:
+    def decode(message: str | bytes) -> Any:
+        if isinstance(message, str):
+            raise CodecError("not MessagePack: a text message")
         try:
             return native(message)
-        except FAULTS as error:
-            raise fault(error) from None
+        except _FAULTS as error:
+            raise _fault(error) from None
 
     return decode
 
@@ -66,25 +67,25 @@ def converter(annotation: Any) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         try:
             return msgspec.convert(value, annotation)
-        except FAULTS as error:
-            raise fault(error) from None
+        except _FAULTS as error:
+            raise _fault(error) from None
 
     return convert
 
 
 def to_builtins(value: Any) -> Any:
     """What is to be written as JSON; see ``Library``."""
-    return msgspec.to_builtins(value, str_keys=True, enc_hook=hook)
+    return msgspec.to_builtins(value, enc_hook=_hook)
 
 
-def hook(value: Any) -> Any:
+def _hook(value: Any) -> Any:
     """What is to be written for a value that msgspec does not know."""
     if is_typed(value):
         return library_for(type(value)).to_builtins(value)
     raise TypeError(f"an object of type {type(value).__name__} has no form in a message")
 
 
-write_msgpack: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder(enc_hook=hook).encode
+write_msgpack: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder(enc_hook=_hook).encode
 
 
 def field_type(struct: type[msgspec.Struct], key: str) -> Any:
@@ -139,7 +140,7 @@ _QUOTING: Final = re.compile(
 )
 
 
-def fault(error: Exception) -> CodecError:
+def _fault(error: Exception) -> CodecError:
     """What is wrong with a message, and where, without a word of it."""
     if isinstance(error, RecursionError):
         return CodecError("nested too deeply")

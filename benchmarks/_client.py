@@ -69,7 +69,7 @@ class Task:
 
     @property
     def last(self) -> Any:
-        if self.kind != "deflate":
+        if self.kind not in ("json", "deflate"):
             return self.message
         quotes = wire.quotes(2_000)
         return quotes[(self.total - 1) % len(quotes)]
@@ -238,6 +238,62 @@ async def talking_feed(task: Task) -> None:
         meter.stop()
     check(last, task.last)
     check({receipt.outcome for receipt in receipts}, {Outcome.RECEIVED})
+
+
+async def bot_feed(task: Task) -> None:
+    """Receive by a handler of a bot, which is of the kind that the library's name says."""
+    import wsclient
+
+    options = wsclient.ConnectionOptions(max_message_size=ROOM)
+    bot = wsclient.Bot(task.feed_url, observers=(), connection=options)
+    left = task.warm_up
+    is_warm = False
+    last: Any = None
+
+    def turn(message: Any) -> None:
+        nonlocal left, is_warm, last
+        if is_warm:
+            meter.stop()
+            last = message
+            bot.stop()
+        else:
+            is_warm = True
+            left = task.count
+            meter.start()
+
+    def sync(message: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            turn(message)
+
+    async def asynchronous(message: str) -> None:
+        sync(message)
+
+    kind = task.library.removeprefix("wsclient bot, ")
+    if kind == "str":
+        bot.on_message(sync)
+    elif kind == "async str":
+        bot.on_message(asynchronous)
+    elif kind == "dict":
+        sync.__annotations__["message"] = dict
+        bot.on("trade")(sync)
+    else:
+        import msgspec
+
+        fields = [("symbol", str), ("price", str), ("quantity", str), ("sequence", int)]
+        trade = msgspec.defstruct("Trade", fields, tag_field="type", tag="trade")
+        sync.__annotations__["message"] = trade
+        if kind == "every typed":
+            bot.on_message(sync)
+        else:
+            bot.on("trade")(sync)
+    await bot.serve()
+    if kind in ("str", "async str"):
+        check(last, task.last)
+    else:
+        given = last if isinstance(last, dict) else msgspec.to_builtins(last)
+        check(given, json.loads(task.last))
 
 
 async def trio_idle(task: Task) -> None:
@@ -449,6 +505,11 @@ async def aiohttp_feed(task: Task) -> None:
 
 FUNCTIONS: dict[tuple[str, str], Callable[[Task], Awaitable[None]]] = {
     ("feed", "wsclient channel, sending"): talking_feed,
+    ("feed", "wsclient bot, str"): bot_feed,
+    ("feed", "wsclient bot, async str"): bot_feed,
+    ("feed", "wsclient bot, dict"): bot_feed,
+    ("feed", "wsclient bot, typed"): bot_feed,
+    ("feed", "wsclient bot, every typed"): bot_feed,
     ("feed", "raw trio"): raw_feed,
     ("echo", "raw trio"): raw_echo,
     ("feed", "picows"): picows_feed,
@@ -494,6 +555,8 @@ def about(library: str) -> dict[str, str]:
 
         compiled = getattr(wsclient, "__compiled__", False)
         versions["wsclient-trio"] += " (compiled)" if compiled else " (not compiled)"
+        if "typed" in library:
+            versions["msgspec"] = importlib.metadata.version("msgspec")
     return versions
 
 

@@ -84,7 +84,8 @@ class Environments:
                 target = Path(copy, source.relative_to(ROOT))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-            _pip(python, copy, WSCLIENT_PURE="1" if name == PURE else "")
+            # With what decodes into types: bots are measured with it.
+            _pip(python, f"{copy}[msgspec]", WSCLIENT_PURE="1" if name == PURE else "")
 
     def _fingerprint(self, name: str) -> str:
         digest = hashlib.sha256(f"{name} {sys.version} ".encode())

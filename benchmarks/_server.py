@@ -3,7 +3,8 @@
 Prints its two ports, without and with TLS, and serves until it is killed.
 What it does is in the path:
 
-/feed/KIND/COUNT/SIZE   sends messages; KIND is ``text``, ``binary`` or ``deflate``
+/feed/KIND/COUNT/SIZE   sends messages; KIND is ``text``, ``json``, ``binary`` or
+                        ``deflate``
 /talk/KIND/COUNT/SIZE   likewise, and answers pings meanwhile
 /sink/COUNT/SIZE        counts what it receives, and says so in a message
 /echo                   sends back what it receives
@@ -69,6 +70,8 @@ def frames(kind: str, size: int) -> tuple[bytes, ...]:
     """Frames to send in turn, again and again."""
     if kind == "deflate":
         return tuple(wire.deflated_quotes(QUOTES))
+    if kind == "json":
+        return tuple(wire.frame(wire.TEXT, quote.encode()) for quote in wire.quotes(QUOTES))
     if kind == "binary":
         return (wire.frame(wire.BINARY, wire.binary(size)),)
     return (wire.frame(wire.TEXT, wire.text(size).encode()),)

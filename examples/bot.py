@@ -20,32 +20,54 @@ import wsclient
 def make_bot(url: str, *, seconds: float = 60.0) -> wsclient.Bot:
     """A bot that has not begun to serve; a test makes its own, against its own server."""
     bot = wsclient.Bot(url, name="bot")
-    heard = 0
 
     @bot.on_connect
     async def join(connection: wsclient.WebSocketConnection) -> None:
         # First on the wire of every new connection: authenticate and subscribe here.
         await connection.send_message('{"type": "join", "room": "lobby"}')
 
+    @bot.on_gap
+    def missed(gap: wsclient.Gap) -> None:
+        # In its place between the messages: what was fetched here would come in order.
+        print(f"* away for {gap.until - gap.since:.1f} s", flush=True)
+
     @bot.on("joined")
-    async def greet(message: dict[str, Any], context: wsclient.Context) -> None:
+    async def greet(message: dict[str, Any], reply: Any) -> None:
         print(f"* {message['who']} is here", flush=True)
-        await context.send({"type": "say", "text": f"Welcome, {message['who']}!"})
+        await reply({"type": "say", "text": f"Welcome, {message['who']}!"})
 
     @bot.on("said")
-    async def answer(message: dict[str, Any], context: wsclient.Context) -> None:
+    def show(message: dict[str, Any]) -> None:
         # A message without these fields raises; that is logged, and the bot goes on.
-        nonlocal heard
         print(f"{message['who']}: {message['text']}", flush=True)
-        heard += 1
-        if message["text"] == "!count":
-            await context.send({"type": "say", "text": f"{heard} so far"})
 
     @bot.every(seconds)
     async def remind(context: wsclient.Context) -> None:
         await context.send({"type": "say", "text": "Ask me with !count"})
 
+    bot.include(make_commands())
     return bot
+
+
+def make_commands() -> wsclient.Router:
+    """What the bot does when it is asked; another bot may include it as well."""
+    router = wsclient.Router()
+    heard = 0
+
+    @router.middleware
+    async def only_commands(context: wsclient.Context, call_next: wsclient.CallNext) -> None:
+        nonlocal heard
+        text = context.value.get("text", "")
+        heard += bool(text)
+        if text.startswith("!"):
+            await call_next()
+
+    @router.on("said")
+    async def answer(message: dict[str, Any], reply: Any) -> None:
+        if message["text"] == "!count":
+            await reply({"type": "say", "text": f"{heard} so far"})
+
+    return router
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 from ._version import __version__ as __version__
 from .app import (
     Bot,
+    CallNext,
     Codec,
     Context,
     FailedMessage,
@@ -14,7 +15,9 @@ from .app import (
     JsonCodec,
     JsonPubSub,
     JsonRpc,
+    Middleware,
     MsgpackCodec,
+    Router,
 )
 from .codes import CloseCode, CloseReason
 from .connection import (
@@ -176,6 +179,7 @@ __all__ = [
     "Answer",
     "ApplicationPing",
     "Bot",
+    "CallNext",
     "ChannelClosed",
     "ChannelFailed",
     "ChannelGaveUp",
@@ -249,6 +253,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "Middleware",
     "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
@@ -288,6 +293,7 @@ __all__ = [
     "RetryFreshAuth",
     "RetryPolicy",
     "RetryScheduled",
+    "Router",
     "SendRate",
     "SendUnknown",
     "Signal",

@@ -6,7 +6,15 @@ import functools
 
 import pytest
 
-from wsclient.app._routing import Routes, route
+from wsclient.app._routing import (
+    FOR_OTHERS,
+    Match,
+    is_pattern,
+    match_text,
+    message_annotation,
+    returns_bool,
+    route,
+)
 
 
 class Called(list):
@@ -91,7 +99,11 @@ class Callable:
     [
         (None, 1, "a handler must be callable, not NoneType"),
         ("handler", 1, "a handler must be callable, not str"),
-        (lambda: None, 1, "must take one argument, and may take one called 'context'"),
+        (
+            lambda: None,
+            1,
+            "must take one argument, and may ask for channel, context and reply by name",
+        ),
         (lambda one, two: None, 1, "must take one argument"),
         (lambda *, message: None, 1, "must take one argument"),
         (lambda context: None, 1, "must take one argument"),
@@ -116,19 +128,167 @@ def test_a_route_is_called_as_its_handler():
     assert "Callable" in route(Callable(), takes=1).name
 
 
-def test_messages_go_to_the_handlers_of_their_type_in_order_of_registration():
-    def first(message):
+# --- what is asked for by name ------------------------------------------------------------------
+
+
+async def test_a_handler_gets_by_name_what_it_has_a_parameter_for():
+    class Context:
+        channel = "the channel"
+        send = "how to send"
+
+    calls = []
+
+    def handler(message, *, reply, channel, context):
+        calls.append((message, reply, channel, context))
+
+    context = Context()
+    await route(handler, takes=1)("m", context=context)
+
+    assert [("m", "how to send", "the channel", context)] == calls
+
+
+async def test_a_call_gives_what_the_handler_returns():
+    async def later(message):
+        return message
+
+    assert "m" == await route(later, takes=1)("m", context=None)
+    assert "m" == await route(lambda message: message, takes=1)("m", context=None)
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (lambda message, database: None, "missing a required argument: 'database'"),
+        (lambda message, *, database: None, "missing a required argument: 'database'"),
+        (lambda channel: None, "multiple values for argument 'channel'"),
+    ],
+)
+def test_what_nobody_knows_is_refused_by_its_name(handler, text):
+    with pytest.raises(TypeError, match=f"may ask for channel, context and reply by name: {text}"):
+        route(handler, takes=1)
+
+
+def test_what_is_not_offered_is_not_given():
+    with pytest.raises(
+        TypeError, match=r"may ask for channel and context by name: missing .*reply"
+    ):
+        route(lambda gap, reply: None, takes=1, may_ask=FOR_OTHERS)
+    with pytest.raises(TypeError, match=r"must take two arguments: missing a required .*'more'"):
+        route(lambda context, call_next, more: None, takes=2, may_ask=())
+    with pytest.raises(TypeError, match="middleware must be callable, not str"):
+        route("m", takes=2, what="middleware")
+
+
+# --- annotations --------------------------------------------------------------------------------
+
+
+class Trade:
+    def handle(self, message: Trade) -> None:
         pass
 
-    def second(message):
+    def __call__(self, message: Trade) -> None:
         pass
 
-    routes = Routes()
-    routes.add("a", second)
-    routes.add("b", first)
-    routes.add("a", first)
-    routes.add("a", first)
 
-    assert [second, first, first] == [found.handler for found in routes.find("a")]
-    assert [first] == [found.handler for found in routes.find("b")]
-    assert () == routes.find("c")
+def annotated(message: Trade, context: Nowhere) -> bool:  # noqa: F821
+    return True
+
+
+def lost(message: Nowhere) -> None:  # noqa: F821
+    pass
+
+
+def optional(message: Trade | None = None) -> None:
+    pass
+
+
+@functools.wraps(annotated)
+def wrapper(*args):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("handler", "annotation"),
+    [
+        (annotated, Trade),
+        (functools.partial(annotated), Trade),
+        (Trade().handle, Trade),
+        (Trade(), Trade),
+        (wrapper, Trade),
+        (optional, Trade | None),
+        (lambda message: None, None),
+        (lambda: None, None),
+        (print, None),
+        (str, None),
+    ],
+    ids=[
+        "function",
+        "partial",
+        "method",
+        "object",
+        "wrapper",
+        "union",
+        "bare",
+        "no",
+        "print",
+        "str",
+    ],
+)
+def test_the_message_annotation_the_first_parameter_is_found(handler, annotation):
+    assert annotation == message_annotation(handler)
+
+
+def test_an_annotation_that_is_no_text_is_taken_as_it_is():
+    def handler(message):
+        pass
+
+    handler.__annotations__["message"] = dict[str, int]
+
+    assert dict[str, int] == message_annotation(handler)
+
+
+def test_an_annotation_that_names_nothing_is_refused():
+    with pytest.raises(
+        TypeError, match=r"'Nowhere' of lost's parameter 'message' cannot be resolved"
+    ):
+        message_annotation(lost)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(annotated, True), (lost, False), (lambda message: True, False), (str, False)],
+)
+def test_a_predicate_says_that_it_returns_a_bool(function, expected):
+    assert expected == returns_bool(function)
+
+
+# --- which messages -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "takes", "leaves"),
+    [
+        ("trade", ["trade"], ["trade.new", "trad", "Trade", None]),
+        (
+            "trade.*",
+            ["trade.new", "trade.", "trade.a.b", "trade.\n"],
+            ["trade", "xtrade.new", None],
+        ),
+        ("*", ["", "x", "x\ny"], [None]),
+        ("v?", ["v1", "v2"], ["v", "v10", None]),
+        # Brackets are letters, unlike in a shell.
+        ("ticker[BTC]", ["ticker[BTC]"], ["tickerB", None]),
+        ("ticker[*]", ["ticker[BTC]", "ticker[]"], ["tickerB", "ticker*", None]),
+    ],
+)
+def test_a_text_names_types(text, takes, leaves):
+    match = match_text(text)
+
+    assert takes == [kind for kind in [*takes, *leaves] if match.takes(kind)]
+    assert ("*" in text or "?" in text) == is_pattern(text)
+
+
+def test_a_predicate_may_want_any_type_and_who_names_none_gets_none():
+    assert Match(predicate=bool).takes("x")
+    assert Match(predicate=bool).takes(None)
+    assert not Match().takes("x")

@@ -111,6 +111,8 @@ MODULES = ("thermostat.py", "ticker.py")
 FEEDS = ("blocks.py", "graphql.py", "quotes.py")
 OTHERS = (
     "clock.py",
+    "dice.py",
+    "dice_bot.py",
     "log_in.py",
     "logging_structlog.py",
     "metrics.py",
@@ -416,6 +418,40 @@ async def test_feeds_bring_what_is_published(
         code = program(name).replace(PLACEHOLDER, server.url)
         async with running(name, code, tmp_path) as (_, output):
             await read_until(output, rf"^{shown}$")
+
+
+def test_readme_shows_the_bot_of_the_tutorial() -> None:
+    in_readme = [block.code for block in blocks() if block.page == "README.md"]
+
+    assert program("dice_bot.py") in in_readme
+    assert program("dice_bot.py").count("\n") <= 32
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses signals")
+@pytest.mark.parametrize("name", ["dice.py", "dice_bot.py"])
+async def test_tutorial_rolls_on_after_its_server_was_away_and_ends_without_a_word(
+    name: str, tmp_path: Path, take_port: Callable[[], int]
+) -> None:
+    pytest.importorskip("websockets")
+    port = take_port()
+    server = program("server.py").replace("8765", str(port))
+    # A second is long where others wait for it; and every roll a six.
+    bot = program(name).replace("8765", str(port)).replace("every(1)", "every(0.1)")
+    bot = bot.replace("randint(1, 6)", "randint(6, 6)")
+
+    async with running(name, bot, tmp_path) as (process, output):
+        async with running("server.py", server, tmp_path) as (serving, _):
+            told = await read_until(output, "rolled 6$", count=2)
+            serving.send_signal(signal.SIGINT)
+            await serving.wait()
+        async with running("server.py", server, tmp_path):
+            again = await read_until(output, "missed" if name == "dice_bot.py" else "rolled")
+            again += await read_until(output, "rolled 6$", count=5)
+            process.send_signal(signal.SIGINT)
+
+            assert 0 == await process.wait()
+
+    assert (name == "dice_bot.py") == ("Hooray!" in told + again) == ("missed " in again)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

@@ -136,6 +136,7 @@ async def test_bot_comes_back_after_an_outage_and_leaves_in_peace(run: Run) -> N
         await server.stop()
         await server.start()
 
+        assert (await program.line()).startswith("* away for ")
         assert "* ada 2 is here" == await program.line()
         assert "ada 2: !count" == await program.line()
         while len(spoken(server.messages)) < 6:

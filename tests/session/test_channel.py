@@ -28,6 +28,7 @@ from wsclient.events import (
     Truth,
 )
 from wsclient.options import ConnectionOptions, HeartbeatOptions, Limits, RetryPolicy
+from wsclient.session import follow
 from wsclient.testing import (
     ACCEPT_THEN_CLOSE,
     HALF_FRAME,
@@ -401,13 +402,15 @@ def test_s2_4_cancelled_at_any_step_receive_loses_nothing(cancel_at_every_step):
 
 async def _take_six(channel, way, received):
     with channel.receive_channel.clone() as handle:
-        async for message in {"loop": channel, "items": channel.items(), "handle": handle}[way]:
+        for_others = follow(channel, lambda receive: receive(), lambda mark: received.append)
+        ways = {"loop": channel, "items": channel.items(), "handle": handle, "follow": for_others}
+        async for message in ways[way]:
             received.append(message)
             if len(received) == 6:
                 break
 
 
-@pytest.mark.parametrize("way", ["loop", "items", "handle"])
+@pytest.mark.parametrize("way", ["loop", "items", "handle", "follow"])
 def test_s2_4_cancelled_at_any_step_no_way_of_taking_loses_a_message(cancel_at_every_step, way):
     async def serve(connection):
         for number in range(6):
@@ -432,6 +435,39 @@ def test_s2_4_cancelled_at_any_step_no_way_of_taking_loses_a_message(cancel_at_e
         assert ["0", "1", "2", "3", "4", "5"] == received
 
     assert cancel_at_every_step(scenario) > 5
+
+
+async def test_s2_2_who_follows_is_told_in_between_and_says_when_it_is_over(
+    autojump_clock, network
+):
+    told = []
+
+    async def receive(wait):
+        if len(told) > 7:
+            raise StopAsyncIteration
+        return await wait()
+
+    async def between(mark):
+        await trio.sleep(1)
+        told.append((mark.after, mark.before))
+
+    async with (
+        FaultServer(
+            [Fault.reset(after=1), Fault.reset(after=20), NONE], network=network, handler=say_who
+        ) as server,
+        wsclient.open_channel(server.url, retry=AT_ONCE, observers=()) as channel,
+    ):
+        async for message in follow(channel, receive, between):
+            told.append(message)
+            # What waits next is a gap, with messages behind it; and one that is waited for.
+            await trio.sleep(10 if message == "1.2" else 0)
+
+        assert ["1.0", "1.1", "1.2", (1, 2), "2.0", "2.1", "2.2", (2, 3)] == told
+        # What comes after the end of the loop is left where it is.
+        assert 6 == channel.statistics().messages_received
+        await channel.aclose()
+
+        assert [] == [message async for message in follow(channel, lambda wait: wait(), between)]
 
 
 # --- gaps ---------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
+import attrs
 import tenacity
 import trio
 
@@ -168,6 +169,79 @@ def quote(message: dict[str, Any]) -> int:
 
 # Decorators leave what they decorate as it is.
 assert_type(quote({}), int)
+
+
+@attrs.frozen
+class Trade:
+    price: float
+    type: Literal["trade"] = "trade"
+
+
+@bot.on
+async def typed(message: Trade, reply: Callable[..., Awaitable[wsclient.Receipt]]) -> None:
+    assert_type(await reply({"op": "thanks"}), wsclient.Receipt)
+
+
+@bot.on(Trade)
+def typed_too(message: Trade) -> float:
+    return message.price
+
+
+def is_urgent(message: dict[str, object]) -> bool:
+    return message.get("urgent") is True
+
+
+@bot.on(is_urgent)
+def urgent(message: dict[str, Any]) -> int:
+    return 1
+
+
+@bot.on("trade.*", concurrency=10, ordered_by=lambda message: message["symbol"])
+async def several(message: dict[str, Any]) -> None: ...
+
+
+@bot.on_message
+def every(message: str) -> int:
+    return len(message)
+
+
+@bot.on_unhandled
+def rest(message: Any) -> None: ...
+
+
+@bot.on_gap
+async def missed(gap: wsclient.Gap, channel: wsclient.DurableChannel) -> None: ...
+
+
+@bot.on_disconnect
+def gone(event: wsclient.ConnectionLost | wsclient.ConnectionLeft) -> None: ...
+
+
+@bot.while_connected
+async def beat(connection: wsclient.WebSocketConnection) -> None: ...
+
+
+@bot.on_error
+def failed(failed: wsclient.FailedMessage) -> None:
+    assert_type(failed.path, str | None)
+
+
+router = wsclient.Router()
+
+
+@router.middleware
+async def around(context: wsclient.Context, call_next: wsclient.CallNext) -> None:
+    assert_type(context.message, str | bytes | None)
+    assert_type(context.subject, str)
+    await call_next()
+
+
+bot.include(router, prefix="room.")
+assert_type(typed_too(Trade(1.0)), float)
+assert_type(urgent({}), int)
+assert_type(every(""), int)
+bot.on(1)  # type: ignore[call-overload]
+bot.include(bot.channel)  # type: ignore[arg-type]
 
 
 @bot.on_connect

@@ -1,11 +1,15 @@
 """Floor 4: what a user of a bot touches."""
 
-from ._bot import Bot, Context, FailedMessage, HandlerErrors
+from ._bot import Bot
 from ._codec import Codec, JsonCodec, MsgpackCodec
+from ._context import Context
+from ._failures import FailedMessage, HandlerErrors
+from ._router import CallNext, Middleware, Router
 from .protocols import GraphqlTransportWs, JsonPubSub, JsonRpc
 
 __all__ = [
     "Bot",
+    "CallNext",
     "Codec",
     "Context",
     "FailedMessage",
@@ -14,5 +18,7 @@ __all__ = [
     "JsonCodec",
     "JsonPubSub",
     "JsonRpc",
+    "Middleware",
     "MsgpackCodec",
+    "Router",
 ]

@@ -1,28 +1,43 @@
 """A bot: handlers for messages, and everything else taken care of.
 
-Messages are handled in the order in which they come, one after the other.
+Messages are handled in the order in which they come, one after the other, unless a handler says
+otherwise.
 A handler that raises does not touch the connection: by default the exception is told to the
 observers, with what it was handling, and the next message is handled.
 What else becomes of it is the user's choice: a dead letter, or the end of the bot.
+
+*What a message costs.*  The loop is that of ``async for message in channel``: a message is taken
+when it is handled, and not before, so that whatever ends the loop leaves the others where they are.
+Who is to be called is worked out when something is registered (``_plan.py``), and a handler that
+asks for nothing but its message is called straight, without a coroutine, a context or a scope.
 """
 
 from __future__ import annotations
 
-import inspect
 import signal
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
-from enum import Enum
-from typing import Any, Final, TypeVar
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from inspect import isawaitable
+from typing import Any, ClassVar, Final, TypeAlias
 
-import attrs
 import trio
 
 from wsclient import events
 from wsclient.connection import WebSocketConnection, open_background_nursery
-from wsclient.errors import CodecError
-from wsclient.events import Observer
+from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed
+from wsclient.events import (
+    ConnectionLeft,
+    ConnectionLost,
+    Delivery,
+    Event,
+    Gap,
+    Observer,
+    Overflow,
+)
 from wsclient.options import (
     ConnectionOptions,
     DeliveryOptions,
@@ -32,7 +47,6 @@ from wsclient.options import (
 )
 from wsclient.protocol import encoded_size
 from wsclient.session import (
-    ConnectHook,
     CredentialsProvider,
     DurableChannel,
     HeadersProvider,
@@ -42,65 +56,32 @@ from wsclient.session import (
     SqliteOutbox,
     Url,
     call_hook,
+    follow,
     open_channel,
 )
 
+from ._annotation import name_of as type_name
 from ._codec import Codec, JsonCodec
-from ._routing import Handler, Route, Routes, route
+from ._context import Context
+from ._failures import FailedMessage, HandlerErrors, dead_letter
+from ._kinds import kinds_of
+from ._lanes import Lanes
+from ._plan import Call, Decode, Plan
+from ._router import H, Registered, Registration, Role, Router
+from ._routing import FOR_OTHERS, message_annotation, name_of, route
+from ._typed import decoder_for, kind_peeker
+from ._work import Work
 
-H = TypeVar("H", bound=Handler)
-C = TypeVar("C", bound=ConnectHook)
+Item: TypeAlias = str | bytes | Gap | Overflow
 
 # As the log calls the event.
 _UNDECODED: Final = "message undecoded"
 
-
-@attrs.frozen
-class Context:
-    """What a handler may want to know beside its message."""
-
-    bot: Bot
-    channel: DurableChannel
-    message: str | bytes | None = None
-    """The message as it came; ``None`` for a timer."""
-
-    async def send(self, value: Any) -> Receipt:
-        """Encode ``value`` and send it; see ``Bot.send``."""
-        return await self.bot.send(value)
+_DEPARTURES: Final = 64
+"""Connections that are no more and were not told yet; it takes a hook that hangs to need more."""
 
 
-class HandlerErrors(Enum):
-    """What becomes of an exception that a bot's handler or timer raises.
-
-    A message that cannot be decoded, or names no type, is treated the same way.
-    """
-
-    LOG = "log"
-    """The observers are told (``HandlerFailed``, ``MessageUndecoded``), and the bot goes on."""
-    RAISE = "raise"
-    """It ends the bot: the channel is closed at once, and ``serve()`` or ``run()`` raises it.
-
-    Whoever catches it there can tell, so the observers are not told as well.
-    """
-
-
-@attrs.frozen(kw_only=True)
-class FailedMessage:
-    """A message with which a bot's handler failed; or a timer that did."""
-
-    message: str | bytes | None
-    """As it came; ``None`` for a timer."""
-    handler: str | None
-    """The handler's qualified name; ``None`` if the message could not be decoded."""
-    subject: str
-    """What the handler was called for: a message's type, or a timer (``"every 60 s"``).
-
-    ``"message undecoded"`` if the message could not be decoded, or names no type.
-    """
-    error: Exception
-
-
-class Bot:
+class Bot(Router):
     """Handlers for the messages of one channel.
 
     Args:
@@ -134,6 +115,8 @@ class Bot:
         TypeError, ValueError: An argument cannot be used.
     """
 
+    _is_root: ClassVar[bool] = True
+
     def __init__(
         self,
         url: Url | Sequence[Url],
@@ -166,7 +149,7 @@ class Bot:
         _check_codec(self._codec)
         self._is_raising = handler_errors is HandlerErrors.RAISE
         self._dead_letter = (
-            None if isinstance(handler_errors, HandlerErrors) else _dead_letter(handler_errors)
+            None if isinstance(handler_errors, HandlerErrors) else dead_letter(handler_errors)
         )
         self._observe = Observers(observers)
         self._channel_options: dict[str, Any] = {
@@ -188,16 +171,21 @@ class Bot:
         }
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)
-        self._routes = Routes()
-        self._connect_hooks: list[ConnectHook] = []
-        self._timers: list[tuple[float, Route]] = []
+        super().__init__()
+        self._peek = kind_peeker(self._codec, key=key)
+        self._work = Work()
+        self._lanes: dict[Registration, Lanes] = {}
+        self._plan = self._planned(())
         self._channel: DurableChannel | None = None
         self._receiving: trio.CancelScope | None = None
         self._is_stopping = False
-        self._timers_at_work = 0
-        self._timer_done = trio.lowlevel.ParkingLot()
+        self._departures: deque[ConnectionLost | ConnectionLeft] = deque(maxlen=_DEPARTURES)
+        self._departed = trio.lowlevel.ParkingLot()
         self.unhandled: int = 0
-        """Messages for whose type there is no handler."""
+        """Messages for which there was no handler, and no default one."""
+        self.failed: int = 0
+        """Calls of handlers, timers and hooks that raised, and messages that could not be decoded:
+        as often as the observers were told so."""
 
     @property
     def channel(self) -> DurableChannel:
@@ -212,69 +200,84 @@ class Bot:
 
     # Registering.
 
-    def on(self, kind: str) -> Callable[[H], H]:
-        """Register a handler for messages of type ``kind``: ``@bot.on("trade")``.
+    def on_unhandled(self, handler: H) -> H:
+        """Register a handler for messages that no :meth:`on` is for.
 
-        The handler gets the decoded message; if it has a parameter called ``context``, a
-        :class:`Context`, too.
-        It may be asynchronous or not.
-        Several handlers of one type are called in the order of their registration.
+        It is called as those are; where there is none, such messages are counted
+        (:attr:`unhandled`).
 
         Raises:
-            TypeError: ``kind`` is not ``str``, or the handler cannot be called so.
+            TypeError: As :meth:`on`.
         """
-        if not isinstance(kind, str):
-            raise TypeError(
-                f"bot.on needs a message's type, as in @bot.on('trade'), not {type(kind).__name__}"
+        self._add(
+            Registration(
+                role=Role.UNHANDLED,
+                route=route(handler, takes=1),
+                annotation=message_annotation(handler),
             )
+        )
+        return handler
 
-        def register(handler: H) -> H:
-            self._routes.add(kind, handler)
-            return handler
+    def on_error(self, hook: H) -> H:
+        """Register who is told what failed: a dead letter, as ``handler_errors`` may be one.
 
-        return register
+        It gets a :class:`FailedMessage` for each handler, timer or hook that failed, and each
+        message that could not be decoded; and ``context`` or ``channel``, if it has a parameter of
+        that name.
+        It may be asynchronous or not; the next message waits for it.
+        It is not called with ``HandlerErrors.RAISE``, and what it raises itself is told as
+        ``HandlerFailed``, and goes no further.
 
-    def on_connect(self, hook: C) -> C:
-        """Register a hook that gets the raw connection of every new connection, first of all.
-
-        Authenticate and subscribe here.
-        Several hooks run in the order of their registration.
+        Raises:
+            TypeError: The hook cannot be called so.
         """
-        if not callable(hook):
-            raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
-        self._connect_hooks.append(hook)
+        how = route(hook, takes=1, may_ask=FOR_OTHERS, what="a hook")
+        self._add(Registration(role=Role.ERROR, route=how))
         return hook
 
-    def every(self, seconds: float) -> Callable[[H], H]:
-        """Call a function every so many seconds while the bot serves: ``@bot.every(60)``.
+    def _check(self, registration: Registration) -> None:
+        self._planned([Registered(registration, "", ())])
 
-        The first call comes after the first interval; a call that takes longer than an interval
-        delays the next.
+    def _changed(self) -> None:
+        self._plan = self._planned(self._walk())
 
-        Raises:
-            TypeError: ``seconds`` is not a number, or the function needs arguments.
-            ValueError: ``seconds`` is not above 0.
-        """
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    def _planned(self, registered: Iterable[Registered]) -> Plan:
+        return Plan(
+            registered,
+            decoder=self._decoder_for,
+            kinds=self._kinds_of,
+            key=self._key,
+            lanes=self._lanes_of,
+        )
+
+    def _decoder_for(self, annotation: Any) -> Decode:
+        return decoder_for(annotation, self._codec, key=self._key)
+
+    def _kinds_of(self, named_by: Any) -> frozenset[str]:
+        kinds = kinds_of(named_by, key=self._key)
+        if kinds is None:
             raise TypeError(
-                f"bot.every needs seconds, as in @bot.every(60), not {type(seconds).__name__}"
+                f"{type_name(named_by)} does not say in its field {self._key!r} which messages it"
+                " is for: give it a tag, or annotate that field with Literal['…']"
             )
-        if not seconds > 0:
-            raise ValueError(f"bot.every needs seconds above 0, not {seconds!r}")
+        return frozenset(kinds)
 
-        def register(handler: H) -> H:
-            self._timers.append((seconds, route(handler, takes=0)))
-            return handler
-
-        return register
+    def _lanes_of(self, registration: Registration) -> Lanes:
+        lanes = self._lanes.get(registration)
+        if lanes is None:
+            lanes = self._lanes[registration] = Lanes(registration.concurrency, self._work)
+        return lanes
 
     # Serving.
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM; for programs that do nothing else.
 
-        The first signal lets the handler at work finish and what was sent be written; the second
-        ends the bot at once.
+        The first signal is a :meth:`stop`: handlers at work finish, and what was sent is written.
+        The second ends the bot at once.
+
+        A program that ends with it has the exit code 0 after one signal, 1 (and a traceback) if it
+        raised, and what the system makes of Ctrl-C after a second signal: 130 in a shell.
 
         Raises:
             ChannelFailed: The channel has given up.
@@ -297,41 +300,68 @@ class Bot:
         """
         if self._channel is not None:
             raise RuntimeError("the bot is serving already")
+        plan = self._plan
         async with open_channel(
             self._url,
-            on_connect=self._establish if self._connect_hooks else None,
-            observers=(self._observe,),
+            on_connect=self._establish if plan.connect else None,
+            observers=(self._notice,),
             **self._channel_options,
         ) as channel:
             self._channel = channel
             try:
                 async with open_background_nursery() as nursery:
-                    for seconds, timer in self._timers:
-                        nursery.start_soon(self._keep_time, seconds, timer)
+                    for timer in plan.timers:
+                        nursery.start_soon(self._keep_time, timer)
+                    for task in plan.connected:
+                        nursery.start_soon(self._keep_connected, task)
+                    nursery.start_soon(self._tell_departures)
                     task_status.started(channel)
-                    await self._handle_messages(channel)
+                    await self._handle_messages(channel, nursery)
                     self._is_stopping = True
-                    while self._timers_at_work:
-                        await self._timer_done.park()
+                    await self._work.wait_done()
             finally:
                 self._channel = None
                 self._is_stopping = False
+                self._departures.clear()
 
     def stop(self) -> None:
-        """Let the handlers at work finish, what was sent be written, and :meth:`serve` return."""
+        """Let handlers at work finish, what was sent be written, and :meth:`serve` return.
+
+        A handler is at work once it was called, and so is the message that waits for room in a
+        concurrent handler, or for an earlier one of its key: whatever was taken from the channel is
+        handled.
+        What was received and not taken is not: it goes the way of messages that the server sends
+        to a client that has just left.
+        """
         self._is_stopping = True
         if self._receiving is not None:
             self._receiving.cancel()
 
-    async def send(self, value: Any) -> Receipt:
+    async def send(
+        self,
+        value: Any,
+        *,
+        delivery: Delivery = Delivery.QUEUED,
+        ttl: float | None = None,
+        key: str | None = None,
+    ) -> Receipt:
         """Encode ``value`` and let the channel accept it.
+
+        Args:
+            value: What the codec takes.
+            delivery: What is promised for it; as for :meth:`DurableChannel.send`, and so are the
+                others.
+            ttl: Seconds within which it must be written.
+            key: What it has in common with older messages that it replaces.
 
         Raises:
             CodecError: It cannot be encoded.
             RuntimeError: The bot does not serve.
-            trio.ClosedResourceError, ChannelFailed: As ``DurableChannel.send``.
+            trio.ClosedResourceError, ChannelFailed: As :meth:`DurableChannel.send`, and its others.
         """
-        return await self.channel.send(self._codec.encode(value))
+        return await self.channel.send(
+            self._codec.encode(value), delivery=delivery, ttl=ttl, key=key
+        )
 
     async def _serve_until_signal(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -348,110 +378,283 @@ class Bot:
                 raise KeyboardInterrupt
             self.stop()
 
+    # What is not a message.
+
     async def _establish(self, connection: WebSocketConnection) -> None:
-        for hook in self._connect_hooks:
-            await call_hook(hook, connection)
+        for hook in self._plan.connect:
+            await call_hook(hook.route.handler, connection)
 
-    async def _handle_messages(self, channel: DurableChannel) -> None:
-        while not self._is_stopping:
-            message: str | bytes | None = None
-            # Only the waiting is cut short by stop(): a handler finishes what it has begun.
-            with trio.CancelScope() as self._receiving:
+    def _notice(self, event: Event) -> None:
+        self._observe(event)
+        if isinstance(event, ConnectionLeft) or (isinstance(event, ConnectionLost) and event.ready):
+            self._departures.append(event)
+            self._departed.unpark_all()
+
+    async def _tell_departures(self) -> None:
+        while True:
+            while self._departures and not self._is_stopping:
+                event = self._departures.popleft()
+                self._work.begin()
                 try:
-                    message = await channel.receive()
-                except trio.EndOfChannel:
-                    return
-            if message is not None:
-                await self._handle(channel, message)
+                    for hook in self._plan.disconnect:
+                        await self._call(hook, event, subject="disconnect")
+                finally:
+                    self._work.end()
+            await self._departed.park()
 
-    async def _handle(self, channel: DurableChannel, message: str | bytes) -> None:
-        context = Context(self, channel, message)
-        try:
-            value = self._codec.decode(message)
-            kind = self._kind_of(value)
-        except Exception as error:  # A codec of the user's may raise anything.
-            if self._is_raising:
-                raise
-            self._observe(
-                events.MessageUndecoded(
-                    channel=channel.name, size=encoded_size(message), error=error
-                )
-            )
-            await self._bury(context, handler=None, subject=_UNDECODED, error=error)
-            return
-        routes = self._routes.find(kind)
-        self.unhandled += not routes
-        for handler in routes:
-            await self._call(handler, value, subject=kind, context=context)
-
-    def _kind_of(self, value: Any) -> str:
-        kind = value.get(self._key) if isinstance(value, dict) else None
-        if not isinstance(kind, str):
-            raise CodecError(f"the message has no field {self._key!r} that names its type")
-        return kind
-
-    async def _keep_time(self, seconds: float, timer: Route) -> None:
-        context = Context(self, self.channel)
+    async def _keep_time(self, timer: Call) -> None:
+        subject = f"every {timer.seconds:g} s"
         due = trio.current_time()
         while True:
-            due = max(due + seconds, trio.current_time())
+            due = max(due + timer.seconds, trio.current_time())
             await trio.sleep_until(due)
             if self._is_stopping:
                 return
-            self._timers_at_work += 1
+            self._work.begin()
             try:
-                await self._call(timer, subject=f"every {seconds:g} s", context=context)
+                await self._call(timer, subject=subject)
             finally:
-                self._timers_at_work -= 1
-                self._timer_done.unpark_all()
+                self._work.end()
 
-    async def _call(self, handler: Route, *args: Any, subject: str, context: Context) -> None:
-        try:
-            await handler(*args, context=context)
-        except Exception as error:  # A user's handler may raise anything.
-            if self._is_raising:
-                raise
-            self._tell_failed(context, handler.name, subject, error)
-            await self._bury(context, handler=handler.name, subject=subject, error=error)
+    async def _keep_connected(self, task: Call) -> None:
+        async def live(connection: WebSocketConnection) -> None:
+            context = Context(self, self.channel, None, connection, Role.CONNECTED.value, task.name)
+            try:
+                await task.route(connection, context=context)
+            except ConnectionClosed as error:
+                # It is about to be cancelled for that, and has only noticed first.
+                if connection.closed is None:
+                    await self._failed(task.name, error, subject=Role.CONNECTED.value)
+            except Exception as error:  # A user's task may raise anything.
+                await self._failed(task.name, error, subject=Role.CONNECTED.value)
 
-    async def _bury(
-        self, context: Context, *, handler: str | None, subject: str, error: Exception
-    ) -> None:
-        if self._dead_letter is None:
+        # What the channel says in the end, it says to who receives.
+        with suppress(ChannelFailed):
+            await self.channel.while_connected(live)
+
+    async def _between(self, mark: Gap | Overflow) -> None:
+        if isinstance(mark, Gap):
+            for hook in self._plan.gaps:
+                await self._call(hook, mark, subject="gap")
+
+    # Messages.
+
+    async def _receive(self, receive: Callable[[], Awaitable[Item]]) -> Item:
+        # Only the waiting is cut short by stop(): a handler finishes what it has begun.
+        if not self._is_stopping:
+            with trio.CancelScope() as self._receiving:
+                return await receive()
+        raise StopAsyncIteration
+
+    async def _handle_messages(self, channel: DurableChannel, nursery: trio.Nursery) -> None:
+        async for message in follow(channel, self._receive, self._between):
+            plan = self._plan
+            is_taken = False
+            for call in plan.every_message:
+                if type(message) not in call.takes:
+                    continue
+                is_taken = True
+                if call.straight is None:
+                    await self._hand(call, message, message, "message", nursery)
+                    continue
+                value: Any = message
+                if call.decode is not None:
+                    try:
+                        value = call.decode(message)
+                    except Exception as error:  # A codec of the user's may raise anything.
+                        await self._undecoded(call.name, error, message)
+                        continue
+                try:
+                    result = call.straight(value)
+                    if result is not None and isawaitable(result):
+                        await result
+                except Exception as error:  # A user's handler may raise anything.
+                    await self._failed(call.name, error, message=message, subject="message")
+            if plan.straight_decode is not None:
+                try:
+                    value = plan.straight_decode(message)
+                except Exception:
+                    # It is for nobody, or not what it should be: that is told there.
+                    await self._sort(plan, message, nursery)
+                else:
+                    kind, calls = plan.by_struct[type(value)]
+                    for call in calls:
+                        if call.straight is None:
+                            await self._give(call, value, message, kind, nursery)
+                            continue
+                        try:
+                            result = call.straight(value)
+                            if result is not None and isawaitable(result):
+                                await result
+                        except Exception as error:  # A user's handler may raise anything.
+                            await self._failed(call.name, error, message=message, subject=kind)
+            elif plan.is_sorting:
+                await self._sort(plan, message, nursery)
+            elif not is_taken:
+                self.unhandled += 1
+            if self._is_stopping:
+                return
+
+    async def _sort(self, plan: Plan, message: str | bytes, nursery: trio.Nursery) -> None:
+        """Call those whom a message is for."""
+        found = None
+        kind: Any = None
+        value: Any = None
+        if plan.is_typed and self._peek is not None:
+            try:
+                kind = self._peek(message).kind
+            except CodecError:
+                pass  # It is for the codec to say what is wrong with the whole message.
+            else:
+                found = plan.find(kind) if type(kind) is str else None
+        if found is None or not found.is_typed:
+            try:
+                value = self._codec.decode(message)
+                kind = value.get(self._key) if isinstance(value, dict) else None
+                found = plan.find(kind) if isinstance(kind, str) else plan.others
+            except Exception as error:  # A codec of the user's may raise anything.
+                await self._undecoded(None, error, message)
+                return
+        is_handled = False
+        for call in found.calls:
+            if call.match.predicate is not None:
+                try:
+                    if not call.match.predicate(value):
+                        continue
+                except Exception as error:  # A user's function may raise anything.
+                    name = name_of(call.match.predicate)
+                    await self._failed(name, error, message=message, subject=_said(kind))
+                    continue
+            is_handled = True
+            await self._hand(call, value, message, _said(kind), nursery)
+        if is_handled:
             return
-        failed = FailedMessage(
-            message=context.message, handler=handler, subject=subject, error=error
-        )
-        try:
-            await self._dead_letter(failed, context=context)
-        except Exception as another:  # The last resort has none of its own; the bot goes on.
-            self._tell_failed(context, self._dead_letter.name, subject, another)
+        if not isinstance(kind, str):
+            text = f"the message has no field {self._key!r} that names its type"
+            await self._undecoded(None, CodecError(text), message)
+        elif plan.unhandled:
+            for call in plan.unhandled:
+                await self._hand(call, value, message, kind, nursery)
+        else:
+            self.unhandled += 1
 
-    def _tell_failed(self, context: Context, handler: str, subject: str, error: Exception) -> None:
+    async def _hand(
+        self, call: Call, value: Any, message: str | bytes, subject: str, nursery: trio.Nursery
+    ) -> None:
+        """Let one handler have a message, in the form that it wants."""
+        if call.decode is not None:
+            try:
+                value = call.decode(message)
+            except Exception as error:  # A codec of the user's may raise anything.
+                await self._undecoded(call.name, error, message)
+                return
+        elif call.plain and not isinstance(value, call.plain):
+            text = f"{call.name} does not take what is {type(value).__name__}"
+            await self._undecoded(call.name, CodecError(text, "$"), message)
+            return
+        await self._give(call, value, message, subject, nursery)
+
+    async def _give(
+        self, call: Call, value: Any, message: str | bytes, subject: str, nursery: trio.Nursery
+    ) -> None:
+        """Call one handler: at once, or as soon as it has room."""
+        if call.lanes is None:
+            await self._call(call, value, message=message, subject=subject)
+            return
+        key: Hashable = None
+        try:
+            # Without an order, each is alone in its lane.
+            key = object() if call.ordered_by is None else call.ordered_by(value)
+            hash(key)
+        except Exception as error:  # A user's function may raise anything.
+            await self._failed(call.name, error, message=message, subject=subject)
+            return
+        job = partial(self._call, call, value, message=message, subject=subject)
+        await call.lanes.put(key, job, nursery)
+
+    async def _call(
+        self, call: Call, *args: Any, subject: str, message: str | bytes | None = None
+    ) -> None:
+        try:
+            if call.straight is not None:
+                result = call.straight(*args)
+            else:
+                value = args[0] if args else None
+                context = Context(self, self.channel, message, value, subject, call.name)
+                if call.around is not None:
+                    await call.around(args, context)
+                    return
+                result = call.route.start(args, context)
+            if result is not None and isawaitable(result):
+                await result
+        except Exception as error:  # A user's handler may raise anything.
+            await self._failed(call.name, error, message=message, subject=subject)
+
+    # What goes wrong.
+
+    async def _failed(
+        self,
+        handler: str,
+        error: Exception,
+        *,
+        subject: str,
+        message: str | bytes | None = None,
+    ) -> None:
+        """Do with an exception, which is being handled, what the user has chosen."""
+        if self._is_raising:
+            raise error
+        self._tell_failed(handler, subject, error)
+        await self._bury(
+            FailedMessage(message=message, handler=handler, subject=subject, error=error)
+        )
+
+    async def _undecoded(self, handler: str | None, error: Exception, message: str | bytes) -> None:
+        """Likewise, with a message that could not be decoded."""
+        if self._is_raising:
+            raise error
+        self.failed += 1
         self._observe(
-            events.HandlerFailed(
-                channel=context.channel.name, handler=handler, subject=subject, error=error
+            events.MessageUndecoded(
+                channel=self.channel.name, size=encoded_size(message), error=error
             )
         )
+        await self._bury(
+            FailedMessage(
+                message=message,
+                handler=handler,
+                subject=_UNDECODED,
+                error=error,
+                path=getattr(error, "path", None),
+            )
+        )
+
+    async def _bury(self, failed: FailedMessage) -> None:
+        letters = [call.route for call in self._plan.errors]
+        if self._dead_letter is not None:
+            letters.insert(0, self._dead_letter)
+        for letter in letters:
+            context = Context(
+                self, self.channel, failed.message, failed, failed.subject, letter.name
+            )
+            try:
+                await letter(failed, context=context)
+            except Exception as error:  # The last resort has none of its own; the bot goes on.
+                self._tell_failed(letter.name, failed.subject, error)
+
+    def _tell_failed(self, handler: str, subject: str, error: Exception) -> None:
+        self.failed += 1
+        self._observe(
+            events.HandlerFailed(
+                channel=self.channel.name, handler=handler, subject=subject, error=error
+            )
+        )
+
+
+def _said(kind: object) -> str:
+    return kind if isinstance(kind, str) else "message"
 
 
 def _check_codec(codec: object) -> None:
     methods = (getattr(codec, "encode", None), getattr(codec, "decode", None))
     if isinstance(codec, type) or not all(callable(method) for method in methods):
         raise TypeError("codec must be an object with encode() and decode(), such as JsonCodec()")
-
-
-def _dead_letter(function: object) -> Route:
-    right = "HandlerErrors.LOG, HandlerErrors.RAISE, or a function of one FailedMessage"
-    # The enumeration itself can be called, and what it was meant to say cannot be guessed.
-    if not callable(function) or function is HandlerErrors:
-        given = "the whole enumeration" if callable(function) else type(function).__name__
-        raise TypeError(f"handler_errors must be {right}, not {given}")
-    letter = Route(function, wants_context=False)
-    try:
-        inspect.signature(function).bind(None)
-    except ValueError:  # Some of the builtin functions do not tell.
-        return letter
-    except TypeError as error:
-        raise TypeError(f"handler_errors must be {right}: {letter.name}: {error}") from None
-    return letter

@@ -43,6 +43,26 @@ def decoder_for(annotation: Any, codec: Codec, *, key: str) -> Decoder:
     return _make(annotation, codec, key)
 
 
+def plain_types(annotation: Any) -> tuple[type, ...] | None:
+    """The types of which a value must be that is taken as the codec makes it.
+
+    Returns:
+        ``None`` if it is not, but decoded into something; ``(object,)`` if it may be anything.
+    """
+    members = members_of(annotation)
+    if Any in members or object in members:
+        return (object,)
+    if typing.get_origin(bare(annotation)) is Annotated:
+        return None  # What is added may have to be looked at.
+    found: list[type] = []
+    for member in members:
+        plain = _plain(member)
+        if plain is None:
+            return None
+        found += plain
+    return tuple(found)
+
+
 def kind_reader(codec: Codec, *, key: str) -> Callable[[str | bytes], str]:
     """What reads of a message its field ``key``, which names its type, and little else.
 
@@ -50,7 +70,7 @@ def kind_reader(codec: Codec, *, key: str) -> Callable[[str | bytes], str]:
         A function that raises ``CodecError`` for a message that cannot be decoded, or has no such
         field.
     """
-    fast = _fast_kind_reader(codec, key)
+    fast = kind_peeker(codec, key=key)
 
     def read(message: str | bytes) -> str:
         if fast is not None:
@@ -81,7 +101,8 @@ def kind_in(value: Any, key: str) -> str:
 def _make(annotation: Any, codec: Codec, key: str) -> Decoder:
     annotation = bare(annotation)
     members = members_of(annotation)
-    if Any in members or object in members:
+    plain = plain_types(annotation)
+    if plain == (object,):
         return codec.decode
     raw = [member for member in members if member is str or member is bytes]
     if raw and len(raw) < len(members):
@@ -91,10 +112,8 @@ def _make(annotation: Any, codec: Codec, key: str) -> Decoder:
         )
     if raw:
         return _as_it_came(tuple(raw))
-    plain = [_plain(member) for member in members]
-    # What is annotated may have to be looked at.
-    if typing.get_origin(annotation) is not Annotated and None not in plain:
-        return _checked(codec, tuple(t for each in plain if each is not None for t in each))
+    if plain is not None:
+        return _checked(codec, plain)
     table = _members_by_kind(members, key)
     if (
         table is None
@@ -212,7 +231,12 @@ def _by_kind(
     return decode
 
 
-def _fast_kind_reader(codec: Codec, key: str) -> Decoder | None:
+def kind_peeker(codec: Codec, *, key: str) -> Decoder | None:
+    """What decodes of a message its field ``key`` alone, as the attribute ``kind``.
+
+    Returns:
+        A function that raises ``CodecError``; ``None`` if nothing is faster than the whole message.
+    """
     decoder = getattr(codec, "decoder", None)
     if decoder is None:
         return None

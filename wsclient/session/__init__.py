@@ -9,7 +9,7 @@ from ._acks import (
     check_function,
     check_name,
 )
-from ._channel import ChannelStatistics, DurableChannel
+from ._channel import ChannelStatistics, DurableChannel, follow
 from ._correlation import (
     Correlation,
     FunctionCorrelation,
@@ -104,5 +104,6 @@ __all__ = [
     "check_name",
     "classify",
     "connect_channel",
+    "follow",
     "open_channel",
 ]

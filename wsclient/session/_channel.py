@@ -1056,6 +1056,38 @@ class Items:
             raise StopAsyncIteration from None
 
 
+def follow(
+    channel: DurableChannel,
+    receive: Callable[[Callable[[], Awaitable[Message | Mark]]], Awaitable[Message | Mark]],
+    between: Callable[[Mark], Awaitable[object]],
+) -> MessageIterator:
+    """The messages of ``channel``, as fast as ``async for``, for who has a say in the loop.
+
+    Args:
+        channel: Whose messages.
+        receive: Called where there may be something to wait for, with what waits for it and gives
+            the next message or mark; raises ``StopAsyncIteration`` to end the loop.
+        between: Called for what is missing between two messages, and awaited before the second.
+    """
+
+    async def next_message() -> Message:
+        while True:
+            try:
+                item = await receive(channel._next_item)
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            if not isinstance(item, Mark):
+                return item
+            await between(item)
+
+    async def after_mark(mark: Mark) -> Message:
+        channel._inbox.is_mark(mark)
+        await between(mark)
+        return await next_message()
+
+    return MessageIterator(channel._inbox.batches, next_message, after_mark)
+
+
 def _checked(ack: object) -> Ack | None:
     if ack is not None and not isinstance(ack, Ack):
         raise TypeError(f"recognise must return Ack or None, not {type(ack).__name__}")

@@ -22,13 +22,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterab
 from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 import trio
 
 from wsclient import events
 from wsclient.connection import WebSocketConnection, open_background_nursery
-from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed
+from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed, SubscriptionFailed
 from wsclient.events import (
     ConnectionLeft,
     ConnectionLost,
@@ -44,14 +44,17 @@ from wsclient.options import (
     HeartbeatOptions,
     Limits,
     RetryPolicy,
+    SubscriptionOptions,
 )
 from wsclient.protocol import encoded_size
 from wsclient.session import (
     CredentialsProvider,
     DurableChannel,
+    Feed,
     HeadersProvider,
     Journal,
     Observers,
+    Protocol,
     Receipt,
     SqliteOutbox,
     Url,
@@ -69,8 +72,10 @@ from ._lanes import Lanes
 from ._plan import Call, Decode, Plan
 from ._router import H, Registered, Registration, Role, Router
 from ._routing import FOR_OTHERS, message_annotation, name_of, route
-from ._typed import decoder_for, kind_peeker
+from ._typed import converter_for, decoder_for, kind_peeker
 from ._work import Work
+
+T = TypeVar("T")
 
 Item: TypeAlias = str | bytes | Gap | Overflow
 
@@ -110,6 +115,8 @@ class Bot(Router):
         dedupe: …
         rotate_every: …
         redundancy: …
+        protocol: … It is the codec, too, if there is none.
+        subscriptions: …
 
     Raises:
         TypeError, ValueError: An argument cannot be used.
@@ -140,12 +147,14 @@ class Bot(Router):
         dedupe: Callable[[str | bytes], Hashable] | None = None,
         rotate_every: float | None = None,
         redundancy: int = 1,
+        protocol: Protocol | None = None,
+        subscriptions: SubscriptionOptions | None = None,
     ) -> None:
         if not isinstance(key, str):
             raise TypeError(f"key must be str, not {type(key).__name__}")
         self._url = url
         self._key = key
-        self._codec: Codec = JsonCodec() if codec is None else codec
+        self._codec: Codec = codec or protocol or JsonCodec()
         _check_codec(self._codec)
         self._is_raising = handler_errors is HandlerErrors.RAISE
         self._dead_letter = (
@@ -168,6 +177,8 @@ class Bot(Router):
             "dedupe": dedupe,
             "rotate_every": rotate_every,
             "redundancy": redundancy,
+            "protocol": protocol,
+            "subscriptions": subscriptions,
         }
         # Only to be told now, and not when it serves, what cannot be used.
         open_channel(url, observers=(), **self._channel_options)
@@ -177,7 +188,7 @@ class Bot(Router):
         self._lanes: dict[Registration, Lanes] = {}
         self._plan = self._planned(())
         self._channel: DurableChannel | None = None
-        self._receiving: trio.CancelScope | None = None
+        self._receiving: set[trio.CancelScope] = set()
         self._is_stopping = False
         self._departures: deque[ConnectionLost | ConnectionLeft] = deque(maxlen=_DEPARTURES)
         self._departed = trio.lowlevel.ParkingLot()
@@ -236,6 +247,11 @@ class Bot(Router):
         return hook
 
     def _check(self, registration: Registration) -> None:
+        if registration.wanted is not None and self._channel_options["protocol"] is None:
+            raise TypeError(
+                f"{registration.route.name}: a bot that subscribes needs to know how the service"
+                " spells it: Bot(…, protocol=…)"
+            )
         self._planned([Registered(registration, "", ())])
 
     def _changed(self) -> None:
@@ -246,6 +262,7 @@ class Bot(Router):
             registered,
             decoder=self._decoder_for,
             kinds=self._kinds_of,
+            converter=lambda annotation: converter_for(annotation, key=self._key),
             key=self._key,
             lanes=self._lanes_of,
         )
@@ -312,6 +329,9 @@ class Bot(Router):
                 async with open_background_nursery() as nursery:
                     for timer in plan.timers:
                         nursery.start_soon(self._keep_time, timer)
+                    for subscription in plan.subscriptions:
+                        # One after the other, so that they are asked for in this order.
+                        await nursery.start(self._keep_subscription, subscription)
                     for task in plan.connected:
                         nursery.start_soon(self._keep_connected, task)
                     nursery.start_soon(self._tell_departures)
@@ -334,8 +354,8 @@ class Bot(Router):
         to a client that has just left.
         """
         self._is_stopping = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        for scope in self._receiving:
+            scope.cancel()
 
     async def send(
         self,
@@ -432,6 +452,46 @@ class Bot(Router):
         with suppress(ChannelFailed):
             await self.channel.while_connected(live)
 
+    async def _keep_subscription(
+        self, call: Call, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        assert call.wanted is not None
+        subject = f"subscription {call.wanted.key!r}"
+        # What the channel says in the end, it says to who receives.
+        with suppress(ChannelFailed):
+            try:
+                async with call.wanted.feed(self.channel) as feed:
+                    task_status.started()
+                    await self._handle_values(call, feed, subject)
+            except SubscriptionFailed as error:
+                await self._failed(call.name, error, subject=subject)
+
+    async def _handle_values(self, call: Call, feed: Feed, subject: str) -> None:
+        items = feed.items()
+        while True:
+            try:
+                item = await self._receive(items.__anext__)
+            except StopAsyncIteration:
+                return
+            self._work.begin()
+            try:
+                if isinstance(item, (Gap, Overflow)):
+                    await self._between(item)
+                else:
+                    await self._handle_value(call, item, subject)
+            finally:
+                self._work.end()
+
+    async def _handle_value(self, call: Call, item: Any, subject: str) -> None:
+        value = item
+        if call.decode is not None:
+            try:
+                value = call.decode(item)
+            except Exception as error:  # A user's type may raise anything.
+                await self._failed(call.name, error, subject=subject, value=item)
+                return
+        await self._call(call, value, subject=subject)
+
     async def _between(self, mark: Gap | Overflow) -> None:
         if isinstance(mark, Gap):
             for hook in self._plan.gaps:
@@ -439,11 +499,15 @@ class Bot(Router):
 
     # Messages.
 
-    async def _receive(self, receive: Callable[[], Awaitable[Item]]) -> Item:
+    async def _receive(self, receive: Callable[[], Awaitable[T]]) -> T:
         # Only the waiting is cut short by stop(): a handler finishes what it has begun.
         if not self._is_stopping:
-            with trio.CancelScope() as self._receiving:
-                return await receive()
+            with trio.CancelScope() as scope:
+                self._receiving.add(scope)
+                try:
+                    return await receive()
+                finally:
+                    self._receiving.discard(scope)
         raise StopAsyncIteration
 
     async def _handle_messages(self, channel: DurableChannel, nursery: trio.Nursery) -> None:
@@ -588,7 +652,8 @@ class Bot(Router):
             if result is not None and isawaitable(result):
                 await result
         except Exception as error:  # A user's handler may raise anything.
-            await self._failed(call.name, error, message=message, subject=subject)
+            value = args[0] if call.wanted is not None else None
+            await self._failed(call.name, error, message=message, subject=subject, value=value)
 
     # What goes wrong.
 
@@ -599,13 +664,21 @@ class Bot(Router):
         *,
         subject: str,
         message: str | bytes | None = None,
+        value: Any = None,
     ) -> None:
         """Do with an exception, which is being handled, what the user has chosen."""
         if self._is_raising:
             raise error
         self._tell_failed(handler, subject, error)
         await self._bury(
-            FailedMessage(message=message, handler=handler, subject=subject, error=error)
+            FailedMessage(
+                message=message,
+                handler=handler,
+                subject=subject,
+                error=error,
+                value=value,
+                path=getattr(error, "path", None),
+            )
         )
 
     async def _undecoded(self, handler: str | None, error: Exception, message: str | bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from enum import Enum
+from typing import Any
 
 import attrs
 
@@ -41,6 +42,8 @@ class FailedMessage:
     ``"message undecoded"`` if the message could not be decoded, or names no type.
     """
     error: Exception
+    value: Any = None
+    """What was published, if it was a subscription's handler that was called for it."""
     path: str | None = None
     """Where in the message the fault is, if it could not be decoded and that is known:
     ``"$.bids[3].price"``."""

@@ -9,7 +9,7 @@ import attrs
 
 from ._context import Context
 from ._lanes import Lanes
-from ._router import Middleware, Registered, Registration, Role
+from ._router import Middleware, Registered, Registration, Role, Wanted
 from ._routing import Handler, Match, Route
 from ._typed import plain_types
 
@@ -51,6 +51,8 @@ class Call:
     """The handler itself, where there is nothing to be done but to call it with a message."""
     seconds: float
     """Of a timer."""
+    wanted: Wanted | None
+    """Of a subscription."""
 
 
 @attrs.frozen(eq=False)
@@ -70,6 +72,7 @@ class Plan:
         registered: All that is registered, in order.
         decoder: Gives what makes messages into what an annotation says.
         kinds: Gives the types of message that a Python type names.
+        converter: Gives what makes values into what an annotation says.
         key: The field of a message in which its type is.
         lanes: Gives the lanes of a handler that is to be called concurrently; always the same.
     """
@@ -80,15 +83,18 @@ class Plan:
         *,
         decoder: Callable[[Any], Decode],
         kinds: Callable[[Any], frozenset[str]],
+        converter: Callable[[Any], Decode],
         key: str,
         lanes: Callable[[Registration], Lanes],
     ) -> None:
         calls: dict[Role, list[Call]] = {role: [] for role in Role}
         for one in registered:
-            calls[one.registration.role].append(_call(one, decoder, kinds, lanes))
+            call = _call(one, decoder, kinds, converter, lanes)
+            calls[one.registration.role].append(call)
         self.connect: tuple[Call, ...] = tuple(calls[Role.CONNECT])
         self.disconnect: tuple[Call, ...] = tuple(calls[Role.DISCONNECT])
         self.connected: tuple[Call, ...] = tuple(calls[Role.CONNECTED])
+        self.subscriptions: tuple[Call, ...] = tuple(calls[Role.SUBSCRIPTION])
         self.timers: tuple[Call, ...] = tuple(calls[Role.TIMER])
         self.gaps: tuple[Call, ...] = tuple(calls[Role.GAP])
         self.errors: tuple[Call, ...] = tuple(calls[Role.ERROR])
@@ -171,6 +177,7 @@ def _call(
     one: Registered,
     decoder: Callable[[Any], Decode],
     kinds: Callable[[Any], frozenset[str]],
+    converter: Callable[[Any], Decode],
     lanes: Callable[[Registration], Lanes],
 ) -> Call:
     registration = one.registration
@@ -182,6 +189,8 @@ def _call(
         takes, decode = _wanted(registration.annotation, decoder)
     elif registration.role in (Role.MESSAGES, Role.UNHANDLED):
         plain, decode = _form(registration.annotation, decoder)
+    elif registration.role is Role.SUBSCRIPTION and registration.annotation is not None:
+        decode = converter(registration.annotation)
     is_around = registration.role not in (Role.CONNECT, Role.CONNECTED, Role.ERROR)
     around = _around(one.middlewares, route) if is_around and one.middlewares else None
     is_straight = around is None and not route.wants and registration.concurrency == 1
@@ -198,6 +207,7 @@ def _call(
         ordered_by=registration.ordered_by,
         straight=route.handler if is_straight else None,
         seconds=registration.seconds,
+        wanted=registration.wanted,
     )
 
 

@@ -10,7 +10,15 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 import attrs
 
-from wsclient.session import ConnectHook
+from wsclient.options import Limits
+from wsclient.session import (
+    Backfill,
+    Commit,
+    ConnectHook,
+    DurableChannel,
+    Feed,
+    TakeSnapshot,
+)
 
 from ._context import Context
 from ._routing import (
@@ -55,7 +63,24 @@ class Role(Enum):
     GAP = "gap"
     CONNECTED = "while connected"
     TIMER = "timer"
+    SUBSCRIPTION = "subscription"
     ERROR = "error"
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """A subscription that a handler is for: the arguments of ``DurableChannel.subscribe``."""
+
+    key: Hashable
+    parameters: Any
+    after: Any
+    """The position, or a function that gives it."""
+    options: dict[str, Any]
+
+    def feed(self, channel: DurableChannel) -> Feed:
+        """Subscribe."""
+        after = self.after() if callable(self.after) else self.after
+        return channel.subscribe(self.key, self.parameters, after=after, **self.options)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -74,6 +99,8 @@ class Registration:
     ordered_by: Callable[[Any], Hashable] | None = None
     seconds: float = 0.0
     """Of a timer."""
+    wanted: Wanted | None = None
+    """Of a subscription."""
 
 
 @attrs.frozen(eq=False)
@@ -358,6 +385,71 @@ class Router:
         def register(handler: H) -> H:
             how = route(handler, takes=0, may_ask=FOR_OTHERS)
             self._add(Registration(role=Role.TIMER, route=how, seconds=seconds))
+            return handler
+
+        return register
+
+    def subscribe(
+        self,
+        key: Hashable,
+        parameters: Any = None,
+        *,
+        priority: float = 0,
+        after: Any = None,
+        backfill: Backfill | None = None,
+        snapshot: TakeSnapshot | None = None,
+        commit: Commit = "after",
+        limits: Limits | None = None,
+    ) -> Callable[[H], H]:
+        """Register a handler for what is published to a subscription: ``@bot.subscribe("trades")``.
+
+        The bot needs a ``protocol``, and keeps the subscription as long as it serves; see
+        :meth:`DurableChannel.subscribe`.
+        The handler gets each value, in order, converted to what its first parameter is annotated
+        with; and by name what :meth:`on` gives by name.
+        Handlers of different subscriptions do not wait for one another.
+
+        Where something is missing, the hooks of :meth:`on_gap` are called, between the values
+        between which it is.
+        Stopping lets the handler at work finish.
+        A subscription that the server refuses is a failure of its handler, which is not called any
+        more.
+
+        Args:
+            key: As for :meth:`DurableChannel.subscribe`, and so are the others.
+            parameters: …
+            priority: …
+            after: … or a function that gives it, called when the bot begins to serve.
+            backfill: …
+            snapshot: …
+            commit: …
+            limits: …
+
+        Raises:
+            TypeError: The handler cannot be called so, or its value cannot be converted to what it
+                is annotated with.
+        """
+
+        def register(handler: H) -> H:
+            self._add(
+                Registration(
+                    role=Role.SUBSCRIPTION,
+                    route=route(handler, takes=1),
+                    annotation=message_annotation(handler),
+                    wanted=Wanted(
+                        key=key,
+                        parameters=parameters,
+                        after=after,
+                        options={
+                            "priority": priority,
+                            "backfill": backfill,
+                            "snapshot": snapshot,
+                            "commit": commit,
+                            "limits": limits,
+                        },
+                    ),
+                )
+            )
             return handler
 
         return register

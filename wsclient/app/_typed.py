@@ -43,6 +43,18 @@ def decoder_for(annotation: Any, codec: Codec, *, key: str) -> Decoder:
     return _make(annotation, codec, key)
 
 
+def converter_for(annotation: Any, *, key: str) -> Callable[[Any], Any]:
+    """What makes of a value that is decoded already what a parameter is annotated with.
+
+    Returns:
+        A function that raises ``CodecError`` for a value that is nothing of the kind.
+
+    Raises:
+        TypeError: There is no way into this type, or what it needs is not installed.
+    """
+    return decoder_for(annotation, _VALUES, key=key)
+
+
 def plain_types(annotation: Any) -> tuple[type, ...] | None:
     """The types of which a value must be that is taken as the codec makes it.
 
@@ -126,6 +138,18 @@ def _make(annotation: Any, codec: Codec, key: str) -> Decoder:
     decoders = {kind: _straight(member, codec) for kind, member in table.items()}
     return _by_kind(decoders, kind_reader(codec, key=key), f"$.{key}")
 
+
+class _Values:
+    """A codec whose messages are values."""
+
+    def encode(self, value: Any) -> Any:
+        return value
+
+    def decode(self, message: Any) -> Any:
+        return message
+
+
+_VALUES: Final = _Values()
 
 _make_once: Final[Callable[[Any, Any, str], Decoder]] = lru_cache(maxsize=1024)(_make)
 

@@ -19,7 +19,7 @@ from ._correlation import (
 )
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
-from ._feed import Feed, FeedItems, Snapshot
+from ._feed import Backfill, Commit, Feed, FeedItems, Snapshot, TakeSnapshot
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import Url, connect_channel, open_channel
@@ -56,8 +56,10 @@ __all__ = [
     "Ack",
     "Acknowledgement",
     "Answer",
+    "Backfill",
     "ChannelStatistics",
     "CodeMeaning",
+    "Commit",
     "ConnectHook",
     "Correlation",
     "CredentialsProvider",
@@ -94,6 +96,7 @@ __all__ = [
     "SqliteOutbox",
     "Subscribed",
     "SubscriptionEnded",
+    "TakeSnapshot",
     "Transitions",
     "Unsubscribed",
     "Url",

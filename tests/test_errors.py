@@ -75,6 +75,7 @@ EXAMPLES = [
     errors.OutboxFull(3, 12),
     errors.InboxFull(3, 12),
     errors.CodecError("text"),
+    errors.CodecError("text", "$.price"),
 ]
 
 
@@ -101,12 +102,18 @@ def test_exceptions_survive_copy_and_pickle(error, duplicate):
     assert vars(error).keys() == vars(again).keys()
     for name in ("status_code", "headers", "body"):
         assert getattr(error, name, None) == getattr(again, name, None)
+    assert getattr(error, "path", None) == getattr(again, "path", None)
     assert getattr(error, "reason", None) == getattr(again, "reason", None)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_every_exception_has_a_text(error):
     assert str(error)
+
+
+def test_a_codec_error_says_where():
+    assert "no price" == str(errors.CodecError("no price"))
+    assert "no price (at $.trades[0])" == str(errors.CodecError("no price", "$.trades[0]"))
 
 
 def test_a_handshake_error_is_no_os_error():

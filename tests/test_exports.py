@@ -163,6 +163,7 @@ APP = {
     "JsonAcknowledgement",
     "JsonCodec",
     "MessageQuarantined",
+    "MsgpackCodec",
     "NotConnected",
     "OutboxFull",
     "OutboxFailed",
@@ -172,12 +173,25 @@ APP = {
     "SendRate",
     "SendUnknown",
 }
+PROTOCOLS = {
+    "Answer",
+    "GraphqlTransportWs",
+    "JsonPubSub",
+    "JsonRpc",
+    "Protocol",
+    "Published",
+    "Signal",
+    "Subscribed",
+    "SubscriptionEnded",
+    "Unsubscribed",
+    "Wish",
+}
 
 
 def test_the_public_names_are_these() -> None:
-    assert CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS | SUBSCRIPTIONS == set(
-        wsclient.__all__
-    )
+    names = CONNECTION | WORDS | SESSION | EVENTS | APP | REQUESTS | SUBSCRIPTIONS | PROTOCOLS
+
+    assert names == set(wsclient.__all__)
 
 
 @pytest.mark.parametrize("package", [wsclient, wsclient.testing])

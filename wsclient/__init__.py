@@ -4,7 +4,18 @@ Everything public is here, and in :mod:`wsclient.testing`; every other module is
 """
 
 from ._version import __version__ as __version__
-from .app import Bot, Codec, Context, FailedMessage, HandlerErrors, JsonCodec
+from .app import (
+    Bot,
+    Codec,
+    Context,
+    FailedMessage,
+    GraphqlTransportWs,
+    HandlerErrors,
+    JsonCodec,
+    JsonPubSub,
+    JsonRpc,
+    MsgpackCodec,
+)
 from .codes import CloseCode, CloseReason
 from .connection import (
     Endpoint,
@@ -209,6 +220,7 @@ __all__ = [
     "FunctionCorrelation",
     "Gap",
     "GapDetected",
+    "GraphqlTransportWs",
     "HandlerErrors",
     "HandlerFailed",
     "HandshakeError",
@@ -226,6 +238,8 @@ __all__ = [
     "JsonAcknowledgement",
     "JsonCodec",
     "JsonCorrelation",
+    "JsonPubSub",
+    "JsonRpc",
     "JsonRpcCorrelation",
     "JsonRpcError",
     "Limits",
@@ -235,6 +249,7 @@ __all__ = [
     "LossKind",
     "MessageQuarantined",
     "MessageUndecoded",
+    "MsgpackCodec",
     "NextEndpoint",
     "NotConnected",
     "Observer",

@@ -379,4 +379,20 @@ class SubscriptionFailed(WebSocketError):
 
 
 class CodecError(WebSocketError):
-    """A message cannot be encoded or decoded; ``__cause__`` says why, the text where."""
+    """A message cannot be encoded or decoded.
+
+    The text names types and fields, and quotes nothing of the message.
+
+    Args:
+        text: What is wrong.
+        path: Where in the message, such as ``"$.trades[0].price"``; ``"$"`` is the whole of it.
+            ``None`` if it is not known, or if the message could not be read at all.
+    """
+
+    def __init__(self, text: str, path: str | None = None) -> None:
+        super().__init__(text)
+        self.path = path
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.path is None else f"{text} (at {self.path})"

@@ -1,10 +1,13 @@
-"""What the tests of bots share: virtual time and an in-memory network."""
+"""What the tests of bots share: virtual time, a network in memory, libraries not there."""
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 import trio
 
+import wsclient.app
 from wsclient.testing import EventRecorder, memory_network
 
 A_DAY = 24 * 3600.0
@@ -29,3 +32,17 @@ async def network(autojump_clock, nursery):
 @pytest.fixture
 def recorder():
     return EventRecorder()
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Hides libraries, as where they are not installed: ``without("msgspec")``."""
+
+    def hide(*names):
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+            # The file that imports it is imported when it is needed: once more, then.
+            monkeypatch.delitem(sys.modules, f"wsclient.app._{name}", raising=False)
+            monkeypatch.delattr(wsclient.app, f"_{name}", raising=False)
+
+    return hide

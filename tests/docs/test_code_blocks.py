@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import json
 import re
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import attrs
 import pytest
 import trio
 
-from wsclient.testing import FaultServer, ServerConnection, echo
+from wsclient.testing import FaultServer, Handler, ServerConnection, echo
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -92,12 +93,22 @@ ECHOED = {
     "logging_stdlib.py": ["hello"],
     "observers.py": ["hello"],
     "policy.py": ["hello"],
+    "own_codec.py": ["7"],
     "record.py": ["hello"],
     "redact.py": ['[\'{"token": "…"}\']'],
     "request.py": ["{'op': 'balance', 'id': 1}"],
+    "typed.py": ["Trade(price=7.0, size=1.0)", "Quote(bid=6.5, ask=7.5)"],
 }
-PYTEST_FILES = ("test_bot.py", "test_outage.py", "test_socket.py", "test_thermostat.py")
-MODULES = ("thermostat.py",)
+PYTEST_FILES = (
+    "test_bot.py",
+    "test_outage.py",
+    "test_socket.py",
+    "test_thermostat.py",
+    "test_ticker.py",
+    "test_ticker_story.py",
+)
+MODULES = ("thermostat.py", "ticker.py")
+FEEDS = ("blocks.py", "graphql.py", "quotes.py")
 OTHERS = (
     "clock.py",
     "log_in.py",
@@ -107,12 +118,14 @@ OTHERS = (
     "replay.py",
     "server.py",
     "service.py",
+    "subscribe.py",
     "tracing.py",
+    "typed_errors.py",
 )
 
 
 def test_every_program_is_run() -> None:
-    run = {*ECHOED, *PYTEST_FILES, *MODULES, *OTHERS}
+    run = {*ECHOED, *FEEDS, *PYTEST_FILES, *MODULES, *OTHERS}
 
     assert run == {block.name for block in blocks() if block.name is not None}
 
@@ -245,6 +258,31 @@ async def test_a_service_tells_systemd_how_it_is(
     assert ["READY=1", "STOPPING=1"] == once
 
 
+async def test_a_subscription_is_received(tmp_path: Path) -> None:
+    async def publish(connection: ServerConnection) -> None:
+        assert '{"op": "subscribe", "channel": "trades"}' == await connection.receive()
+        for message in (
+            '{"op": "subscribed", "channel": "trades"}',
+            '{"channel": "trades", "seq": 1, "data": {"price": 7}}',
+            '{"op": "ended", "channel": "trades"}',
+        ):
+            await connection.send(message)
+        await connection.wait_over()
+
+    async with FaultServer(handler=publish) as server:
+        code = program("subscribe.py").replace(PLACEHOLDER, server.url)
+        output, _ = await run_program("program.py", code, tmp_path)
+
+    assert "{'price': 7}\n" == output
+
+
+async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/receive-typed-messages.md").read_text(encoding="utf-8")
+    output, _ = await run_program("program.py", program("typed_errors.py"), tmp_path)
+
+    assert f"```text\n{output}```" in page
+
+
 @pytest.mark.parametrize("name", PYTEST_FILES)
 async def test_shown_tests_pass(name: str, tmp_path: Path) -> None:
     for module in MODULES:
@@ -322,6 +360,62 @@ async def test_log_in_reads_no_further_than_it_must(tmp_path: Path) -> None:
             assert "a trade" == (await read_until(output, r"trade$")).strip()
 
     assert '{"op": "subscribe", "topic": "trades"}' == server.messages[1]
+
+
+async def serve_blocks(connection: ServerConnection) -> None:
+    called = json.loads(await connection.receive())
+    assert ("eth_subscribe", ["newHeads"]) == (called["method"], called["params"])
+    await connection.send(json.dumps({"jsonrpc": "2.0", "id": called["id"], "result": "0x1"}))
+    params = {"subscription": "0x1", "result": {"number": "0x10", "hash": "0xabc"}}
+    await connection.send(json.dumps({"method": "eth_subscription", "params": params}))
+    await listen(connection)
+
+
+async def serve_graphql(connection: ServerConnection) -> None:
+    async for message in connection:
+        said = json.loads(message)
+        if said["type"] == "connection_init":
+            assert {"authorization": "Bearer …"} == said["payload"]
+            await connection.send('{"type": "connection_ack"}')
+        elif said["type"] == "subscribe":
+            is_query = said["id"].startswith("q")
+            payload = {"data": {"price": 1.09 if is_query else 1.1}}
+            await connection.send(
+                json.dumps({"type": "next", "id": said["id"], "payload": payload})
+            )
+            if is_query:
+                await connection.send(json.dumps({"type": "complete", "id": said["id"]}))
+
+
+async def serve_quotes(connection: ServerConnection) -> None:
+    assert {"op": "subscribe", "topic": "EUR"} == json.loads(await connection.receive())
+    await connection.send('{"op": "ok", "topic": "EUR"}')
+    for offset in (1, 3):
+        await connection.send(json.dumps({"topic": "EUR", "offset": offset, "data": 1.09}))
+    await listen(connection)
+
+
+async def listen(connection: ServerConnection) -> None:
+    async for _ in connection:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "serve", "shown"),
+    [
+        ("blocks.py", serve_blocks, r"0x10 0xabc"),
+        ("graphql.py", serve_graphql, r"\{'data': \{'price': 1\.09\}\}\n1\.1"),
+        ("quotes.py", serve_quotes, r"1\.09\nGap\(.*after_position=1, before_position=3\)\n1\.09"),
+    ],
+    ids=FEEDS,
+)
+async def test_feeds_bring_what_is_published(
+    name: str, serve: Handler, shown: str, tmp_path: Path
+) -> None:
+    async with FaultServer(handler=serve, subprotocols=["graphql-transport-ws"]) as server:
+        code = program(name).replace(PLACEHOLDER, server.url)
+        async with running(name, code, tmp_path) as (_, output):
+            await read_until(output, rf"^{shown}$")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

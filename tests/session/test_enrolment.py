@@ -24,7 +24,7 @@ from wsclient import (
     SubscriptionOptions,
 )
 from wsclient.events import ConnectionLost, SubscriptionRefused, SubscriptionsRestored
-from wsclient.testing import SILENCE, FaultServer, ScriptedServer
+from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
 from .subscribing import PubSub, Service, by_connection, settle
 
@@ -462,6 +462,26 @@ async def test_where_nothing_is_confirmed_and_no_ping_is_answered_it_is_believed
     ):
         await feed.wait_live()
     assert recorder.of(SubscriptionRefused) == []
+
+
+@pytest.mark.parametrize("protocol", [PubSub, Unconfirmed])
+async def test_a_stream_that_ends_before_it_counts_as_there_loses_nothing(
+    autojump_clock, server, open_channel, protocol
+):
+    async with open_channel(protocol()) as channel, channel.subscribe("a") as feed:
+        await is_asked(server, "a")
+        client = server._on_stage
+        frames = [
+            _frames.encode_message(json.dumps(message))
+            for message in (
+                {"key": "a", "n": 1},
+                {"key": "a", "n": 2},
+                {"op": "refused", "key": "a"},
+            )
+        ]
+        await client.send_raw(b"".join(frames))
+
+        assert [value async for value in feed] == [1, 2]
 
 
 async def test_the_order_of_asking_is_the_same_on_each_connection(autojump_clock, network):

@@ -7,7 +7,15 @@ import trio
 import trio.testing
 
 import wsclient
-from wsclient import ChannelState, Gap, Limits, Overflow, SubscriptionOptions
+from wsclient import (
+    ChannelState,
+    Gap,
+    Limits,
+    Overflow,
+    Published,
+    Subscribed,
+    SubscriptionOptions,
+)
 from wsclient.events import HandlerFailed
 from wsclient.session._feed import Snapshot
 from wsclient.testing import ScriptedServer
@@ -304,7 +312,70 @@ async def test_a_feed_that_is_left_ends_its_backfill(autojump_clock, server, ope
         assert len(ended) == 1
 
 
+async def test_a_position_may_stand_beside_a_value_that_is_brought(
+    autojump_clock, server, open_channel
+):
+    class Beside(PubSub):
+        def recognise(self, message):
+            signal = super().recognise(message)
+            if isinstance(signal, Published):
+                return Published(signal.tag, f"no. {signal.value}", position=signal.value)
+            return signal
+
+        def is_next(self, before, after):
+            return after == before + 1
+
+    past = Past(*(Published("a", f"no. {n}", position=n) for n in (2, 3)))
+    past.may_go_on.set()
+    async with open_channel(Beside()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 3, 4)
+
+        assert await take(feed, 4) == ["no. 1", "no. 2", "no. 3", "no. 4"]
+
+
+async def test_a_confirmation_that_says_where_the_stream_stands_can_remove_a_doubt(
+    autojump_clock, server, open_channel
+):
+    class Standing(Growing):
+        def recognise(self, message):
+            signal = super().recognise(message)
+            if isinstance(signal, Subscribed):
+                return Subscribed(signal.tag, position=1)
+            return signal
+
+    async with open_channel(Standing()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        assert channel.is_resumed
+        await publish(server, 5)
+
+        assert await take(feed, 2) == [1, 5]
+
+
 # Snapshots.
+
+
+async def test_behind_a_stream_that_has_gone_back_a_new_snapshot_is_taken_and_nothing_is_brought(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel:
+        async with channel.subscribe("a", backfill=past, snapshot=snapshots(5, 1)) as feed:
+            await confirm(server)
+            await settle()
+            await publish(server, 6, 2)
+
+            state, six, gap, again, two = await take(feed, 5)
+            assert (state, six, again, two) == ("state at 5", 6, "state at 1", 2)
+            assert "gone back" in gap.reason
+            assert past.asked == []
 
 
 def snapshots(*given):

@@ -316,6 +316,101 @@ async def test_s6_3_where_a_silent_path_is_left_the_gap_stands_where_messages_ar
         assert 2 == channel.epoch
 
 
+LAGGING = Way(latency=LONGEST_COVER + 5)
+"""What the server says comes, and much later than the time that a pong is given."""
+
+
+async def lag(channel, proxy, *, answers_pings):
+    """What is received until the first connection lags; before, it answers a ping or does not."""
+    await channel.wait_ready()
+    if answers_pings:
+        await channel.send("hello")
+        assert await channel.flush()
+    proxy.connections[0].change(Conditions(up=Way(silent=not answers_pings), down=LAGGING))
+    return await take(channel, LONGEST_COVER + 10)
+
+
+def lagging_options(redundancy):
+    # A second one comes when the first one lags, and not before.
+    return {
+        "dedupe": key_of,
+        "redundancy": redundancy,
+        "heartbeat": NO_PINGS,
+        "retry": wsclient.RetryPolicy(wait=tenacity.wait_fixed(LONGEST_COVER + 5)),
+        "observers": (),
+    }
+
+
+@pytest.mark.parametrize(("redundancy", "is_asked"), [(1, True), (2, True), (2, False)])
+async def test_s6_3_a_pong_that_stands_behind_much_is_waited_for(
+    autojump_clock, network, feed, redundancy, is_asked
+):
+    feed.interval = 0.1
+    story = [NONE, *[REJECT_503] * (redundancy > 1), NONE]
+    async with (
+        FaultServer(story, network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, network=network) as proxy,
+        wsclient.open_channel(proxy.url, **lagging_options(redundancy)) as channel,
+    ):
+        taken = await lag(channel, proxy, answers_pings=True)
+        if is_asked:
+            channel.rotate("the server said so")
+        taken += await take(channel, 3 * LONGEST_COVER)
+
+        assert are_consecutive(taken)
+        assert (2 if is_asked else 1) == channel.epoch
+        assert channel.has_standby is (redundancy == 2)
+        assert taken[-1] == pytest.approx(feed.published, abs=1)
+
+
+@pytest.mark.parametrize(("redundancy", "is_asked"), [(1, True), (2, True), (2, False)])
+async def test_s6_3_where_the_rest_of_much_does_not_come_the_gap_stands_where_it_is_missing(
+    autojump_clock, network, feed, redundancy, is_asked
+):
+    feed.interval = 0.1
+    story = [NONE, *[REJECT_503] * (redundancy > 1), NONE]
+    async with (
+        FaultServer(story, network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, network=network) as proxy,
+        wsclient.open_channel(proxy.url, **lagging_options(redundancy)) as channel,
+    ):
+        taken = await lag(channel, proxy, answers_pings=True)
+        if is_asked:
+            channel.rotate("the server said so")
+        taken += await take(channel, 10)
+        proxy.connections[0].change(HALF_OPEN_DOWN)
+        taken += await take(channel, 2 * LONGEST_COVER)
+        (gap,) = [item for item in taken if isinstance(item, Gap)]
+        before, after = taken[: taken.index(gap)], taken[taken.index(gap) + 1 :]
+
+        assert are_consecutive(before)
+        assert are_consecutive(after)
+        assert after[0] > before[-1] + 1
+        assert (1, 2) == (gap.after, gap.before)
+        assert 2 == channel.epoch
+
+
+async def test_s6_3_where_no_pong_ever_came_rotation_tells_the_gap_where_messages_are_missing(
+    autojump_clock, network, feed
+):
+    feed.interval = 0.1
+    async with (
+        FaultServer(network=network, handler=feed.handle) as server,
+        FaultProxy(server.url, network=network) as proxy,
+        wsclient.open_channel(proxy.url, **lagging_options(1)) as channel,
+    ):
+        taken = await lag(channel, proxy, answers_pings=False)
+        channel.rotate("the server said so")
+        taken += await take(channel, 2 * LONGEST_COVER)
+        (gap,) = [item for item in taken if isinstance(item, Gap)]
+        before, after = taken[: taken.index(gap)], taken[taken.index(gap) + 1 :]
+
+        assert are_consecutive(before)
+        assert are_consecutive(after)
+        assert after[0] > before[-1] + 1
+        assert (1, 2) == (gap.after, gap.before)
+
+
 async def test_s6_3_redundant_lines_rotate_where_no_pong_comes(autojump_clock, mute, recorder):
     async with wsclient.open_channel(
         "ws://mute.test", dedupe=key_of, redundancy=2, heartbeat=NO_PINGS, observers=[recorder]

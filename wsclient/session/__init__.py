@@ -1,7 +1,14 @@
 """Floor 3: many connections as one channel."""
 
 from ._access import CredentialsProvider, HeadersProvider, UrlProvider
-from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
+from ._acks import (
+    Ack,
+    Acknowledgement,
+    FunctionAcknowledgement,
+    JsonAcknowledgement,
+    check_function,
+    check_name,
+)
 from ._channel import ChannelStatistics, DurableChannel
 from ._correlation import (
     Correlation,
@@ -93,6 +100,8 @@ __all__ = [
     "UrlProvider",
     "Wish",
     "call_hook",
+    "check_function",
+    "check_name",
     "classify",
     "connect_channel",
     "open_channel",

@@ -788,7 +788,8 @@ class DurableChannel:
             priority: Among those that are asked for, the greatest comes first.
             after: The position behind which to begin: ``feed.position`` of an earlier process.
             backfill: An async function, or an async generator, that is given a
-                :class:`~wsclient.Gap` and gives the values that are missing there, oldest first.
+                :class:`~wsclient.Gap` and gives the values that are missing there, oldest first;
+                as :class:`~wsclient.Published` where a position stands beside its value.
                 Live values wait meanwhile, and what comes twice is dropped by its position.
             snapshot: An async function that gives a :class:`~wsclient.Snapshot`: the state that
                 makes what came before it irrelevant.

@@ -27,7 +27,7 @@ from wsclient.errors import ConnectionClosed, EstablishError, WebSocketError
 from wsclient.protocol import encoded_size
 
 from ._feed import Item
-from ._inbox import MESSAGE_COST, Inbox, Inlet, Message, without
+from ._inbox import MESSAGE_COST, Inbox, Inlet, Message
 from ._protocol import (
     Answer,
     Published,
@@ -116,9 +116,9 @@ class Enrolment:
 
     # The reader's side.
 
-    def way_into(self, inbox: Inbox) -> Gate:
+    def way_into(self, inbox: Inbox) -> Inlet:
         """Where the connection shall put its messages."""
-        return Gate(self, inbox, self._wanted)
+        return Inlet(inbox, self.hear)
 
     def way_aside(self) -> Inlet:
         """Likewise, while everything waits."""
@@ -148,6 +148,9 @@ class Enrolment:
         elif isinstance(signal, Subscribed):
             self._confirm(entry, signal)
         elif isinstance(signal, SubscriptionEnded):
+            if signal.error is None or entry.early:
+                # It was there, and what it has brought is worth having.
+                self._confirm(entry, _implied(entry))
             self._forget(entry)
             if entry.subscription in self._wanted:
                 self._wanted.refused(
@@ -183,6 +186,8 @@ class Enrolment:
         if position is None:
             position = self._wanted.position_of(signal.value)
         item = Item(signal.value, position, encoded_size(message))
+        if not self._protocol.confirms:
+            self._confirm(entry, _implied(entry))
         if self._room is not None:
             self._room.hold(message, entry, item)
         elif not self._is_repeated(message):
@@ -367,7 +372,7 @@ class Enrolment:
     def _confirm_all(self, asked: list[_Entry]) -> None:
         for entry in asked:
             if self._entries.get(entry.subscription) is entry:
-                self._confirm(entry, Subscribed(entry.wish.key))
+                self._confirm(entry, _implied(entry))
 
     async def _unsubscribe(self) -> None:
         for subscription, entry in tuple(self._entries.items()):
@@ -401,7 +406,7 @@ class Enrolment:
         for entry in late:
             if not self._protocol.confirms:
                 # It answers no pings, and has said nothing against it.
-                self._confirm(entry, Subscribed(entry.wish.key))
+                self._confirm(entry, _implied(entry))
                 continue
             self._forget(entry)
             if entry.subscription in self._wanted:
@@ -427,6 +432,11 @@ class Enrolment:
             if not self._is_repeated(message):
                 self._bring(entry, item)
         inbox.put(*room.end())
+
+
+def _implied(entry: _Entry) -> Subscribed:
+    """The confirmation of a server that shows it otherwise."""
+    return Subscribed(entry.wish.key)
 
 
 class WaitingRoom:
@@ -471,33 +481,3 @@ class WaitingRoom:
         """The messages that have waited, and their size."""
         self._ended.set()
         return self._messages, self._size
-
-
-class Gate:
-    """The way of one connection into the inbox, where its enrolment listens.
-
-    Args:
-        enrolment: Listens.
-        inbox: Where messages go that are not about subscriptions.
-        wanted: Whose feeds may be full.
-    """
-
-    def __init__(self, enrolment: Enrolment, inbox: Inbox, wanted: Subscriptions) -> None:
-        self._hear = enrolment.hear
-        self._inbox = inbox
-        self._wanted = wanted
-        self.wait_wanted = inbox.wait_wanted
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the reader may read on."""
-        return self._inbox.has_room and self._wanted.full is None
-
-    async def wait_for_room(self) -> None:
-        """Wait until there may be room in what is full."""
-        full = self._wanted.full
-        await (self._inbox if full is None else full).wait_for_room()
-
-    def put(self, items: list[Any], size: int) -> None:
-        """Add messages of ``size`` bytes together."""
-        self._inbox.put(*without(items, size, self._hear))

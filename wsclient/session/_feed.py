@@ -26,6 +26,7 @@ from wsclient.options import Limits, OverflowPolicy, RetryPolicy
 from ._backoff import Backoff
 from ._continuity import Continuity, Repeated, WentBack
 from ._inbox import Inbox
+from ._protocol import Published
 
 Backfill: TypeAlias = Callable[[Gap], Awaitable[Iterable[Any]] | AsyncIterable[Any]]
 Commit: TypeAlias = Literal["after", "before"]
@@ -287,13 +288,6 @@ class Feed:
         """The position behind which the server may go on."""
         return self._continuity.last
 
-    @property
-    def full(self) -> Inbox | None:
-        """What has no room, if something has none."""
-        if not self._inbox.has_room:
-            return self._inbox
-        return None if self._held is None or self._held.has_room else self._held
-
     def begin(self, gap: Gap | None) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing."""
         self._is_live = True
@@ -473,7 +467,10 @@ class Feed:
                 await values.aclose()
 
     async def _bring(self, value: Any) -> None:
-        position = self._owner.position_of(value)
+        if isinstance(value, Published):
+            value, position = value.value, value.position
+        else:
+            position = self._owner.position_of(value)
         if not self._continuity.recover(position):
             self.repeated += 1
             return

@@ -49,8 +49,8 @@ class Inbox(Mailbox[Message | Mark]):
             it is over.
         failed: Told what the user's ``inbox_key`` has raised.
         size_of: The size of what it holds, in bytes.
-        beside: An inbox that the same reader fills: who waits for an answer, or for room, does so
-            in both.
+        beside: An inbox that the same reader fills.
+            Where one of the two is full it stops, and who waits for an answer waits in both.
     """
 
     def __init__(
@@ -79,6 +79,9 @@ class Inbox(Mailbox[Message | Mark]):
         self._edge: float = 0
         # Who waits for something that is read.
         self._waits: set[trio.CancelScope] = set()
+        self._beside = beside
+        # Those beside this one that were full when it was last looked.
+        self._full: dict[Inbox, None] = {}
         if beside is not None:
             self._waits, self._room = beside._waits, beside._room
         self.recognise: Callable[[Message], bool] | None = None
@@ -115,6 +118,10 @@ class Inbox(Mailbox[Message | Mark]):
     @property
     def has_room(self) -> bool:
         """Whether the reader may read on."""
+        return self._fits and not (self._full and self._find_full())
+
+    @property
+    def _fits(self) -> bool:
         return (
             not self._edge
             or self._is_within
@@ -123,12 +130,19 @@ class Inbox(Mailbox[Message | Mark]):
             or (len(self._waits) > 0 and self._cost <= self._edge + self._overrun_size)
         )
 
+    def _find_full(self) -> Inbox | None:
+        for inbox in tuple(self._full):
+            if not inbox.has_room:
+                return inbox
+            del self._full[inbox]
+        return None
+
     # The reader's side.
 
     def put(self, items: list[Any], size: int) -> None:
         """Add messages of ``size`` bytes together, and take over the list."""
         if self.recognise is not None:
-            items, size = without(items, size, self.recognise)
+            items, size = _without(items, size, self.recognise)
         if self._is_plain:
             super().put(items, size)
         elif not self._ended:
@@ -137,6 +151,8 @@ class Inbox(Mailbox[Message | Mark]):
             self._edge = 0
         elif not self._edge:
             self._edge = self._cost
+        if self._beside is not None and self._edge:
+            self._beside._full[self] = None
 
     def mark(self, mark: Mark) -> None:
         """Put a mark behind all that waits; with others that stand there it becomes one."""
@@ -157,7 +173,7 @@ class Inbox(Mailbox[Message | Mark]):
         if not self.has_room:
             for scope in self._waits:
                 scope.cancel()
-            await self.wait_taken()
+            await (self._find_full() or self).wait_taken()
 
     async def wait_taken(self) -> None:
         """Wait until so much was taken that there may be room; nobody gives up."""
@@ -348,7 +364,7 @@ class Inlet:
 
     def put(self, items: list[Any], size: int) -> None:
         """Add messages of ``size`` bytes together."""
-        self._way.put(*without(items, size, self._hear))
+        self._way.put(*_without(items, size, self._hear))
 
 
 class Stale:
@@ -372,7 +388,7 @@ class Stale:
         await trio.lowlevel.checkpoint()
 
 
-def without(
+def _without(
     items: list[Message], size: int, is_answer: Callable[[Message], bool]
 ) -> tuple[list[Message], int]:
     """What ``is_answer`` leaves, and its size."""

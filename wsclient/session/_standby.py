@@ -13,9 +13,15 @@ Until then, what the second one brings waits in it: it is younger than what the 
 to bring.  So the order stays that of the server, and where the first one is lost before its pong
 has come, the gap stands where something may be missing.
 
-Where no pong comes it cannot wait for ever.  If the first one says nothing else either, what it
-still had to bring may never come, or too late: it is left, and the gap goes before what the second
-one brings.  If only pongs are missing, both are read.
+How long is the pong worth waiting for?  Where the first one has answered a ping before, for as long
+as it brings anything at all: the pong may stand behind much, and to go on without it would be to go
+on without that.  Where it never has, it may be a server that answers none, and we cannot tell: so
+not for ever.
+
+And without it?  Where the first one says nothing else either, what it still had to bring may never
+come, or too late: it is left, and the gap goes before what the second one brings.  So it does where
+the first one is to be left anyway.  Only where it is to stay, and nothing but pongs is missing, are
+both read: what it then brings late comes late.
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ from wsclient.connection import (
     attach,
     forget_ping,
     open_background_nursery,
+    round_trips,
     start_ping,
     wait_reading,
 )
@@ -47,6 +54,7 @@ from ._line import Line, cancel_when_closed
 LONGEST_COVER: Final = 20.0
 """Seconds after which things go on although the pong has not come: then a gap is told.
 
+Where pings are answered, seconds in which nothing came that it may stand behind.
 The time in which we read nothing does not count: the pong may wait behind what nobody takes."""
 
 _LONGEST_PAUSE: Final = 30.0
@@ -217,9 +225,11 @@ class Standby:
                     await trio.sleep_forever()
             if line.connection.closed is not None:
                 return ConnectionClosed(line.connection.closed)
-            if not ping.answered and first.connection.last_received < established_at:
+            heard_at = first.connection.last_received
+            is_silent = trio.current_time() >= heard_at + LONGEST_COVER
+            if not ping.answered and (is_silent or self.is_rotating):
                 # The gap goes before what this one brings, and this is about to be cancelled.
-                silent_for = trio.current_time() - first.connection.last_received
+                silent_for = trio.current_time() - heard_at
                 first.leave(self._reason or f"nothing came on it for {silent_for:.0f} s")
                 await trio.sleep_forever()
             if line.enrolment is not None:
@@ -245,10 +255,13 @@ async def _wait_answered(connection: WebSocketConnection, ping: Ping) -> None:
     """Wait for the pong, for as long as it is worth it."""
     while not ping.resolved.is_set():
         read_since = await wait_reading(connection)
-        asked = max(read_since, ping.sent_at, asked_at(connection, ping))
-        if trio.current_time() >= asked + LONGEST_COVER:
+        since = max(read_since, ping.sent_at, asked_at(connection, ping))
+        if round_trips(connection) is not None:
+            # It answers pings: what it brings stands before the pong.
+            since = max(since, connection.last_received)
+        if trio.current_time() >= since + LONGEST_COVER:
             return
-        with trio.move_on_at(asked + LONGEST_COVER):
+        with trio.move_on_at(since + LONGEST_COVER):
             await ping.resolved.wait()
 
 

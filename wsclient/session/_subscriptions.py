@@ -51,17 +51,13 @@ class Subscription:
         first: The feed that wants it first.
         order: Tells it from those of the same priority.
         retry: How long to wait when the server does not take it.
-        filled: Told of a feed that has no room.
     """
 
-    def __init__(
-        self, first: Feed, order: int, retry: RetryPolicy, filled: Callable[[Feed], object]
-    ) -> None:
+    def __init__(self, first: Feed, order: int, retry: RetryPolicy) -> None:
         self.key: Hashable = first.key
         self.parameters: Any = first.parameters
         self.order = order
         self.feeds = [first]
-        self._filled = filled
         self._backoff = Backoff(retry)
         self._stable_after = retry.stable_after
         self.not_before = -math.inf
@@ -90,8 +86,6 @@ class Subscription:
         """Something was published."""
         for feed in self.feeds:
             feed.publish(item)
-            if feed.full is not None:
-                self._filled(feed)
 
     def take_up(self, enrolment: Enrolment, gap: Gap | None) -> None:
         """The server has it on one more connection."""
@@ -172,7 +166,6 @@ class Subscriptions:
         self._wanted: dict[Hashable, Subscription] = {}
         self._enrolments: list[Enrolment] = []
         self._joining: list[Feed] = []
-        self._full: set[Feed] = set()
         self._has_ended = False
 
     def __len__(self) -> int:
@@ -202,7 +195,7 @@ class Subscriptions:
             raise self.end()
         subscription = self._wanted.get(feed.key)
         if subscription is None:
-            subscription = Subscription(feed, next(self._orders), self.retry, self._full.add)
+            subscription = Subscription(feed, next(self._orders), self.retry)
             self._wanted[feed.key] = subscription
             self.changed()
             return
@@ -291,16 +284,6 @@ class Subscriptions:
         )
 
     # The connections' side.
-
-    @property
-    def full(self) -> Inbox | None:
-        """What has no room, if something has none."""
-        while self._full:
-            feed = next(iter(self._full))
-            if (full := feed.full) is not None:
-                return full
-            self._full.discard(feed)
-        return None
 
     def enrol(self, connection: WebSocketConnection, epoch: int) -> Enrolment:
         """What the server has on a new connection: nothing yet."""

@@ -1,0 +1,134 @@
+"""Types through pydantic: its models and dataclasses, and whatever has one of them within.
+
+The only file that imports pydantic; it is imported when there is a model.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+import pydantic
+from pydantic_core import core_schema
+
+from wsclient.errors import CodecError
+
+from ._annotation import name_of
+from ._library import Decoder
+
+
+def json_decoder(annotation: Any, read: Decoder) -> Decoder:
+    """Decodes JSON into a type; see ``Library``."""
+    native = _adapter(annotation).validate_json
+
+    def decode(message: str | bytes) -> Any:
+        if _is_doubtful(message):
+            read(message)
+        try:
+            return native(message)
+        except pydantic.ValidationError as error:
+            fault = _fault(error)
+            if fault.path is None:
+                read(message)  # Its text says where.
+            raise fault from None
+
+    return decode
+
+
+def _is_doubtful(message: str | bytes) -> bool:
+    # pydantic takes for numbers what is not JSON.
+    if isinstance(message, str):
+        return "NaN" in message or "Infinity" in message
+    return b"NaN" in message or b"Infinity" in message
+
+
+def converter(annotation: Any) -> Callable[[Any], Any]:
+    """Makes a value of a type from builtin ones; see ``Library``."""
+    native = _adapter(annotation).validate_python
+
+    def convert(value: Any) -> Any:
+        try:
+            return native(value)
+        except pydantic.ValidationError as error:
+            raise _fault(error) from None
+
+    return convert
+
+
+def to_builtins(value: Any) -> Any:
+    """What is to be written as JSON; see ``Library``."""
+    # By alias: what a model writes, the same model reads.
+    return _dumper(type(value))(value, mode="json", by_alias=True)
+
+
+def _make_dumper(cls: Any) -> Callable[..., Any]:
+    dump: Callable[..., Any] = pydantic.TypeAdapter(cls).dump_python
+    return dump
+
+
+_dumper: Final[Callable[[Any], Callable[..., Any]]] = lru_cache(_make_dumper)
+
+
+def field_type(cls: Any, key: str) -> Any:
+    """What the field that is called ``key`` in a message holds; ``None`` if there is none."""
+    for name, field in cls.__pydantic_fields__.items():
+        if key in (field.validation_alias, field.alias) or (
+            key == name and field.validation_alias is None
+        ):
+            return field.annotation
+    return None
+
+
+def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    try:
+        adapter = pydantic.TypeAdapter[Any](annotation)
+        # A model of which a part is not there yet would say so at every message.
+        adapter.rebuild(raise_errors=True)
+    except (pydantic.PydanticUserError, pydantic.PydanticUndefinedAnnotation) as error:
+        first, *_ = str(error).splitlines()
+        raise TypeError(f"{name_of(annotation)} cannot be decoded into: {first}") from error
+    return adapter
+
+
+# What pydantic's texts may say: it comes from the type, and not from the message.
+_OF_THE_TYPE: Final = frozenset(
+    {
+        "actual_length",
+        "class",
+        "class_name",
+        "decimal_places",
+        "discriminator",
+        "expected",
+        "expected_tags",
+        "field_name",
+        "field_type",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "max_digits",
+        "max_length",
+        "method_name",
+        "min_length",
+        "multiple_of",
+        "pattern",
+        "whole_digits",
+    }
+)
+_KNOWN: Final = frozenset(typing.get_args(core_schema.ErrorType))
+
+
+def _fault(error: pydantic.ValidationError) -> CodecError:
+    first, *others = error.errors(include_url=False, include_input=False)
+    kind = first["type"]
+    # A validator of the user's may say anything.
+    is_safe = kind in _KNOWN and first.get("ctx", {}).keys() <= _OF_THE_TYPE
+    text = first["msg"] if is_safe else kind.replace("_", " ")
+    if others:
+        text += f", and {len(others)} more"
+    if kind == "json_invalid":
+        return CodecError("not JSON")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    return CodecError(text, "$" + "".join(steps))

@@ -10,11 +10,11 @@ import trio
 import wsclient
 from wsclient.app.protocols import GraphqlTransportWs
 from wsclient.errors import CodecError, EstablishError, ProviderError, ReplyError
+from wsclient.events import LossKind
 from wsclient.session import (
     Answer,
     Fatal,
     Loss,
-    LossKind,
     Phase,
     Published,
     Reply,

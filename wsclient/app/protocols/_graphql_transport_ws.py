@@ -16,6 +16,7 @@ import trio
 from wsclient.app._codec import JsonCodec
 from wsclient.connection import WebSocketConnection
 from wsclient.errors import EstablishError, ProviderError, ReplyError
+from wsclient.events import LossKind
 from wsclient.options import ApplicationPing
 from wsclient.session import (
     PRESETS,
@@ -24,7 +25,6 @@ from wsclient.session import (
     Decision,
     Fatal,
     Loss,
-    LossKind,
     Phase,
     Protocol,
     Published,

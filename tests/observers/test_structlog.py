@@ -367,7 +367,7 @@ async def test_each_fact_of_a_session_is_logged_once(autojump_clock, handler):
 
 
 async def test_an_idle_hour_logs_nothing(autojump_clock, handler):
-    """Though pings go to and fro, and a standby is kept."""
+    """Though pings are sent and answered, and a standby is kept."""
     with memory_network() as network:
         async with (
             FaultServer(network=network) as server,

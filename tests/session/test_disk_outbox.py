@@ -28,7 +28,6 @@ from wsclient.events import (
     Truth,
 )
 from wsclient.options import DeliveryOptions, Limits, OverflowPolicy, RetryPolicy
-from wsclient.session import _disk_outbox, _journal
 from wsclient.session._disk_outbox import AHEAD, DiskOutbox
 from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored, Unmark
 from wsclient.session._tap import Tap
@@ -66,6 +65,7 @@ class Disk:
         self.opening = None
         """What opening raises."""
         self.is_open = False
+        self.now = time.time
         self._answers = trio.Event()
         self._answers.set()
 
@@ -137,9 +137,6 @@ def use(monkeypatch):
 
     def use(disk):
         monkeypatch.setattr(SqliteOutbox, "storage", lambda _: disk)
-        monkeypatch.setattr(
-            _disk_outbox, "Journal", functools.partial(_journal.Journal, run_sync=disk.run_sync)
-        )
         return SqliteOutbox("outbox.db")
 
     return use
@@ -166,7 +163,7 @@ def nowhere(network):
     return nowhere
 
 
-def _make_outbox(disk, options=None, *, told=lambda *_: None, now=time.time, **limits):
+def _make_outbox(disk, options=None, *, told=lambda *_: None, **limits):
     return DiskOutbox(
         disk,
         Limits(**limits),
@@ -175,7 +172,6 @@ def _make_outbox(disk, options=None, *, told=lambda *_: None, now=time.time, **l
         restored=told,
         troubled=told,
         wake=told,
-        now=now,
     )
 
 
@@ -787,11 +783,12 @@ async def test_s1_5_a_ttl_goes_on_by_the_wall_clock_from_one_process_to_the_next
     autojump_clock, disk, use
 ):
     use(disk)
+    disk.now = lambda: 1000.0
     disk.put("over", expires_at=999.0)
     disk.put("soon over", expires_at=1010.0)
     disk.put("for ever")
     told = []
-    outbox = _make_outbox(disk, told=lambda *what: told.append(what), now=lambda: 1000.0)
+    outbox = _make_outbox(disk, told=lambda *what: told.append(what))
     async with trio.open_nursery() as nursery:
         await outbox.load()
         nursery.start_soon(outbox.run)

@@ -1398,3 +1398,28 @@ async def test_who_closes_second_waits_as_long_as_the_first(autojump_clock, disk
         assert [True, True] == [call.is_done for call in closing]
         running.scope.cancel()
     assert ["hello"] == disk.texts
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_has_its_outcome_is_not_marked_where_it_still_stands_in_the_queue(
+    autojump_clock, disk, use, is_cancelled
+):
+    use(disk)
+    outbox = _make_outbox(disk)
+    async with trio.open_nursery() as nursery:
+        await outbox.load()
+        nursery.start_soon(outbox.run)
+        await outbox.accept(outbox.offer("first"))
+        receipt = await outbox.accept(outbox.offer("second", expires_at=trio.current_time() + 1))
+        if is_cancelled:
+            receipt.cancel()
+        await trio.sleep(2)
+
+        assert ["first"] == disk.texts
+        tap = Tap(outbox)
+        tap.pull()
+        await trio.sleep(2)
+
+        assert ["first"] == disk.marked
+        await outbox.aclose()
+        nursery.cancel_scope.cancel()

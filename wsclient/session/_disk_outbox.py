@@ -354,7 +354,8 @@ class DiskOutbox(Outbox):
         fresh = []
         for entry in itertools.islice(self._waiting, AHEAD):
             record = entry.record
-            if record is None or entry in self._ahead or record.is_marked:
+            # What has its outcome is passed over in the queue, and may be off the disk.
+            if record is None or not entry.is_open or entry in self._ahead or record.is_marked:
                 continue
             if not record.is_kept:
                 break

@@ -1423,3 +1423,34 @@ async def test_what_has_its_outcome_is_not_marked_where_it_still_stands_in_the_q
         assert ["first"] == disk.marked
         await outbox.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_reply_to_what_an_earlier_process_asked_is_not_for_who_asks_now(
+    autojump_clock, network, disk, open_channel, nowhere, nursery
+):
+    async def reply(connection):
+        async for message in connection:
+            asked = json.loads(message)
+            await connection.send(json.dumps({"id": asked["id"], "to": asked["op"]}))
+
+    delivery = DeliveryOptions(correlation=wsclient.JsonCorrelation())
+    async with (
+        nowhere() as server,
+        open_channel(server.url, disk, delivery=delivery, retry=OFFLINE) as channel,
+    ):
+        Call(nursery, channel.request, {"op": "earlier"})
+        await settled()
+        after = disk.crash()
+        await channel.aclose()
+    async with (
+        FaultServer(handler=reply, network=network) as server,
+        open_channel(server.url, after, delivery=delivery) as channel,
+    ):
+        reply_to_ours = await channel.request({"op": "ours"})
+        earlier, ours = map(json.loads, server.messages)
+
+        assert ("earlier", "ours") == (earlier["op"], ours["op"])
+        assert earlier["id"] != ours["id"]
+        assert "ours" == reply_to_ours["to"]
+        assert "earlier" == json.loads(await channel.receive())["to"], "nobody waits for it"
+        await channel.aclose()

@@ -96,6 +96,11 @@ class Send:
     is_idempotent: bool
     """Whether it may go again, as a request."""
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it is a request that goes again as another message."""
+        return self.asks is not None and self.is_idempotent
+
 
 @attrs.frozen(kw_only=True)
 class Say:

@@ -126,6 +126,10 @@ class _Tracked:
     """Whether an earlier process was certain."""
     is_calling: bool = False
     """Whether the call that sends it lasts."""
+    is_doubtful: bool = False
+    """Whether it may have gone out before, as another message."""
+    is_cut: bool = False
+    """Whether it was cut off by the end of its process."""
     is_refused: bool = False
     """Whether that call has said that it was not accepted, and that no process will find it."""
     commits: int = 0
@@ -136,7 +140,8 @@ class _Tracked:
         """What is claimed now."""
         if self.is_proven:
             return Truth.CERTAIN
-        return self.told if self.receipt is None else self.receipt.truth
+        truth = self.told if self.receipt is None else self.receipt.truth
+        return Truth.UNKNOWN if self.is_doubtful and truth is Truth.CERTAINLY_NOT else truth
 
     @property
     def is_open(self) -> bool:
@@ -146,9 +151,12 @@ class _Tracked:
     @property
     def is_left_alone(self) -> bool:
         """Whether nothing more is to become of it, and it is not to be kept."""
-        if self.is_calling or self.outcomes == [Outcome.STORED]:
+        if self.outcomes == [Outcome.STORED]:
             return False
-        return not self.is_accepted or bool(self.outcomes)
+        if self.is_accepted:
+            return bool(self.outcomes)
+        # Of what was asked, nobody has the receipt.
+        return not self.is_cut and self.truth is Truth.CERTAINLY_NOT
 
     @property
     def is_begun(self) -> bool:
@@ -164,9 +172,14 @@ class _Tracked:
 
     def accept(self, receipt: wsclient.Receipt) -> None:
         """It has a receipt: of its first process, or of one that goes on with it."""
+        self.note_before()
         self.receipt = receipt
         self.is_accepted = True
         self.outcomes = []
+
+    def note_before(self) -> None:
+        """What follows is of the message that is sent now; a request may have sent others."""
+        self.is_doubtful = self.send.is_repeatable and self.truth is not Truth.CERTAINLY_NOT
 
     def buried(self) -> _Tracked:
         """What its process knew of it in the end."""
@@ -181,6 +194,7 @@ class _Tracked:
             is_proven=told is Truth.CERTAIN,
             told=told,
             is_calling=False,
+            is_cut=self.is_cut or self.is_calling,
             outcomes=outcomes,
         )
 
@@ -446,12 +460,14 @@ class _Simulation:
                     await connection.send(confirmation)
                     if len(topics) == self.schedule.topics:
                         has_all.set()
-                elif content["n"] == self.schedule.poison:
+                    continue
+                if content["n"] == self.schedule.poison:
                     self.tell("server", f"{number} cannot bear message {content['n']}")
                     await connection.close(1009)
-                elif "ask" in content:
+                    continue
+                if "ask" in content:
                     nursery.start_soon(play, partial(answer, content["ask"], content["n"]))
-                elif "id" in content:
+                if "id" in content:
                     nursery.start_soon(play, partial(acknowledge, content["id"], content["n"]))
 
         async def answer(key: int, message: int) -> None:
@@ -490,7 +506,7 @@ class _Simulation:
         found: dict[int, Stored] = {}
         for stored in self.disk.messages.values():
             key = json.loads(stored.message)["n"]
-            if key in found:
+            if key in found and not self.sends[key].is_repeatable:
                 self._break(f"message {key} is there twice")
             found[key] = stored
         return found
@@ -539,29 +555,32 @@ class _Simulation:
         if self.disk is None:
             return
         # A user sees how many there are; that each becomes what it should, is for us to see.
-        entries = {json.loads(entry.plain)["n"]: entry for entry in channel._outbox.entries()}
+        waiting = channel._outbox.entries()
+        entries = {json.loads(entry.plain)["n"]: entry for entry in waiting}
         found = self._found()
-        restored = life.restored
-        if restored.messages != len(
-            entries
-        ) or restored.messages + restored.lost_unknown + restored.expired != len(found):
-            self._break(f"{len(found)} messages are there, and found were {restored}")
+        told = life.restored
+        count = told.messages + told.lost_unknown + told.expired
+        if told.messages != len(waiting) or count != len(self.disk.messages):
+            self._break(f"{len(self.disk.messages)} messages are there, and told was {told}")
         for key, stored in found.items():
             tracked = self.tracked[key]
             if key in entries:
                 tracked.accept(entries[key].receipt)
+                continue
+            tracked.note_before()
+            tracked.told = Truth.UNKNOWN if stored.begun else Truth.CERTAINLY_NOT
+            if stored.begun and stored.delivery is not wsclient.Delivery.ACKED:
+                tracked.outcomes = [Outcome.LOST_UNKNOWN]
             elif stored.expires_at is not None and stored.expires_at <= trio.current_time():
                 tracked.outcomes = [Outcome.EXPIRED]
-                tracked.told = Truth.UNKNOWN if stored.begun else Truth.CERTAINLY_NOT
             else:
-                tracked.outcomes = [Outcome.LOST_UNKNOWN]
-                tracked.told = Truth.UNKNOWN
-                if not stored.begun or stored.delivery is wsclient.Delivery.ACKED:
-                    self._break(f"message {key} is there, and was not found")
+                self._break(f"message {key} is there, and was not found")
 
     def _note_id(self, content: dict[str, Any]) -> None:
         """Each message has one id, whoever sends it, and however often; none but its own."""
-        if "id" in content and self.ids.setdefault(content["n"], content["id"]) != content["id"]:
+        if "id" not in content or self.sends[content["n"]].is_repeatable:
+            return
+        if self.ids.setdefault(content["n"], content["id"]) != content["id"]:
             self.surprises.append(f"message {content['n']} came with two ids")
 
     # What was seen.
@@ -615,8 +634,7 @@ class _Simulation:
             outcomes=tuple(tracked.outcomes),
             truth=tracked.truth,
             sender=tracked.send.sender,
-            may_repeat=self.schedule.promises.resend_unknown
-            or (tracked.send.asks is not None and tracked.send.is_idempotent),
+            may_repeat=self.schedule.promises.resend_unknown or tracked.send.is_repeatable,
         )
 
     def _side(self, visit: Visit) -> ServerSide:
@@ -958,6 +976,8 @@ class _Life:
                 is_open = isinstance(error, errors.InboxFull)
                 unless_told = Truth.UNKNOWN if is_open else Truth.CERTAINLY_NOT
                 tracked.told = getattr(error, "truth", unless_told)
+                if getattr(error, "outcome", None) is Outcome.STORED:
+                    tracked.outcomes = [Outcome.STORED]
                 tracked.is_refused = send.asks is None and not isinstance(
                     error, errors.OutboxIOError
                 )

@@ -140,8 +140,13 @@ class _Tracked:
         """What is claimed now."""
         if self.is_proven:
             return Truth.CERTAIN
-        truth = self.told if self.receipt is None else self.receipt.truth
+        truth = self._claim
         return Truth.UNKNOWN if self.is_doubtful and truth is Truth.CERTAINLY_NOT else truth
+
+    @property
+    def _claim(self) -> Truth:
+        """What is claimed of the message that was sent last."""
+        return self.told if self.receipt is None else self.receipt.truth
 
     @property
     def is_open(self) -> bool:
@@ -161,7 +166,7 @@ class _Tracked:
     @property
     def is_begun(self) -> bool:
         """Whether a byte of it may have been written, and nothing has become of it."""
-        return self.is_accepted and not self.outcomes and self.truth is not Truth.CERTAINLY_NOT
+        return self.is_accepted and not self.outcomes and self.told is not Truth.CERTAINLY_NOT
 
     def tell(self, outcome: Outcome | None) -> bool:
         """Note what the receipt says now; whether that is new."""
@@ -184,14 +189,14 @@ class _Tracked:
     def buried(self) -> _Tracked:
         """What its process knew of it in the end."""
         outcomes = list(self.outcomes)
-        told = Truth.UNKNOWN if self.is_calling else self.truth
+        told = Truth.UNKNOWN if self.is_calling else self._claim
         if self.is_open and self.send.delivery is wsclient.Delivery.DIRECT:
             # Nobody will know more.
             outcomes = [Outcome.LOST_UNKNOWN]
         return attrs.evolve(
             self,
             receipt=None,
-            is_proven=told is Truth.CERTAIN,
+            is_proven=self.is_proven or told is Truth.CERTAIN,
             told=told,
             is_calling=False,
             is_cut=self.is_cut or self.is_calling,
@@ -1007,6 +1012,7 @@ class _Life:
             self.tell("user", f"{name} gets {type(error).__name__}")
             return
         if tracked.tell(outcome):
+            tracked.commits = self.world.commits
             self.tell("user", f"message {tracked.send.key} is {outcome.value}, as was waited for")
 
     async def _withdraw(self, tracked: _Tracked, after: float) -> None:

@@ -24,7 +24,6 @@ from wsclient.session._storage import (
     SqliteOutbox,
     Storage,
     Stored,
-    Unmark,
 )
 
 
@@ -131,16 +130,15 @@ class Disk:
     def _apply(self, changes: Sequence[Change]) -> None:
         messages = self.messages
         for change in changes:
-            match change:
-                case Add(stored):
-                    assert stored.id not in messages, "a message is added once"
-                    messages[stored.id] = stored
-                case Remove(id):
-                    del messages[id]
-                case Mark(id) | Unmark(id):
-                    step = 1 if isinstance(change, Mark) else -1
-                    stored = messages[id]
-                    messages[id] = attrs.evolve(stored, attempts=stored.attempts + step)
+            if isinstance(change, Add):
+                assert change.stored.id not in messages, "a message is added once"
+                messages[change.stored.id] = change.stored
+            elif isinstance(change, Remove):
+                del messages[change.id]
+            else:
+                stored = messages[change.id]
+                attempts = stored.attempts + (1 if isinstance(change, Mark) else -1)
+                messages[change.id] = attrs.evolve(stored, attempts=attempts)
 
     # Its work.
 

@@ -103,6 +103,8 @@ class Run:
     breaches: tuple[Breach, ...]
     trace: str
     """What happened, line by line; the same each time."""
+    killed: int
+    """Processes that were killed."""
 
 
 class _Trouble(Exception):
@@ -242,6 +244,7 @@ def simulate(seed: int, messages: int = 50) -> Run:
         history=history,
         breaches=tuple(breaches),
         trace="\n".join(lines) + "\n",
+        killed=simulation.killed,
     )
 
 
@@ -299,6 +302,7 @@ class _Simulation:
         self.surprises: list[str] = []
         self.broken: list[Breach] = []
         """What was seen to be wrong while there was still more to come."""
+        self.killed = 0
         self.attempts: list[float] = []
         self.ready_on = 0
         self.visits: list[Visit] = []
@@ -723,6 +727,7 @@ class _Life:
         self.is_followed = True
         self.sample()
         self.tell("user", "is killed")
+        self.world.killed += 1
         self.bury()
         for proxy in self.world.proxies:
             if ending.resets:

@@ -54,7 +54,7 @@ def only(monkeypatch):
     """Lets one schedule be played, with some of it given."""
 
     def only(seed, **given):
-        schedule = attrs.evolve(make_schedule(seed, MESSAGES), **given)
+        schedule = attrs.evolve(make_schedule(seed, MESSAGES), **{"disk": None} | given)
         monkeypatch.setattr(_simulation, "make_schedule", lambda seed, messages: schedule)
         return simulate(seed, MESSAGES)
 
@@ -403,6 +403,23 @@ def test_s1_9_process_that_is_killed_is_followed_by_one_that_goes_on(only, cue, 
     assert MESSAGES == len(run.history.sent)
 
 
+def test_what_was_sent_directly_is_lost_with_its_process_and_nothing_else_is_known(only):
+    run = only(
+        1,
+        **CALM_DAY | {"conditions": (Conditions.both(latency=0.3),)},
+        sends=calm_sends(delivery=wsclient.Delivery.DIRECT, pause=1.0),
+        disk=on_disk(ending(3.0, cue=Cue.HEARD)),
+    )
+
+    assert () == run.breaches, run.trace
+    lost = [
+        message
+        for message in run.history.sent
+        if message.outcomes == (wsclient.Outcome.LOST_UNKNOWN,)
+    ]
+    assert {wsclient.Truth.UNKNOWN} == {message.truth for message in lost}
+
+
 def test_s1_9_what_is_accepted_offline_is_sent_by_the_process_that_follows(only):
     run = only(
         1,
@@ -526,7 +543,7 @@ def test_requests_of_a_process_that_was_killed_may_be_replied_to_in_the_next(onl
 
 
 @pytest.fixture
-async def world(nursery, only):
+async def world(nursery):
     """A simulation of which nothing has happened, and a disk."""
     schedule = attrs.evolve(make_schedule(1, MESSAGES), **CALM_DAY, sends=calm_sends())
     world = _simulation._Simulation(schedule)

@@ -348,16 +348,22 @@ class _Simulation:
                 self.disk = Disk(self.schedule.disk.latency, weather)
                 weather.start_soon(self._enchant, self.disk, self.schedule.disk.spells)
             endings = () if self.schedule.disk is None else self.schedule.disk.endings
-            for ending in (*endings, None):
-                self.life = _Life(self, ending)
-                try:
-                    await self.life.run()
-                finally:
-                    self.life.bury()
-                if ending is None or not self.life.is_followed:
+            for ending in endings:
+                if not await self._live(ending):
                     break
                 await trio.sleep(ending.pause)
+            else:
+                await self._live(None)
             weather.cancel_scope.cancel()
+
+    async def _live(self, ending: Ending | None) -> bool:
+        """Let a process live; whether it ended before its time."""
+        self.life = _Life(self, ending)
+        try:
+            await self.life.run()
+        finally:
+            self.life.bury()
+        return self.life.is_followed
 
     # The weather.
 

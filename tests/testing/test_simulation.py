@@ -231,7 +231,8 @@ def test_flush_that_returns_too_early_is_a_breach(monkeypatch, only):
 
     for method in (flush, retry_now):
         monkeypatch.setattr(wsclient.DurableChannel, method.__name__, method)
-    monkeypatch.setattr(wsclient.DurableChannel, "reconnect", lambda self, reason: None)
+    for name in ("reconnect", "rotate"):
+        monkeypatch.setattr(wsclient.DurableChannel, name, lambda self, reason: None)
     acts = (*Act, Strike.HANG_UP, Strike.STOP, Strike.START, Strike.GOODBYE)
     changes = tuple(Change(1.0 + number, act) for number, act in enumerate(acts))
     run = only(1, sends=calm_sends(), faults=(SILENT_HANDSHAKE,), changes=changes, leave_at=20.0)

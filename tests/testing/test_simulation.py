@@ -540,7 +540,7 @@ def test_requests_of_a_process_that_was_killed_may_be_replied_to_in_the_next(onl
     )
 
     assert () == run.breaches, run.trace
-    assert """receives '{"reply": """ in run.trace
+    assert "receives reply to 1\n" in run.trace
 
 
 @pytest.fixture
@@ -627,6 +627,7 @@ async def test_what_a_process_said_before_it_was_killed_was_true(autojump_clock,
         ({"outcomes": STORED, "id": None}, False, "is said to be stored, and is not there"),
         ({}, True, "is not said to be stored, and is there"),
         ({}, False, None),
+        ({"told": wsclient.Truth.CERTAIN}, True, None),
     ],
 )
 async def test_a_process_that_leaves_stores_what_it_says(

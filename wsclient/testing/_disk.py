@@ -153,7 +153,8 @@ class Disk:
             with work.scope:
                 async with work.turn:
                     work.is_well, resumed, latency = self._is_well, self._resumed, self._latency
-                    await resumed.wait()
+                    if not resumed.is_set():
+                        await resumed.wait()
                     # On both sides of what happens: a process may end before and after.
                     await trio.sleep(latency / 2)
                     work.do()

@@ -28,7 +28,6 @@ from wsclient.events import (
     Truth,
 )
 from wsclient.options import DeliveryOptions, Limits, OverflowPolicy, RetryPolicy
-from wsclient.session import _disk_outbox, _journal
 from wsclient.session._disk_outbox import AHEAD, DiskOutbox
 from wsclient.session._storage import Add, Mark, Remove, SqliteOutbox, Stored, Unmark
 from wsclient.session._tap import Tap
@@ -66,6 +65,7 @@ class Disk:
         self.opening = None
         """What opening raises."""
         self.is_open = False
+        self.now = time.time
         self._answers = trio.Event()
         self._answers.set()
 
@@ -137,9 +137,6 @@ def use(monkeypatch):
 
     def use(disk):
         monkeypatch.setattr(SqliteOutbox, "storage", lambda _: disk)
-        monkeypatch.setattr(
-            _disk_outbox, "Journal", functools.partial(_journal.Journal, run_sync=disk.run_sync)
-        )
         return SqliteOutbox("outbox.db")
 
     return use
@@ -166,7 +163,7 @@ def nowhere(network):
     return nowhere
 
 
-def _make_outbox(disk, options=None, *, told=lambda *_: None, now=time.time, **limits):
+def _make_outbox(disk, options=None, *, told=lambda *_: None, **limits):
     return DiskOutbox(
         disk,
         Limits(**limits),
@@ -175,7 +172,6 @@ def _make_outbox(disk, options=None, *, told=lambda *_: None, now=time.time, **l
         restored=told,
         troubled=told,
         wake=told,
-        now=now,
     )
 
 
@@ -787,11 +783,12 @@ async def test_s1_5_a_ttl_goes_on_by_the_wall_clock_from_one_process_to_the_next
     autojump_clock, disk, use
 ):
     use(disk)
+    disk.now = lambda: 1000.0
     disk.put("over", expires_at=999.0)
     disk.put("soon over", expires_at=1010.0)
     disk.put("for ever")
     told = []
-    outbox = _make_outbox(disk, told=lambda *what: told.append(what), now=lambda: 1000.0)
+    outbox = _make_outbox(disk, told=lambda *what: told.append(what))
     async with trio.open_nursery() as nursery:
         await outbox.load()
         nursery.start_soon(outbox.run)
@@ -1401,3 +1398,59 @@ async def test_who_closes_second_waits_as_long_as_the_first(autojump_clock, disk
         assert [True, True] == [call.is_done for call in closing]
         running.scope.cancel()
     assert ["hello"] == disk.texts
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_has_its_outcome_is_not_marked_where_it_still_stands_in_the_queue(
+    autojump_clock, disk, use, is_cancelled
+):
+    use(disk)
+    outbox = _make_outbox(disk)
+    async with trio.open_nursery() as nursery:
+        await outbox.load()
+        nursery.start_soon(outbox.run)
+        await outbox.accept(outbox.offer("first"))
+        receipt = await outbox.accept(outbox.offer("second", expires_at=trio.current_time() + 1))
+        if is_cancelled:
+            receipt.cancel()
+        await trio.sleep(2)
+
+        assert ["first"] == disk.texts
+        tap = Tap(outbox)
+        tap.pull()
+        await trio.sleep(2)
+
+        assert ["first"] == disk.marked
+        await outbox.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reply_to_what_an_earlier_process_asked_is_not_for_who_asks_now(
+    autojump_clock, network, disk, open_channel, nowhere, nursery
+):
+    async def reply(connection):
+        async for message in connection:
+            asked = json.loads(message)
+            await connection.send(json.dumps({"id": asked["id"], "to": asked["op"]}))
+
+    delivery = DeliveryOptions(correlation=wsclient.JsonCorrelation())
+    async with (
+        nowhere() as server,
+        open_channel(server.url, disk, delivery=delivery, retry=OFFLINE) as channel,
+    ):
+        Call(nursery, channel.request, {"op": "earlier"})
+        await settled()
+        after = disk.crash()
+        await channel.aclose()
+    async with (
+        FaultServer(handler=reply, network=network) as server,
+        open_channel(server.url, after, delivery=delivery) as channel,
+    ):
+        reply_to_ours = await channel.request({"op": "ours"})
+        earlier, ours = map(json.loads, server.messages)
+
+        assert ("earlier", "ours") == (earlier["op"], ours["op"])
+        assert earlier["id"] != ours["id"]
+        assert "ours" == reply_to_ours["to"]
+        assert "earlier" == json.loads(await channel.receive())["to"], "nobody waits for it"
+        await channel.aclose()

@@ -5,13 +5,24 @@ Each is a patch of the product; none is in it.
 
 from collections import deque
 
+import attrs
 import pytest
 import trio
 
 from wsclient.connection import _transport, _writer
 from wsclient.errors import ConnectionClosed
 from wsclient.events import Outcome
-from wsclient.session import _backoff, _dedupe, _line, _outbox, _receipt, _standby, _tap
+from wsclient.session import (
+    _backoff,
+    _dedupe,
+    _disk_outbox,
+    _journal,
+    _line,
+    _outbox,
+    _receipt,
+    _standby,
+    _tap,
+)
 from wsclient.testing._simulation import simulate
 
 SCHEDULES = 500
@@ -217,3 +228,81 @@ def test_s6_3_second_connection_that_does_not_wait_for_the_first_is_found(monkey
     monkeypatch.setattr(_standby, "_wait_answered", take_it_for_answered)
 
     assert found("I7")
+
+
+def test_s1_9_message_that_is_accepted_before_it_is_on_the_disk_is_found(monkeypatch, found):
+    monkeypatch.setattr(_disk_outbox.DiskOutbox, "accept", _outbox.Outbox.accept)
+
+    assert found("I1")
+
+
+def test_s1_9_message_that_is_written_before_it_is_marked_is_found(monkeypatch, found):
+    peek = _disk_outbox.DiskOutbox.peek
+
+    def peek_impatiently(self):
+        for entry in self._waiting:
+            if entry.record is not None and entry.record.is_kept and not entry.record.is_marked:
+                self._journal.mark_soon([entry.record.id])
+                entry.record.is_marked = True
+        return peek(self)
+
+    monkeypatch.setattr(_disk_outbox.DiskOutbox, "peek", peek_impatiently)
+
+    assert found("I4")
+
+
+def test_s1_9_message_that_is_written_again_after_a_crash_is_found(monkeypatch, found):
+    open_ = _journal.Journal.open
+
+    async def open_without_marks(self):
+        return [attrs.evolve(stored, attempts=0) for stored in await open_(self)]
+
+    monkeypatch.setattr(_journal.Journal, "open", open_without_marks)
+
+    assert found("I4")
+
+
+def test_s1_9_message_that_stays_on_the_disk_once_it_is_acknowledged_is_found(monkeypatch, found):
+    take_out = _disk_outbox.DiskOutbox._take_out
+
+    def take_out_of_memory(self, entry, outcome):
+        if outcome is Outcome.ACKED and entry.record is not None:
+            entry.record.is_kept = False
+        return take_out(self, entry, outcome)
+
+    monkeypatch.setattr(_disk_outbox.DiskOutbox, "_take_out", take_out_of_memory)
+
+    assert found("disk")
+
+
+def test_s1_9_messages_that_are_found_in_another_order_are_found(monkeypatch, found):
+    open_ = _journal.Journal.open
+
+    async def open_backwards(self):
+        return list(reversed(await open_(self)))
+
+    monkeypatch.setattr(_journal.Journal, "open", open_backwards)
+
+    assert found("I6")
+
+
+def test_s1_9_message_that_has_another_id_after_a_crash_is_found(monkeypatch, found):
+    entry_of = _disk_outbox.DiskOutbox._entry_of
+
+    def entry_of_another(self, stored):
+        return entry_of(self, attrs.evolve(stored, id=stored.id[::-1]))
+
+    monkeypatch.setattr(_disk_outbox.DiskOutbox, "_entry_of", entry_of_another)
+
+    assert found("surprise")
+
+
+def test_s1_9_commit_that_fails_and_is_taken_for_done_is_found(monkeypatch, found):
+    store = _journal.Journal._store
+
+    async def store_and_hope(self, items):
+        await store(self, items)
+
+    monkeypatch.setattr(_journal.Journal, "_store", store_and_hope)
+
+    assert found("disk")

@@ -1,7 +1,8 @@
 """Schedules are drawn from a seed, and differ."""
 
+from wsclient.testing._disk import Failing
 from wsclient.testing._proxy import Conditions
-from wsclient.testing._schedule import Leave, Strike, make_schedule
+from wsclient.testing._schedule import Cue, Leave, Strike, make_schedule
 
 
 def test_schedule_is_the_seeds():
@@ -22,6 +23,15 @@ def test_schedules_are_of_all_kinds():
     assert 50 < len(overlaps) < 150
     assert {1, 2} == {overlap.redundancy for overlap in overlaps}
     assert 10 < sum(overlap.rotate_every is not None for overlap in overlaps)
+    disks = [schedule.disk for schedule in schedules if schedule.disk is not None]
+    assert 50 < len(disks) < 150
+    spells = [spell for disk in disks for spell in disk.spells]
+    assert {None, *Failing} == {spell.failing for spell in spells}
+    assert 3 < sum(spell.hangs for spell in spells)
+    assert all(spell.at <= spell.until for spell in spells)
+    endings = [ending for disk in disks for ending in disk.endings]
+    assert {None, *Leave} == {ending.leave for ending in endings}
+    assert set(Cue) == {ending.cue for ending in endings if ending.leave is None}
     assert 40 < len({fault for schedule in schedules for fault in schedule.faults})
 
 

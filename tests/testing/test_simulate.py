@@ -15,7 +15,8 @@ from wsclient.testing.simulate import Progress, main
 @pytest.fixture
 def _broken(monkeypatch):
     """Every schedule breaks a promise."""
-    monkeypatch.setattr(_simulation, "check", lambda history: [Breach("I4", "1 was read twice")])
+    breaches = [Breach("I4", "1 was read twice")]
+    monkeypatch.setattr(_simulation._Simulation, "judge", lambda self, history: breaches)
 
 
 def test_clean_schedules_exit_with_0_and_are_summed_up(capsys):
@@ -25,7 +26,7 @@ def test_clean_schedules_exit_with_0_and_are_summed_up(capsys):
     assert 0 == code
     assert re.match(
         r"3 schedules in \d+\.\d s, \d+ a second: [\d,]+ messages sent, [\d,]+ received"
-        r" and [\d,]+ dropped, \d+ attempts at a connection, \d+ gaps\n",
+        r" and [\d,]+ dropped, \d+ attempts at a connection, \d+ gaps, \d+ processes killed\n",
         output.out,
     )
     assert output.out.endswith("\nall invariants hold\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -154,7 +155,9 @@ class DurableChannel:
         )
         self._outbox = self._make_outbox(delivery, storage)
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
-        self._requests = Requests()
+        # What an earlier process has asked may go out, and be replied to, in this one; its numbers
+        # must be none of ours.  There are enough of nine digits, and 32 bits hold them.
+        self._requests = Requests(1 if storage is None else random.randrange(10**8, 10**9))
         if (
             dedupe is not None
             or delivery.acknowledgement is not None

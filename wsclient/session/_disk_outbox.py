@@ -35,7 +35,6 @@ from wsclient.errors import OutboxError, OutboxIOError
 from wsclient.events import Delivery, Outcome
 from wsclient.options import DeliveryOptions, Limits
 
-from ._clock import WallClock, wall_clock
 from ._journal import Item, Journal
 from ._outbox import Entry, Outbox
 from ._receipt import Progress, Receipt
@@ -82,7 +81,6 @@ class DiskOutbox(Outbox):
             and whose time was over; if there were any.
         troubled: Told what is wrong with the disk, and by ``None`` that it works again.
         wake: Called when there is something to draw.
-        now: The wall clock: the other clocks say nothing to another process.
     """
 
     def __init__(
@@ -96,13 +94,12 @@ class DiskOutbox(Outbox):
         troubled: Callable[[OutboxError | None], object],
         wake: Callable[[], object],
         wait_scope: Callable[[], AbstractContextManager[object]] = nullcontext,
-        now: WallClock = wall_clock,
     ) -> None:
         super().__init__(limits, options, overflowed=overflowed, wait_scope=wait_scope)
-        self._journal = Journal(storage, tell=troubled)
+        self._journal = Journal(storage, tell=troubled, run_sync=storage.run_sync)
         self._restored = restored
         self._wake = wake
-        self._now = now
+        self._now = storage.now
         self._ahead: dict[Entry, Record] = {}
         """What has its mark, or will have it, and was not drawn."""
         self._is_wanted = False
@@ -357,7 +354,8 @@ class DiskOutbox(Outbox):
         fresh = []
         for entry in itertools.islice(self._waiting, AHEAD):
             record = entry.record
-            if record is None or entry in self._ahead or record.is_marked:
+            # What has its outcome is passed over in the queue, and may be off the disk.
+            if record is None or not entry.is_open or entry in self._ahead or record.is_marked:
                 continue
             if not record.is_kept:
                 break

@@ -34,14 +34,14 @@ import contextlib
 import copy
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import trio
 
 from wsclient.errors import OutboxDiskFull, OutboxError, OutboxIOError
 
-from ._storage import Add, Change, Mark, Remove, Storage, Stored, Unmark
+from ._storage import Add, Change, Mark, Remove, RunSync, Storage, Stored, Unmark
 
 LINGER: Final = 0.1
 """Seconds.  Saves a third of the commits where messages are few; after a crash a message whose
@@ -56,9 +56,6 @@ the connection's last word takes half of that, and the disk's the rest."""
 
 CLOSING: Final = 0.1
 """Seconds that closing the file gets at least; usually it takes a few milliseconds."""
-
-RunSync: TypeAlias = Callable[..., Awaitable[Any]]
-"""``trio.to_thread.run_sync``, or what takes its place where time is virtual."""
 
 
 def _nothing(*_: object) -> None:

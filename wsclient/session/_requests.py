@@ -99,10 +99,14 @@ class _Request:
 
 
 class Requests:
-    """The requests of one channel."""
+    """The requests of one channel.
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
+    Args:
+        first: The number of the first one.
+    """
+
+    def __init__(self, first: int = 1) -> None:
+        self._numbers = itertools.count(first)
         self._waiting: dict[int, _Request] = {}
         self._over: OrderedDict[int, None] = OrderedDict()
         self._changed = trio.lowlevel.ParkingLot()

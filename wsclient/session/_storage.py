@@ -27,11 +27,12 @@ import errno
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
+import trio
 
 from wsclient.errors import (
     OutboxCorrupt,
@@ -42,6 +43,11 @@ from wsclient.errors import (
     OutboxLocked,
 )
 from wsclient.events import Delivery
+
+from ._clock import WallClock, wall_clock
+
+RunSync: TypeAlias = Callable[..., Awaitable[Any]]
+"""``trio.to_thread.run_sync``, or what takes its place where time is virtual."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +107,16 @@ class Storage(Protocol):
 
     Its methods may wait for a disk, and are called in one thread at a time.
     """
+
+    @property
+    def run_sync(self) -> RunSync:
+        """What calls them, so that nobody else waits."""
+        ...
+
+    @property
+    def now(self) -> WallClock:
+        """The clock of :attr:`Stored.expires_at`: one that the next process has, too."""
+        ...
 
     def open(self) -> list[Stored]:
         """The messages that are there, in the order in which they were added.
@@ -185,6 +201,8 @@ class SqliteStorage:
     """The file of a :class:`SqliteOutbox`."""
 
     def __init__(self, path: str) -> None:
+        self.run_sync: RunSync = trio.to_thread.run_sync
+        self.now: WallClock = wall_clock
         self._path = os.path.realpath(path)
         self._connection: sqlite3.Connection | None = None
         self._inode = 0

@@ -17,6 +17,7 @@ from wsclient.events import Delivery
 from wsclient.options import OverflowPolicy
 
 from . import _faults as faults
+from ._disk import Failing
 from ._faults import Fault
 from ._proxy import BLACKOUT, CLEAR, HALF_OPEN_DOWN, HALF_OPEN_UP, REFUSING, Conditions, Way
 
@@ -95,6 +96,11 @@ class Send:
     is_idempotent: bool
     """Whether it may go again, as a request."""
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it is a request that goes again as another message."""
+        return self.asks is not None and self.is_idempotent
+
 
 @attrs.frozen(kw_only=True)
 class Say:
@@ -130,6 +136,57 @@ class Overlap:
     """What the second one does to its first connection, the second, …"""
     rotate_every: float | None = None
     """Seconds."""
+
+
+@attrs.frozen(kw_only=True)
+class Spell:
+    """For some time the disk is otherwise than usual."""
+
+    at: float
+    until: float
+    latency: float | None
+    """Seconds that a commit takes."""
+    failing: Failing | None
+    hangs: bool
+
+
+class Cue(Enum):
+    """What a process is killed at, once its time has come."""
+
+    TIME = "that time"
+    COMMIT = "a commit"
+    HEARD = "a message that the server hears"
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """A process ends before all is sent, and another goes on with what it finds on the disk."""
+
+    at: float
+    leave: Leave | None
+    """How it leaves; ``None``: it is killed."""
+    cue: Cue
+    """What it is killed at; the others leave at their time."""
+    after: float
+    """Seconds from there to its death."""
+    steps: int
+    """Turns of the scheduler, beyond."""
+    resets: bool
+    """Whether its connections are reset; if not, they end as streams do."""
+    brings_back: bool
+    """Whether what a commit has left that failed comes back."""
+    pause: float
+    """Seconds until there is another."""
+
+
+@attrs.frozen(kw_only=True)
+class OnDisk:
+    """The outbox is on a disk, and outlives the process that has it open."""
+
+    latency: float
+    """Seconds that a commit takes as long as all is well."""
+    spells: tuple[Spell, ...]
+    endings: tuple[Ending, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -175,6 +232,8 @@ class Schedule:
     """When the user leaves; ``None``: when all has settled."""
     is_flapping: bool
     """Whether the server never lets a connection live: then attempts are counted."""
+    disk: OnDisk | None
+    """Whether the outbox is on a disk."""
 
     @property
     def paths(self) -> list[tuple[Conditions, ...]]:
@@ -310,6 +369,7 @@ def make_schedule(seed: int, messages: int) -> Schedule:
         leave=rng.choice([Leave.END, Leave.END, *Leave]),
         leave_at=leave_at,
         is_flapping=is_flapping,
+        disk=None if is_flapping or has_flood else _disk(rng, duration, leave_at),
     )
 
 
@@ -439,3 +499,41 @@ def _sends(rng: random.Random, messages: int, duration: float) -> Iterable[Send]
             asks=rng.choice([None] * 4 + [rng.uniform(0, 30)]),
             is_idempotent=rng.random() < 0.3,
         )
+
+
+def _disk(rng: random.Random, duration: float, leave_at: float | None) -> OnDisk | None:
+    if rng.random() < 0.7:
+        return None
+    latency = rng.choice([0.0, 0.002, 0.02, 0.2])
+    until = duration if leave_at is None else leave_at
+    spells = [_spell(rng, duration) for _ in range(rng.choice([0, 0, 1, 2]))]
+    endings = [_ending(rng, until, latency) for _ in range(rng.choice([0, 1, 1, 2]))]
+    return OnDisk(
+        latency=latency,
+        spells=tuple(sorted(spells, key=lambda spell: spell.at)),
+        endings=tuple(sorted(endings, key=lambda ending: ending.at)),
+    )
+
+
+def _spell(rng: random.Random, duration: float) -> Spell:
+    at = rng.uniform(0, duration)
+    return Spell(
+        at=at,
+        until=rng.uniform(at, duration),
+        latency=rng.choice([None, None, 0.6, 3.0]),
+        failing=rng.choice([None, *Failing]),
+        hangs=rng.random() < 0.2,
+    )
+
+
+def _ending(rng: random.Random, until: float, latency: float) -> Ending:
+    return Ending(
+        at=rng.uniform(0, until),
+        leave=rng.choice([None, None, None, rng.choice(list(Leave))]),
+        cue=rng.choice([Cue.TIME, Cue.COMMIT, Cue.HEARD]),
+        after=rng.choice([0.0, latency * rng.random(), rng.uniform(0, 0.5)]),
+        steps=rng.choice([0, rng.randint(0, 10)]),
+        resets=rng.random() < 0.5,
+        brings_back=rng.random() < 0.5,
+        pause=rng.choice([0.0, rng.uniform(0, 5)]),
+    )

@@ -63,6 +63,7 @@ def _counts(run: Run) -> Counter[str]:
         messages_dropped=sum(overflow.messages for overflow in overflows),
         gaps=gaps,
         attempts=len(history.attempts),
+        killed=run.killed,
     )
     counts.update(
         f"outcome: {outcome.value}" for message in history.sent for outcome in message.outcomes
@@ -180,7 +181,8 @@ def _report(
         f"{len(verdicts):,} schedules in {seconds:.1f} s, {len(verdicts) / seconds:.0f} a second:"
         f" {totals['messages_sent']:,} messages sent, {totals['messages_received']:,} received"
         f" and {totals['messages_dropped']:,} dropped,"
-        f" {totals['attempts']:,} attempts at a connection, {totals['gaps']:,} gaps"
+        f" {totals['attempts']:,} attempts at a connection, {totals['gaps']:,} gaps,"
+        f" {totals['killed']:,} processes killed"
     )
     for name, count in sorted(totals.items()):
         if name.startswith("outcome: "):

@@ -125,6 +125,7 @@ REQUESTS = {
     "JsonCorrelation",
     "JsonRpcCorrelation",
     "JsonRpcError",
+    "Replies",
     "Reply",
     "ReplyError",
     "RequestLost",

@@ -13,12 +13,14 @@ import wsclient
 from wsclient import (
     Delivery,
     DeliveryOptions,
+    FunctionCorrelation,
     Gap,
     JsonCorrelation,
     JsonRpcCorrelation,
     JsonRpcError,
     Limits,
     Outcome,
+    Reply,
     RequestLost,
     RequestTimeout,
     Truth,
@@ -213,7 +215,7 @@ async def test_a_reply_that_comes_as_the_time_is_over_is_given(
 ):
     async def accept_and_answer(entry):
         receipt = await accept(entry)
-        assert channel._requests.answer(wsclient.Reply(1, "in time"))
+        assert channel._requests.answer(wsclient.Reply(1, "in time"), 7)
         autojump_clock.jump(5)
         return receipt
 
@@ -619,4 +621,177 @@ async def test_the_gap_between_connections_is_none_of_a_requests_business(
         await asked.outcome()
 
         assert isinstance(await anext(channel.items()), Gap)
+        nursery.start_soon(peer.serve)
+
+
+# --- many replies ---------------------------------------------------------------------------------
+
+PAGES = JsonCorrelation(more_field="more", error_field="error")
+
+
+async def test_a_stream_gives_every_reply_up_to_the_last(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            await peer.say("news")
+            for page in (1, 2, 3):
+                await reply(peer, 1, page=page, more=page < 3)
+
+            assert [1, 2, 3] == [found["page"] async for found in replies]
+        assert "news" == await channel.receive()
+        assert 0 == channel.statistics().requests_waiting
+        nursery.start_soon(peer.serve)
+
+
+async def test_a_reply_may_say_no_more_than_that_it_is_the_last(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    def recognise(message):
+        number, _, text = message.partition(" ")
+        if not number.isdecimal():
+            return None
+        return Reply(int(number), text, is_last=not text, is_empty=not text)
+
+    correlation = FunctionCorrelation(lambda message, number: f"{number} {message}", recognise)
+    async with open_channel(correlation) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream("what") as replies:
+            await peer.hear(1)
+            for text in ("1 one", "1 two", "1 "):
+                await peer.say(text)
+
+            assert ["one", "two"] == [found async for found in replies]
+        nursery.start_soon(peer.serve)
+
+
+async def test_a_refusal_ends_a_stream_behind_what_has_come(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            await reply(peer, 1, page=1, more=True)
+            await reply(peer, 1, error="no more")
+
+            assert 1 == (await anext(replies))["page"]
+            with pytest.raises(wsclient.ReplyError, match="no more"):
+                await anext(replies)
+        nursery.start_soon(peer.serve)
+
+
+async def test_s1_7_a_stream_whose_connection_is_lost_gives_what_has_come_and_the_truth(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            await reply(peer, 1, page=1, more=True)
+            await settled()
+            peer.die()
+
+            assert 1 == (await anext(replies))["page"]
+            with pytest.raises(RequestLost) as caught:
+                await anext(replies)
+        assert Truth.CERTAINLY_NOT is not caught.value.truth
+        peer = await by_hand.accept()
+        nursery.start_soon(peer.serve)
+
+
+async def test_each_reply_of_a_stream_must_come_in_time(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK, timeout=5) as replies:
+            await peer.hear(1)
+            for page in (1, 2):
+                await trio.sleep(4)
+                await reply(peer, 1, page=page, more=True)
+                assert page == (await anext(replies))["page"]
+            began_at = trio.current_time()
+            with pytest.raises(RequestTimeout):
+                await anext(replies)
+
+            assert 5 == trio.current_time() - began_at
+        nursery.start_soon(peer.serve)
+
+
+async def test_a_stream_that_is_left_early_drops_and_counts_what_still_comes(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            await reply(peer, 1, page=1, more=True)
+            await anext(replies)
+        await reply(peer, 1, page=2, more=False)
+        await peer.say("news")
+
+        assert "news" == await channel.receive()
+        assert 1 == channel.statistics().replies_late
+        with pytest.raises(RuntimeError, match="inside of their"):
+            await anext(replies)
+        with pytest.raises(RuntimeError, match="sent once"):
+            await replies.__aenter__()
+        nursery.start_soon(peer.serve)
+
+
+async def test_replies_that_nobody_takes_stop_the_reading_and_are_not_lost(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES, limits=Limits(inbox_messages=5)) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            for page in range(50):
+                await reply(peer, 1, page=page, more=page < 49)
+            await peer.say("news")
+            with trio.move_on_after(60) as patience:
+                await channel.receive()
+            assert patience.cancelled_caught
+
+            assert list(range(50)) == [found["page"] async for found in replies]
+            assert "news" == await channel.receive()
+        nursery.start_soon(peer.serve)
+
+
+async def test_a_stream_that_cannot_be_asked_for_in_time_says_so(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES, limits=Limits(outbox_messages=1)) as channel:
+        await channel.send("first")
+        with pytest.raises(RequestTimeout) as caught:
+            async with channel.stream(ASK, timeout=3):
+                raise AssertionError("it was not sent")
+        assert Truth.CERTAINLY_NOT is caught.value.truth
+        peer = await by_hand.accept()
+        nursery.start_soon(peer.serve)
+
+
+async def test_taking_a_reply_can_be_cancelled_and_loses_nothing(
+    autojump_clock, by_hand, nursery, open_channel
+):
+    async with open_channel(PAGES) as channel:
+        peer = await by_hand.accept()
+        async with channel.stream(ASK) as replies:
+            await peer.hear(1)
+            with trio.move_on_after(1):
+                await anext(replies)
+            await reply(peer, 1, page=1, more=False)
+
+            assert [1] == [found["page"] async for found in replies]
+        nursery.start_soon(peer.serve)
+
+
+async def test_a_stream_needs_a_correlation(autojump_clock, by_hand, nursery, open_channel):
+    async with open_channel(None) as channel:
+        with pytest.raises(ValueError, match="needs to know which reply is whose"):
+            channel.stream(ASK)
+        peer = await by_hand.accept()
         nursery.start_soon(peer.serve)

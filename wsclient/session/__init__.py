@@ -46,6 +46,7 @@ from ._protocol import (
     Wish,
 )
 from ._receipt import Receipt
+from ._requests import Replies
 from ._recording import Journal
 from ._records import JournalRecord
 from ._storage import SqliteOutbox
@@ -88,6 +89,7 @@ __all__ = [
     "Protocol",
     "Published",
     "Receipt",
+    "Replies",
     "Reply",
     "Retry",
     "RetryFreshAuth",

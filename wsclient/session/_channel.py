@@ -23,10 +23,11 @@ from wsclient.errors import (
     SendUnknown,
 )
 from wsclient.events import ChannelState, Delivery, Gap, Observer, Outcome, Overflow, Truth
-from wsclient.options import DeliveryOptions, Limits, SubscriptionOptions
+from wsclient.options import DeliveryOptions, Limits, OverflowPolicy, SubscriptionOptions
+from wsclient.protocol import encoded_size
 
 from ._acks import Ack
-from ._correlation import Reply
+from ._correlation import Correlation, Reply
 from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
@@ -40,7 +41,7 @@ from ._outbox import Entry, Outbox
 from ._protocol import Protocol
 from ._rate import Bucket
 from ._receipt import Progress, Receipt
-from ._requests import Requests
+from ._requests import Replies, Requests
 from ._states import States, Step
 from ._storage import Storage
 from ._subscriptions import Subscriptions
@@ -749,12 +750,7 @@ class DurableChannel:
             trio.ClosedResourceError, ChannelFailed, OutboxFull, OutboxError, NotConnected,
                 SendUnknown, TypeError: As :meth:`send`.
         """
-        correlation = self._outbox.options.correlation
-        if correlation is None:
-            raise ValueError(
-                "request() needs to know which reply is whose:"
-                " open the channel with delivery=DeliveryOptions(correlation=…)"
-            )
+        correlation = self._correlation()
         _check_seconds(timeout, "timeout")
         return await self._requests.ask(
             lambda number: self._offer(correlation.mark(message, number), delivery, None, None),
@@ -835,6 +831,50 @@ class DurableChannel:
             commit=commit,
             limits=Limits() if limits is None else limits,
         )
+
+    def stream(
+        self,
+        message: Any,
+        *,
+        timeout: float = 30.0,
+        delivery: Delivery = Delivery.QUEUED,
+    ) -> Replies:
+        """Ask for something that has many replies: ``async with channel.stream(…) as replies``.
+
+        As :meth:`request`; the block begins when the request was accepted, and
+        ``async for reply in replies`` ends behind the last one, which the correlation knows
+        (``Reply.is_last``).
+        Replies that nobody takes wait, as many as the channel's own messages may, and stop the
+        reading then.
+        A block that ends earlier does not tell the peer; what still comes is dropped, and counted.
+
+        Args:
+            message: What to ask, as the correlation takes it: a ``dict``, say.
+            timeout: Seconds within which the request must be accepted, and each reply come.
+            delivery: What is promised for the request.
+
+        Raises:
+            RequestTimeout, RequestLost, ReplyError: By the block and its loop, as :meth:`request`.
+            ValueError: The channel has no correlation.
+        """
+        correlation = self._correlation()
+        _check_seconds(timeout, "timeout")
+        limits = attrs.evolve(self._limits, inbox_overflow=OverflowPolicy.BLOCK, inbox_key=None)
+        return self._requests.stream(
+            lambda number: self._offer(correlation.mark(message, number), delivery, None, None),
+            self._accept,
+            within=timeout,
+            inbox=Inbox(limits, beside=self._inbox),
+        )
+
+    def _correlation(self) -> Correlation:
+        correlation: Correlation | None = self._outbox.options.correlation
+        if correlation is None:
+            raise ValueError(
+                "request() needs to know which reply is whose:"
+                " open the channel with delivery=DeliveryOptions(correlation=…)"
+            )
+        return correlation
 
     async def flush(self) -> bool:
         """Wait until everything that was accepted before has its outcome.
@@ -998,7 +1038,7 @@ class DurableChannel:
                 )
             )
             return False
-        return reply is not None and self._requests.answer(reply)
+        return reply is not None and self._requests.answer(reply, encoded_size(message))
 
     def _outbox_overflowed(self, dropped: int) -> None:
         self._observe(events.OutboxOverflowed(channel=self.name, dropped=dropped))

@@ -25,6 +25,10 @@ class Reply:
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Exception))
     )
     """What ``request()`` raises instead."""
+    is_last: bool = attrs.field(default=True, kw_only=True)
+    """Whether no more replies to this request follow: see ``DurableChannel.stream``."""
+    is_empty: bool = attrs.field(default=False, kw_only=True)
+    """Whether it says nothing but that it is the last."""
 
 
 class Correlation(Protocol):
@@ -72,6 +76,10 @@ class JsonCorrelation:
         default=None, validator=attrs.validators.optional(check_name)
     )
     """A field that only a refusal has: what it holds is raised as :class:`ReplyError`."""
+    more_field: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(check_name)
+    )
+    """A field that is ``true`` in a reply if more replies to the same request follow."""
 
     def mark(self, message: Mapping[str, Any] | str | bytes, number: int) -> str:
         """Add the number to a JSON object, which is given as a mapping or as text.
@@ -90,7 +98,8 @@ class JsonCorrelation:
             return None
         if self.error_field is not None and content.get(self.error_field) is not None:
             return Reply(number, error=ReplyError(content[self.error_field]))
-        return Reply(number, content)
+        has_more = self.more_field is not None and content.get(self.more_field) is True
+        return Reply(number, content, is_last=not has_more)
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import trio
 
@@ -27,6 +27,7 @@ from wsclient.errors import (
 from wsclient.events import Outcome, Truth
 
 from ._correlation import Reply
+from ._inbox import Inbox
 from ._receipt import Progress, Receipt
 
 REMEMBERED: Final = 4096
@@ -55,9 +56,11 @@ class Sendable(Protocol):
 class _Request:
     """One that waits."""
 
-    __slots__ = ("is_accepted", "is_lost", "known", "receipt", "reply")
+    __slots__ = ("is_accepted", "is_lost", "known", "receipt", "replies", "reply")
 
-    def __init__(self) -> None:
+    def __init__(self, replies: Inbox | None = None) -> None:
+        self.replies = replies
+        """Where replies wait, if there may be many; ``reply`` is the last of them."""
         self.receipt: Receipt | None = None
         """Of its message, sent last."""
         self.is_accepted = False
@@ -96,6 +99,15 @@ class _Request:
     def wake(self) -> None:
         if self.receipt is not None:
             self.receipt._wake()
+
+    def failure(self, *, is_late: bool) -> RequestLost | RequestTimeout:
+        """Why there is no reply."""
+        assert self.receipt is not None
+        outcome = self.receipt.outcome
+        # It may be sent for as long as its reply is waited for, and no longer.
+        if is_late or outcome is Outcome.EXPIRED:
+            return RequestTimeout(outcome, self.truth)
+        return RequestLost(outcome, self.truth)
 
 
 class Requests:
@@ -143,45 +155,51 @@ class Requests:
             RequestLost: None can come any more.
             InboxFull: None can be read.
         """
-        number = next(self._numbers)
-        request = self._waiting[number] = _Request()
+        request = _Request()
+        number = self.begin(request)
         try:
             with trio.move_on_after(within) as patience:
                 while request.reply is None:
-                    await self._send(request, offer(number), accept)
+                    await send(request, offer(number), accept)
                     assert request.receipt is not None
                     await request.receipt._wait_until(lambda: request.is_over)
                     if not (is_idempotent and request.was_taken):
                         break
         finally:
-            del self._waiting[number]
-            self._put_aside(number, request)
+            self.end(number, request)
         # Also where the time was over in the same moment.
         if request.reply is not None:
             return _value(request.reply)
-        assert request.receipt is not None
-        outcome, truth = request.receipt.outcome, request.truth
-        # It may be sent for as long as its reply is waited for, and no longer.
-        if patience.cancelled_caught or outcome is Outcome.EXPIRED:
-            raise RequestTimeout(outcome, truth)
-        raise RequestLost(outcome, truth)
+        raise request.failure(is_late=patience.cancelled_caught)
 
-    @staticmethod
-    async def _send(
-        request: _Request, message: Sendable, accept: Callable[[Any], Awaitable[object]]
-    ) -> None:
-        before = request.receipt
-        if before is not None:
-            request.known = request.truth
-        request.receipt = message.receipt
-        request.is_accepted = request.is_lost = False
-        try:
-            await accept(message)
-            request.is_accepted = True
-        except (trio.ClosedResourceError, *_REFUSALS) as error:
-            if before is None:
-                raise
-            raise RequestLost(before.outcome, request.known) from error
+    def stream(
+        self,
+        offer: Callable[[int], Sendable],
+        accept: Callable[[Any], Awaitable[object]],
+        *,
+        within: float,
+        inbox: Inbox,
+    ) -> Replies:
+        """Ask for many replies.
+
+        Args:
+            offer: As for :meth:`ask`.
+            accept: As for :meth:`ask`.
+            within: Seconds, for each reply.
+            inbox: Where they wait.
+        """
+        return Replies(self, offer, accept, within=within, inbox=inbox)
+
+    def begin(self, request: _Request) -> int:
+        """Let replies come to a request; returns its number."""
+        number = next(self._numbers)
+        self._waiting[number] = request
+        return number
+
+    def end(self, number: int, request: _Request) -> None:
+        """Nobody waits for replies to it any more."""
+        del self._waiting[number]
+        self._put_aside(number, request)
 
     def _put_aside(self, number: int, request: _Request) -> None:
         self._changed.unpark_all()
@@ -194,11 +212,17 @@ class Requests:
             if len(self._over) > REMEMBERED:
                 self._over.popitem(last=False)
 
-    def answer(self, reply: Reply) -> bool:
-        """A reply has come; whether it is to one of these requests, waiting or over."""
+    def answer(self, reply: Reply, size: int) -> bool:
+        """A reply of ``size`` bytes has come; whether it is to a request that waits, or is over."""
         request = self._waiting.get(reply.number)
         if request is not None and request.reply is None:
-            request.reply = reply
+            if request.replies is None:
+                request.reply = reply
+            else:
+                if reply.error is None and not reply.is_empty:
+                    request.replies.put([reply.value], size)
+                if reply.error is not None or reply.is_last:
+                    request.reply = reply
             request.wake()
             return True
         # A request that has gone again may be replied to twice.
@@ -220,6 +244,100 @@ class Requests:
             if request.is_written and receipt is not None and receipt.outcome is not None:
                 request.is_lost = True
                 request.wake()
+
+
+async def send(
+    request: _Request, message: Sendable, accept: Callable[[Any], Awaitable[object]]
+) -> None:
+    """Send a request, once more perhaps.
+
+    Raises:
+        RequestLost: It was sent before, and cannot be again.
+        Exception: It was not accepted.
+    """
+    before = request.receipt
+    if before is not None:
+        request.known = request.truth
+    request.receipt = message.receipt
+    request.is_accepted = request.is_lost = False
+    try:
+        await accept(message)
+        request.is_accepted = True
+    except (trio.ClosedResourceError, *_REFUSALS) as error:
+        if before is None:
+            raise
+        raise RequestLost(before.outcome, request.known) from error
+
+
+class Replies:
+    """The replies to one request; ``channel.stream`` makes it.
+
+    ``async with`` it, which sends the request, and take: ``async for reply in replies``.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        offer: Callable[[int], Sendable],
+        accept: Callable[[Any], Awaitable[object]],
+        *,
+        within: float,
+        inbox: Inbox,
+    ) -> None:
+        self._requests = requests
+        self._offer = offer
+        self._accept = accept
+        self._within = within
+        self._inbox = inbox
+        self._request = _Request(inbox)
+        self._number = 0
+
+    async def __aenter__(self) -> Self:
+        if self._number:
+            raise RuntimeError("a request is sent once: ask again")
+        self._number = self._requests.begin(self._request)
+        try:
+            with trio.move_on_after(self._within) as patience:
+                await send(self._request, self._offer(self._number), self._accept)
+            if patience.cancelled_caught:
+                raise self._request.failure(is_late=True)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._inbox.end(discard=True)
+        self._requests.end(self._number, self._request)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next reply; cancelling this loses nothing.
+
+        Raises:
+            RequestTimeout: It did not come in time.
+            RequestLost: It cannot come any more; those that have come were taken.
+            ReplyError: The peer refuses, and the correlation knows how it says so.
+            InboxFull: It cannot be read: so much waits to be received that reading stopped.
+        """
+        request = self._request
+        if request.receipt is None or self._inbox.has_ended:
+            raise RuntimeError("replies are received inside of their `async with` block")
+        with trio.move_on_after(self._within) as patience:
+            await request.receipt._wait_until(lambda: len(self._inbox) > 0 or request.is_over)
+        # Also where the time was over in the same moment.
+        if len(self._inbox):
+            return self._inbox.take_nowait()
+        if request.reply is None:
+            raise request.failure(is_late=patience.cancelled_caught)
+        if request.reply.error is not None:
+            raise request.reply.error
+        raise StopAsyncIteration
 
 
 def _value(reply: Reply) -> Any:

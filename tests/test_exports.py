@@ -79,13 +79,16 @@ SESSION = {
     "Overflow",
     "Phase",
     "Receipt",
+    "Rehearsal",
     "Retry",
     "RetryFreshAuth",
     "SqliteOutbox",
     "Truth",
     "classify",
     "connect_channel",
+    "default_wait",
     "open_channel",
+    "rehearse",
 }
 EVENTS = {
     "ChannelClosed",

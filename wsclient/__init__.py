@@ -120,6 +120,7 @@ from .session import (
     Phase,
     Preset,
     Receipt,
+    Rehearsal,
     Reply,
     Retry,
     RetryFreshAuth,
@@ -128,7 +129,9 @@ from .session import (
     UrlProvider,
     classify,
     connect_channel,
+    default_wait,
     open_channel,
+    rehearse,
 )
 
 __compiled__: bool = COMPILED
@@ -229,6 +232,7 @@ __all__ = [
     "ProviderError",
     "ProxyError",
     "Receipt",
+    "Rehearsal",
     "Reply",
     "ReplyError",
     "RequestLost",
@@ -253,8 +257,10 @@ __all__ = [
     "connect_channel",
     "connect_websocket",
     "connect_websocket_url",
+    "default_wait",
     "open_channel",
     "open_websocket",
     "open_websocket_url",
+    "rehearse",
     "wrap_client_stream",
 ]

@@ -2,6 +2,7 @@
 
 from ._access import CredentialsProvider, HeadersProvider, UrlProvider
 from ._acks import Ack, Acknowledgement, FunctionAcknowledgement, JsonAcknowledgement
+from ._backoff import default_wait
 from ._channel import ChannelStatistics, DurableChannel
 from ._correlation import (
     Correlation,
@@ -29,6 +30,7 @@ from ._policy import (
 )
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
+from ._rehearsal import Rehearsal, rehearse
 from ._storage import SqliteOutbox
 from ._transitions import Transitions
 
@@ -61,6 +63,7 @@ __all__ = [
     "Phase",
     "Preset",
     "Receipt",
+    "Rehearsal",
     "Reply",
     "Retry",
     "RetryFreshAuth",
@@ -71,5 +74,7 @@ __all__ = [
     "call_hook",
     "classify",
     "connect_channel",
+    "default_wait",
     "open_channel",
+    "rehearse",
 ]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 import wsclient
-from wsclient.cli._arguments import DemoArguments, DoctorArguments, ListenArguments, complain, parse
+from wsclient.cli._arguments import (
+    BackoffArguments,
+    DemoArguments,
+    DoctorArguments,
+    ListenArguments,
+    complain,
+    parse,
+)
 
 URL = "wss://feed.example/ws"
 CANARY = "canary"
@@ -38,6 +46,19 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     )
 
 
+def test_a_backoff_is_the_defaults_of_a_thousand_clients_unless_told_otherwise():
+    default = BackoffArguments(
+        policy=None, clients=1000, outage=60, cap=None, seed=1, json=False, plain=False
+    )
+    argv = ["backoff", "--clients", "5", "--outage", "0.5", "--cap", "4", "--seed", "-2"]
+
+    assert default == parse(["backoff"])
+    assert attrs.evolve(default, policy="shop:retry") == parse(["backoff", "shop:retry"])
+    assert BackoffArguments(
+        policy=None, clients=5, outage=0.5, cap=4, seed=-2, json=True, plain=True
+    ) == parse([*argv, "--json", "--plain"])
+
+
 def test_the_doctor_takes_nothing_but_json():
     assert DoctorArguments(json=False) == parse(["doctor"])
     assert DoctorArguments(json=True) == parse(["doctor", "--json"])
@@ -62,10 +83,17 @@ def test_the_doctor_takes_nothing_but_json():
         (["demo", "--seconds", "inf"], "a number from 1 to 3600"),
         (["demo", "--seed", "x"], "a whole number"),
         (["demo", URL], "too many arguments"),
+        (["backoff", "--clients", "0"], "a whole number from 1 to 100000"),
+        (["backoff", "--clients", "1.5"], "a whole number from 1 to 100000"),
+        (["backoff", "--clients", "9" * 5000], "a whole number from 1 to 100000"),
+        (["backoff", "--outage", "-1"], "a number from 0 to 86400"),
+        (["backoff", "--cap", "0"], "a number from 0.001 to 86400"),
+        (["backoff", "shop:retry", "--cap", "5"], "--cap belongs to the default waits"),
+        (["backoff", "shop", "retry"], "too many arguments"),
         (["doctor", URL], "too many arguments"),
         (["doctor", "--plain"], "unknown option --plain"),
         ([URL], "`wsclient listen URL` listens to it"),
-        (["dance"], "unknown command; there are listen, demo and doctor"),
+        (["dance"], "unknown command; there are listen, demo, backoff and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
         ([], "usage: wsclient"),
     ],
@@ -95,6 +123,8 @@ def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, cap
         ["listen", "--header", f"Authorization: {CANARY}"],
         ["demo", f"wss://user:{CANARY}@feed.example/"],
         ["demo", "--seconds", CANARY],
+        ["backoff", "--clients", CANARY],
+        ["backoff", "--cap", CANARY],
         ["doctor", f"wss://user:{CANARY}@feed.example/"],
     ],
 )
@@ -117,6 +147,7 @@ def test_arguments_do_not_show_url_and_headers():
         (["--help"], ["listen", "demo", "doctor", "--version"]),
         (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
         (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
+        (["backoff", "--help"], ["--clients", "--outage", "--cap", "MODULE:NAME", "Exit status"]),
         (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),
         (["--version"], [wsclient.__version__]),
     ],

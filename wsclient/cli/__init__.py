@@ -1,19 +1,24 @@
 """The command line: arguments and printing, on top of the public names.
 
-``wsclient listen`` listens to a server, ``wsclient demo`` shows what a channel lives through, and
-``wsclient doctor`` says what runs here.
+``wsclient listen`` listens to a server, ``wsclient demo`` shows what a channel lives through,
+``wsclient backoff`` when clients come back after an outage, and ``wsclient doctor`` says what runs
+here.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from ._arguments import DemoArguments, DoctorArguments, complain, parse
+from ._arguments import BackoffArguments, DemoArguments, DoctorArguments, complain, parse
+from ._backoff import prepare_backoff
 from ._doctor import prepare_doctor
+from ._importing import BrokenError, NotFoundError
 from ._listen import prepare
 from ._printer import Printer
-from ._running import run
+from ._running import FAILED, run
+from ._text import escape_lines
 
 __all__ = ["main"]
 
@@ -40,8 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(prepare_demo(arguments, printer), printer)
     if isinstance(arguments, DoctorArguments):
         return run(prepare_doctor(arguments, printer), printer)
+    if isinstance(arguments, BackoffArguments):
+        name, prepare_command = "backoff", partial(prepare_backoff, arguments, printer)
+    else:
+        name, prepare_command = "listen", partial(prepare, arguments, printer)
     try:
-        command = prepare(arguments, printer)
-    except (TypeError, ValueError) as error:
-        return complain("listen", str(error))
+        command = prepare_command()
+    except (TypeError, ValueError, NotFoundError) as error:
+        return complain(name, str(error))
+    except BrokenError as error:
+        print(escape_lines(str(error)), file=sys.stderr)
+        return FAILED
     return run(command, printer)

@@ -24,6 +24,7 @@ _MAIN_HELP: Final = """\
 commands:
   listen URL    print what a server sends, across any number of connections
   demo          see a server die in different ways, and a channel live through it
+  backoff       see when clients come back after an outage, and how many at once
   doctor        say what runs here, and what could run better
 
 `wsclient COMMAND --help` tells more.
@@ -71,6 +72,22 @@ With --json it is one object on one line, in ASCII:
 Exit status: 0 whatever is found, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
+_BACKOFF_HELP: Final = """\
+Nothing is connected to, and nobody waits: time is a number here. All clients were connected, lose
+their connections in the same moment, and are refused until the server is back.
+
+A policy of your own is a RetryPolicy in a module, or what RetryPolicy(wait=…) takes: a tenacity
+wait, or a function. The module is looked for in the current folder, too.
+  wsclient backoff shop.settings:retry
+
+On a terminal, and with rich installed, this is a picture; otherwise it is lines. With --json it is
+one object on one line, in ASCII; times are seconds, "…_back_after" those since the server's return,
+and null where too many gave up.
+
+Exit status: 0, 1 if the policy's own code fails, 2 for wrong usage, 130 when interrupted (SIGINT,
+Ctrl-C).
+"""
+
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -98,13 +115,26 @@ class DemoArguments:
 
 
 @attrs.frozen(kw_only=True)
+class BackoffArguments:
+    """``wsclient backoff``."""
+
+    policy: str | None = attrs.field(repr=False)
+    clients: int
+    outage: float
+    cap: float | None
+    seed: int
+    json: bool
+    plain: bool
+
+
+@attrs.frozen(kw_only=True)
 class DoctorArguments:
     """``wsclient doctor``."""
 
     json: bool
 
 
-Arguments: TypeAlias = ListenArguments | DemoArguments | DoctorArguments
+Arguments: TypeAlias = ListenArguments | DemoArguments | BackoffArguments | DoctorArguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -148,7 +178,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     if "://" in given.command:
         parser.error("what shall be done with the URL? `wsclient listen URL` listens to it")
     if given.command not in _COMMANDS:
-        parser.error("unknown command; there are listen, demo and doctor")
+        *names, last = _COMMANDS
+        parser.error(f"unknown command; there are {', '.join(names)} and {last}")
     return _COMMANDS[given.command](given.rest)
 
 
@@ -215,7 +246,7 @@ def _parse_demo(argv: Sequence[str]) -> DemoArguments:
     parser.add_argument(
         "--seconds",
         metavar="N",
-        type=_duration,
+        type=_between(1, 3600),
         default=15.0,
         help="how long it takes, about (default: 15)",
     )
@@ -228,6 +259,51 @@ def _parse_demo(argv: Sequence[str]) -> DemoArguments:
     parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
     given = _known(parser, argv)
     return DemoArguments(seconds=given.seconds, seed=given.seed, json=given.json, plain=given.plain)
+
+
+def _parse_backoff(argv: Sequence[str]) -> BackoffArguments:
+    parser = _Parser(
+        prog="wsclient backoff",
+        description="See when clients come back after an outage, and how many at once.",
+        epilog=_BACKOFF_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "policy",
+        metavar="MODULE:NAME",
+        nargs="?",
+        help="a retry policy, or a wait (default: the policy of a channel that is given none)",
+    )
+    parser.add_argument(
+        "--clients",
+        metavar="N",
+        type=_whole(1, 100_000),
+        default=1000,
+        help="how many lose their connections (default: 1000); of 1, all its waits are shown",
+    )
+    parser.add_argument(
+        "--outage",
+        metavar="SECONDS",
+        type=_between(0, 86_400),
+        default=60.0,
+        help="how long the server is away (default: 60)",
+    )
+    parser.add_argument(
+        "--cap",
+        metavar="SECONDS",
+        type=_between(0.001, 86_400),
+        help="the default waits, growing to this instead of 30 seconds",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=_seed, default=1, help="draw other waits (default: 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
+    given = _known(parser, argv)
+    if given.policy is not None and given.cap is not None:
+        parser.error("--cap belongs to the default waits, and MODULE:NAME names others")
+    return BackoffArguments(**vars(given))
 
 
 def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
@@ -245,6 +321,7 @@ def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {
     "listen": _parse_listen,
     "demo": _parse_demo,
+    "backoff": _parse_backoff,
     "doctor": _parse_doctor,
 }
 
@@ -277,14 +354,26 @@ def _header(argument: str) -> tuple[str, str]:
     return name, value.strip(" \t")
 
 
-def _duration(argument: str) -> float:
-    try:
-        duration = float(argument)
-    except ValueError:
-        duration = math.nan
-    if not 1 <= duration <= 3600:
-        raise argparse.ArgumentTypeError("a number from 1 to 3600 is expected")
-    return duration
+def _between(least: float, most: float) -> Callable[[str], float]:
+    def convert(argument: str) -> float:
+        try:
+            number = float(argument)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"a number from {least:g} to {most:g} is expected")
+        return number
+
+    return convert
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def convert(argument: str) -> int:
+        if not argument.isdecimal() or not least <= int(argument[:20]) <= most:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is expected")
+        return int(argument)
+
+    return convert
 
 
 def _seed(argument: str) -> int:

@@ -15,6 +15,9 @@ import traceback
 from types import TracebackType
 from typing import Any, Final
 
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_IMPORTLIB: Final = os.path.dirname(importlib.__file__) + os.sep
+
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -77,7 +80,7 @@ def _import(name: str) -> Any:
             raise BrokenError(traceback_text(error)) from error
         owner, dot, missing = error.name.rpartition(".")
         where = (
-            f": {owner} has no {missing}; a name in a module stands behind a colon, as in {owner}:bot"
+            f": {owner} has no {missing}; a name in a module stands behind a colon: {owner}:bot"
             if dot and owner in sys.modules
             else ", neither in the current folder nor installed"
         )
@@ -86,20 +89,24 @@ def _import(name: str) -> Any:
         raise BrokenError(traceback_text(error)) from error
 
 
+def failure_text(error: BaseException) -> str:
+    """What is to be said of an error: one of ours is a sentence, a user's is a traceback."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    raised_in = frames[-1][0].f_code.co_filename if frames else ""
+    is_ours = isinstance(error, ValueError | TypeError) and raised_in.startswith(_PACKAGE)
+    return str(error) if is_ours else traceback_text(error)
+
+
 def traceback_text(error: BaseException) -> str:
     """The traceback of what a user's code raised, from the user's first frame on."""
-    lines = traceback.format_exception(
-        type(error), error, _users_part(error.__traceback__), chain=True
-    )
-    return "".join(lines).rstrip("\n")
+    frames = _users_part(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
 
 
 def _users_part(frames: TracebackType | None) -> TracebackType | None:
-    here = os.path.dirname(__file__)
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
-        is_ours = os.path.dirname(file) == here
-        if not (is_ours or file.startswith("<frozen importlib") or file == importlib.__file__):
+        if not file.startswith((_PACKAGE, _IMPORTLIB, "<frozen importlib")):
             return frames
         frames = frames.tb_next
     # A syntax error has no frame of its own.

@@ -35,6 +35,11 @@ def escape(text: str) -> str:
     )
 
 
+def escape_lines(text: str) -> str:
+    """The same for a text of several lines, such as a traceback; they stay lines."""
+    return "\n".join(map(escape, text.split("\n")))
+
+
 def _escaped(character: str) -> str:
     if character in _SHORT:
         return _SHORT[character]

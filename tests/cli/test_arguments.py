@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import attrs
 import pytest
 
@@ -11,6 +13,7 @@ from wsclient.cli._arguments import (
     DemoArguments,
     DoctorArguments,
     ListenArguments,
+    RunArguments,
     complain,
     parse,
 )
@@ -44,6 +47,19 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     assert DemoArguments(seconds=4.5, seed=7, json=True, plain=True) == parse(
         ["demo", "--seconds", "4.5", "--seed", "7", "--json", "--plain"]
     )
+
+
+def test_a_bot_runs_without_reloading_unless_told_otherwise():
+    assert RunArguments(bot="shop.orders:bot", reload=False) == parse(["run", "shop.orders:bot"])
+    assert RunArguments(bot="shop", reload=True) == parse(["run", "--reload", "shop"])
+
+
+def test_where_no_process_can_be_replaced_nothing_is_reloaded(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit):
+        parse(["run", "shop", "--reload"])
+
+    assert "--reload replaces the process" in capsys.readouterr().err
 
 
 def test_a_backoff_is_the_defaults_of_a_thousand_clients_unless_told_otherwise():
@@ -90,10 +106,14 @@ def test_the_doctor_takes_nothing_but_json():
         (["backoff", "--cap", "0"], "a number from 0.001 to 86400"),
         (["backoff", "shop:retry", "--cap", "5"], "--cap belongs to the default waits"),
         (["backoff", "shop", "retry"], "too many arguments"),
+        (["run"], "the following arguments are required: MODULE:NAME"),
+        (["run", "bot.py"], "not a file: try bot"),
+        (["run", URL], "and no URL"),
+        (["run", "bot", "bot"], "too many arguments"),
         (["doctor", URL], "too many arguments"),
         (["doctor", "--plain"], "unknown option --plain"),
         ([URL], "`wsclient listen URL` listens to it"),
-        (["dance"], "unknown command; there are listen, demo, backoff and doctor"),
+        (["dance"], "unknown command; there are listen, demo, run, backoff and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
         ([], "usage: wsclient"),
     ],
@@ -123,6 +143,8 @@ def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, cap
         ["listen", "--header", f"Authorization: {CANARY}"],
         ["demo", f"wss://user:{CANARY}@feed.example/"],
         ["demo", "--seconds", CANARY],
+        ["run", f"wss://user:{CANARY}@feed.example/"],
+        ["backoff", f"wss://user:{CANARY}@feed.example/"],
         ["backoff", "--clients", CANARY],
         ["backoff", "--cap", CANARY],
         ["doctor", f"wss://user:{CANARY}@feed.example/"],
@@ -147,6 +169,7 @@ def test_arguments_do_not_show_url_and_headers():
         (["--help"], ["listen", "demo", "doctor", "--version"]),
         (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
         (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
+        (["run", "--help"], ["MODULE:NAME", "--reload", "Exit status"]),
         (["backoff", "--help"], ["--clients", "--outage", "--cap", "MODULE:NAME", "Exit status"]),
         (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),
         (["--version"], [wsclient.__version__]),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 import pytest
 
-from wsclient.cli._importing import BrokenError, NotFoundError, find
+import wsclient
+
+from wsclient.cli._importing import BrokenError, NotFoundError, check_place, failure_text, find
 
 CANARY = "canary"
 
@@ -71,6 +74,18 @@ def test_the_current_folder_comes_first_and_once(folder):
         ("plain_bot_module:bott", "plain_bot_module has no 'bott'"),
         ("plain_bot_module:Shop.bott", "plain_bot_module.Shop has no 'bott'"),
         ("package_with_bots", "has no 'bot'; name another one after a colon, as in"),
+    ],
+)
+def test_what_is_not_there_is_told_in_a_sentence(place, sentence):
+    with pytest.raises(NotFoundError) as caught:
+        find(place, default="bot")
+
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
         ("plain_bot_module.py", "not a file: try plain_bot_module"),
         ("package_with_bots/orders.py:bot", "not a file: try package_with_bots.orders"),
         ("./1.py", "a module is expected, not a file"),
@@ -81,12 +96,17 @@ def test_the_current_folder_comes_first_and_once(folder):
         (f"wss://user:{CANARY}@feed.example/", "and no URL"),
     ],
 )
-def test_what_is_not_there_is_told_in_a_sentence(place, sentence):
+def test_what_can_be_no_module_is_told_in_a_sentence(place, sentence):
     with pytest.raises(NotFoundError) as caught:
-        find(place, default="bot")
+        check_place(place)
 
     assert sentence in str(caught.value)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["bot", "shop.orders:bot", "a:B.c", "größe:maß"])
+def test_what_can_be_one_passes(place):
+    check_place(place)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +136,21 @@ def test_a_module_that_takes_itself_for_a_package_is_broken():
         find("misses_its_own", default="bot")
 
     assert "misses_its_own" in str(caught.value)
+
+
+def test_one_of_our_own_errors_is_a_sentence_and_a_users_a_traceback():
+    def users_own():
+        raise ValueError("bang")
+
+    texts = []
+    for function in (partial(wsclient.rehearse, outage=-1), users_own):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  # Both are.
+            function()
+        texts.append(failure_text(caught.value))
+
+    assert "outage must be a number of seconds, not -1" == texts[0]
+    assert texts[1].startswith("Traceback ")
+
+
+def test_an_error_that_was_never_raised_is_told_all_the_same():
+    assert "ValueError: bang" == failure_text(ValueError("bang"))

@@ -18,12 +18,14 @@ import attrs
 
 import wsclient
 
+from ._importing import NotFoundError, check_place
 from ._text import escape
 
 _MAIN_HELP: Final = """\
 commands:
   listen URL    print what a server sends, across any number of connections
   demo          see a server die in different ways, and a channel live through it
+  run BOT       import a bot and let it serve
   backoff       see when clients come back after an outage, and how many at once
   doctor        say what runs here, and what could run better
 
@@ -72,6 +74,23 @@ With --json it is one object on one line, in ASCII:
 Exit status: 0 whatever is found, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
+_RUN_HELP: Final = """\
+The module is looked for in the current folder first; a module without a name means its bot:
+  wsclient run shop.orders:bot
+  wsclient run orders
+
+The bot runs as bot.run() does: the first SIGINT (Ctrl-C) or SIGTERM lets handlers finish and what
+was sent be written, the second ends it at once. What it logs and prints is its own matter.
+
+With --reload it starts anew, in the same process, when a file changes of which it has loaded a
+module, below the current folder; handlers finish before. What cannot be imported, and a bot that
+has failed, waits for the next change of any .py file below the current folder.
+
+Exit status: 0 when asked to stop, 1 when the channel gave up, or the bot or its module raised (the
+standard error says what), 2 for wrong usage, or where there is no such bot, 130 when ended by a
+second signal.
+"""
+
 _BACKOFF_HELP: Final = """\
 Nothing is connected to, and nobody waits: time is a number here. All clients were connected, lose
 their connections in the same moment, and are refused until the server is back.
@@ -115,10 +134,18 @@ class DemoArguments:
 
 
 @attrs.frozen(kw_only=True)
+class RunArguments:
+    """``wsclient run``."""
+
+    bot: str
+    reload: bool
+
+
+@attrs.frozen(kw_only=True)
 class BackoffArguments:
     """``wsclient backoff``."""
 
-    policy: str | None = attrs.field(repr=False)
+    policy: str | None
     clients: int
     outage: float
     cap: float | None
@@ -134,7 +161,9 @@ class DoctorArguments:
     json: bool
 
 
-Arguments: TypeAlias = ListenArguments | DemoArguments | BackoffArguments | DoctorArguments
+Arguments: TypeAlias = (
+    ListenArguments | DemoArguments | RunArguments | BackoffArguments | DoctorArguments
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -261,6 +290,24 @@ def _parse_demo(argv: Sequence[str]) -> DemoArguments:
     return DemoArguments(seconds=given.seconds, seed=given.seed, json=given.json, plain=given.plain)
 
 
+def _parse_run(argv: Sequence[str]) -> RunArguments:
+    parser = _Parser(
+        prog="wsclient run",
+        description="Import a bot and let it serve.",
+        epilog=_RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bot", metavar="MODULE:NAME", type=_place, help="where the bot is")
+    parser.add_argument(
+        "--reload", action="store_true", help="start it anew when its source changes"
+    )
+    given = _known(parser, argv)
+    if given.reload and sys.platform == "win32":
+        parser.error("--reload replaces the process, which this system cannot do")
+    return RunArguments(**vars(given))
+
+
 def _parse_backoff(argv: Sequence[str]) -> BackoffArguments:
     parser = _Parser(
         prog="wsclient backoff",
@@ -273,6 +320,7 @@ def _parse_backoff(argv: Sequence[str]) -> BackoffArguments:
         "policy",
         metavar="MODULE:NAME",
         nargs="?",
+        type=_place,
         help="a retry policy, or a wait (default: the policy of a channel that is given none)",
     )
     parser.add_argument(
@@ -321,6 +369,7 @@ def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {
     "listen": _parse_listen,
     "demo": _parse_demo,
+    "run": _parse_run,
     "backoff": _parse_backoff,
     "doctor": _parse_doctor,
 }
@@ -336,6 +385,14 @@ def _known(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
     if unknown:
         parser.error("too many arguments")
     return given
+
+
+def _place(argument: str) -> str:
+    try:
+        check_place(argument)
+    except NotFoundError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return argument
 
 
 def _text(argument: str) -> str:

@@ -13,6 +13,7 @@ from wsclient.cli._arguments import (
     DemoArguments,
     DoctorArguments,
     ListenArguments,
+    ReplArguments,
     RunArguments,
     complain,
     parse,
@@ -47,6 +48,24 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     assert DemoArguments(seconds=4.5, seed=7, json=True, plain=True) == parse(
         ["demo", "--seconds", "4.5", "--seed", "7", "--json", "--plain"]
     )
+
+
+def test_talking_needs_a_url_only():
+    default = ReplArguments(
+        url=URL, headers=(), subprotocols=(), history=None, wait=0, json=False, plain=False
+    )
+    argv = ["repl", URL, "--history", "file", "--wait", "2.5", "--json", "--plain"]
+
+    assert default == parse(["repl", URL])
+    assert ReplArguments(
+        url=URL,
+        headers=(("X-A", "1"),),
+        subprotocols=("v2", "v1"),
+        history="file",
+        wait=2.5,
+        json=True,
+        plain=True,
+    ) == parse([*argv, "-H", "X-A:1", "--subprotocol", "v2", "--subprotocol", "v1"])
 
 
 def test_a_bot_runs_without_reloading_unless_told_otherwise():
@@ -106,6 +125,8 @@ def test_the_doctor_takes_nothing_but_json():
         (["backoff", "--cap", "0"], "a number from 0.001 to 86400"),
         (["backoff", "shop:retry", "--cap", "5"], "--cap belongs to the default waits"),
         (["backoff", "shop", "retry"], "too many arguments"),
+        (["repl"], "the following arguments are required: URL"),
+        (["repl", URL, "--wait", "-1"], "a number from 0 to 86400"),
         (["run"], "the following arguments are required: MODULE:NAME"),
         (["run", "bot.py"], "not a file: try bot"),
         (["run", URL], "and no URL"),
@@ -113,7 +134,7 @@ def test_the_doctor_takes_nothing_but_json():
         (["doctor", URL], "too many arguments"),
         (["doctor", "--plain"], "unknown option --plain"),
         ([URL], "`wsclient listen URL` listens to it"),
-        (["dance"], "unknown command; there are listen, demo, run, backoff and doctor"),
+        (["dance"], "unknown command; there are listen, repl, run, demo, backoff and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
         ([], "usage: wsclient"),
     ],
@@ -158,9 +179,10 @@ def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
 
 
 def test_arguments_do_not_show_url_and_headers():
-    arguments = parse(["listen", f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"])
+    for command in ("listen", "repl"):
+        argv = [command, f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"]
 
-    assert CANARY not in repr(arguments)
+        assert CANARY not in repr(parse(argv))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +191,7 @@ def test_arguments_do_not_show_url_and_headers():
         (["--help"], ["listen", "demo", "doctor", "--version"]),
         (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
         (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
+        (["repl", "--help"], ["--history", "--wait", "--header", "/ping", "Exit status", "130"]),
         (["run", "--help"], ["MODULE:NAME", "--reload", "Exit status"]),
         (["backoff", "--help"], ["--clients", "--outage", "--cap", "MODULE:NAME", "Exit status"]),
         (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),

@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 
 import wsclient
-
 from wsclient.cli._importing import BrokenError, NotFoundError, check_place, failure_text, find
 
 CANARY = "canary"

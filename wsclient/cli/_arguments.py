@@ -24,8 +24,9 @@ from ._text import escape
 _MAIN_HELP: Final = """\
 commands:
   listen URL    print what a server sends, across any number of connections
-  demo          see a server die in different ways, and a channel live through it
+  repl URL      send and receive by hand
   run BOT       import a bot and let it serve
+  demo          see a server die in different ways, and a channel live through it
   backoff       see when clients come back after an outage, and how many at once
   doctor        say what runs here, and what could run better
 
@@ -72,6 +73,25 @@ With --json it is one object on one line, in ASCII:
   {"event": "findings", "wsclient": "…", "compiled": true, …}   null for what is not installed
 
 Exit status: 0 whatever is found, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+"""
+
+_REPL_HELP: Final = """\
+On a terminal a line is edited (arrows, Ctrl-A, E, K, U, W, Y, L; what is pasted is one message,
+however many lines it has), and what happens stands above it: messages behind "<", the story of the
+connection and what became of each message behind "*". /help tells the commands: /ping, /reconnect,
+/explain, /statistics, /binary, /quit. Ctrl-D ends it.
+
+Otherwise each line of the standard input is a message, also one that begins with "/". Messages that
+come go to the standard output, one a line, as `wsclient listen` writes them, and the story, with
+what became of messages that did not arrive, to the standard error. The end of the input lets
+everything arrive, for 5 seconds at most, and ends it; --wait listens on.
+
+With --json everything goes to the standard output, as of `wsclient listen`, and besides:
+  {"event": "receipt", "message": 1, "outcome": "received", "seconds": 0.0012}
+  {"event": "complaint", "text": "…"}      a line that could not be sent
+
+Exit status: 0 when all went well, 1 when the channel gave up, or a message was not sent or is lost
+for all that is known, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
 _RUN_HELP: Final = """\
@@ -134,6 +154,19 @@ class DemoArguments:
 
 
 @attrs.frozen(kw_only=True)
+class ReplArguments:
+    """``wsclient repl``."""
+
+    url: str = attrs.field(repr=False)
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    subprotocols: tuple[str, ...]
+    history: str | None
+    wait: float
+    json: bool
+    plain: bool
+
+
+@attrs.frozen(kw_only=True)
 class RunArguments:
     """``wsclient run``."""
 
@@ -162,7 +195,12 @@ class DoctorArguments:
 
 
 Arguments: TypeAlias = (
-    ListenArguments | DemoArguments | RunArguments | BackoffArguments | DoctorArguments
+    ListenArguments
+    | ReplArguments
+    | RunArguments
+    | DemoArguments
+    | BackoffArguments
+    | DoctorArguments
 )
 
 
@@ -220,11 +258,7 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "url",
-        metavar="URL",
-        help="ws:// or wss://; user:password@ becomes an Authorization header",
-    )
+    _add_opening(parser)
     parser.add_argument(
         "--send",
         metavar="TEXT",
@@ -232,6 +266,28 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         default=[],
         type=_text,
         help="send this message, once, as soon as there is a connection; repeatable",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print messages and events as JSON, one object a line"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print messages only, not the story")
+    given = _known(parser, argv)
+    return ListenArguments(
+        url=given.url,
+        messages=tuple(given.send),
+        headers=tuple(given.header),
+        subprotocols=tuple(given.subprotocol),
+        json=given.json,
+        quiet=given.quiet,
+    )
+
+
+def _add_opening(parser: _Parser) -> None:
+    """What to connect to, and with what."""
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        help="ws:// or wss://; user:password@ becomes an Authorization header",
     )
     parser.add_argument(
         "-H",
@@ -249,19 +305,36 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         default=[],
         help="offer this subprotocol; repeatable, the preferred one first",
     )
+
+
+def _parse_repl(argv: Sequence[str]) -> ReplArguments:
+    parser = _Parser(
+        prog="wsclient repl",
+        description="Send and receive by hand, across any number of connections.",
+        epilog=_REPL_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_opening(parser)
     parser.add_argument(
-        "--json", action="store_true", help="print messages and events as JSON, one object a line"
+        "--history",
+        metavar="FILE",
+        help="keep the lines that are entered there, for the next time; nobody else may read it",
     )
-    parser.add_argument("--quiet", action="store_true", help="print messages only, not the story")
-    given = _known(parser, argv)
-    return ListenArguments(
-        url=given.url,
-        messages=tuple(given.send),
-        headers=tuple(given.header),
-        subprotocols=tuple(given.subprotocol),
-        json=given.json,
-        quiet=given.quiet,
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=_between(0, 86_400),
+        default=0.0,
+        help="listen so long after the end of the input (default: 0)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, one object a line"
+    )
+    parser.add_argument("--plain", action="store_true", help="edit no line, also on a terminal")
+    given = vars(_known(parser, argv))
+    headers, subprotocols = tuple(given.pop("header")), tuple(given.pop("subprotocol"))
+    return ReplArguments(headers=headers, subprotocols=subprotocols, **given)
 
 
 def _parse_demo(argv: Sequence[str]) -> DemoArguments:
@@ -368,8 +441,9 @@ def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
 
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {
     "listen": _parse_listen,
-    "demo": _parse_demo,
+    "repl": _parse_repl,
     "run": _parse_run,
+    "demo": _parse_demo,
     "backoff": _parse_backoff,
     "doctor": _parse_doctor,
 }

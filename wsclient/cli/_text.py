@@ -15,7 +15,8 @@ from typing import Final
 _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 # Format characters, too, but Persian, Hindi and many emoji cannot be written without them.
-_JOINERS: Final = "\u200c\u200d"
+JOINERS: Final = "\u200c\u200d"
+"""Not escaped, and no column wide."""
 
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -29,7 +30,7 @@ def escape(text: str) -> str:
         return text
     return "".join(
         _escaped(character)
-        if unicodedata.category(character) in _ESCAPED and character not in _JOINERS
+        if unicodedata.category(character) in _ESCAPED and character not in JOINERS
         else character
         for character in text
     )

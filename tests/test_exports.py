@@ -87,6 +87,7 @@ SESSION = {
     "classify",
     "connect_channel",
     "default_wait",
+    "loss_from",
     "open_channel",
     "rehearse",
 }

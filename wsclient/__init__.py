@@ -130,6 +130,7 @@ from .session import (
     classify,
     connect_channel,
     default_wait,
+    loss_from,
     open_channel,
     rehearse,
 )
@@ -258,6 +259,7 @@ __all__ = [
     "connect_websocket",
     "connect_websocket_url",
     "default_wait",
+    "loss_from",
     "open_channel",
     "open_websocket",
     "open_websocket_url",

@@ -94,9 +94,23 @@ def test_a_backoff_is_the_defaults_of_a_thousand_clients_unless_told_otherwise()
     ) == parse([*argv, "--json", "--plain"])
 
 
-def test_the_doctor_takes_nothing_but_json():
-    assert DoctorArguments(json=False) == parse(["doctor"])
-    assert DoctorArguments(json=True) == parse(["doctor", "--json"])
+def test_the_doctor_needs_nothing_and_takes_a_url():
+    nothing = DoctorArguments(
+        url=None, headers=(), subprotocols=(), pings=5, timeout=10, json=False, plain=False
+    )
+    argv = ["doctor", URL, "-H", "X-A:1", "--subprotocol", "v1", "--pings", "2", "--timeout", "3"]
+
+    assert nothing == parse(["doctor"])
+    assert attrs.evolve(nothing, json=True) == parse(["doctor", "--json"])
+    assert DoctorArguments(
+        url=URL,
+        headers=(("X-A", "1"),),
+        subprotocols=("v1",),
+        pings=2,
+        timeout=3,
+        json=False,
+        plain=True,
+    ) == parse([*argv, "--plain"])
 
 
 @pytest.mark.parametrize(
@@ -131,8 +145,12 @@ def test_the_doctor_takes_nothing_but_json():
         (["run", "bot.py"], "not a file: try bot"),
         (["run", URL], "and no URL"),
         (["run", "bot", "bot"], "too many arguments"),
-        (["doctor", URL], "too many arguments"),
-        (["doctor", "--plain"], "unknown option --plain"),
+        (["doctor", URL, URL], "too many arguments"),
+        (["doctor", URL, "--bogus"], "unknown option --bogus"),
+        (["doctor", URL, "--pings", "0"], "a whole number from 1 to 1000"),
+        (["doctor", URL, "--timeout", "0"], "a number from 0.001 to 3600"),
+        (["doctor", "-H", "X-A:1"], "for a URL, and there is none"),
+        (["doctor", "--subprotocol", "v1"], "for a URL, and there is none"),
         ([URL], "`wsclient listen URL` listens to it"),
         (["dance"], "unknown command; there are listen, repl, run, demo, backoff and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
@@ -168,7 +186,8 @@ def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, cap
         ["backoff", f"wss://user:{CANARY}@feed.example/"],
         ["backoff", "--clients", CANARY],
         ["backoff", "--cap", CANARY],
-        ["doctor", f"wss://user:{CANARY}@feed.example/"],
+        ["doctor", URL, f"wss://user:{CANARY}@feed.example/"],
+        ["doctor", "-H", f"Authorization: {CANARY}"],
     ],
 )
 def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
@@ -179,7 +198,7 @@ def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
 
 
 def test_arguments_do_not_show_url_and_headers():
-    for command in ("listen", "repl"):
+    for command in ("listen", "repl", "doctor"):
         argv = [command, f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"]
 
         assert CANARY not in repr(parse(argv))
@@ -194,7 +213,7 @@ def test_arguments_do_not_show_url_and_headers():
         (["repl", "--help"], ["--history", "--wait", "--header", "/ping", "Exit status", "130"]),
         (["run", "--help"], ["MODULE:NAME", "--reload", "Exit status"]),
         (["backoff", "--help"], ["--clients", "--outage", "--cap", "MODULE:NAME", "Exit status"]),
-        (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),
+        (["doctor", "--help"], ["--json", "frame codec", "--pings", "upgrade", "Exit status"]),
         (["--version"], [wsclient.__version__]),
     ],
 )

@@ -28,7 +28,7 @@ commands:
   run BOT       import a bot and let it serve
   demo          see a server die in different ways, and a channel live through it
   backoff       see when clients come back after an outage, and how many at once
-  doctor        say what runs here, and what could run better
+  doctor [URL]  say what runs here and could run better, or how a server can be reached
 
 `wsclient COMMAND --help` tells more.
 """
@@ -60,7 +60,7 @@ wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
 _DOCTOR_HELP: Final = """\
-Nothing is connected to, and nothing is changed. One line for each finding:
+Without a URL nothing is connected to. One line for each finding:
 
   wsclient, Python, trio, wsproto, platform   which versions they are
   frame codec         whether it is compiled, and what to do if it is not
@@ -69,10 +69,26 @@ Nothing is connected to, and nothing is changed. One line for each finding:
   boot-time clock     whether a suspend of the machine is noticed
   python-socks, rich  whether the optional packages are installed
 
+With a URL one connection is opened step by step, without a proxy. Each step has its time:
+
+  resolve             the addresses of the host
+  connect             which of them answers, and why others do not
+  TLS                 version and cipher; the certificate's names, issuer and end
+  upgrade             the subprotocol, and the extensions that were agreed on
+  ping                the round trips: shortest, median and longest
+  close               whether the server says goodbye
+
+Where a step fails: the rule of wsclient's retry policy that the failure falls under, what a
+channel would do by it (at startup, and in steady state), and what to do next.
+
 With --json it is one object on one line, in ASCII:
   {"event": "findings", "wsclient": "…", "compiled": true, …}   null for what is not installed
+With a URL it is one for each step, and one at the end:
+  {"event": "step", "name": "ping", "ok": true, "seconds": 0.01, "min": 0.001, …}
+  {"event": "diagnosis", "ok": false, "rule": "HTTP 401", "startup": "…", …}
 
-Exit status: 0 whatever is found, 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+Exit status: 0 whatever is found, and if every step went well; 1 if one failed, 2 for wrong usage,
+130 when interrupted (SIGINT, Ctrl-C).
 """
 
 _REPL_HELP: Final = """\
@@ -191,7 +207,13 @@ class BackoffArguments:
 class DoctorArguments:
     """``wsclient doctor``."""
 
+    url: str | None = attrs.field(repr=False)
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    subprotocols: tuple[str, ...]
+    pings: int
+    timeout: float
     json: bool
+    plain: bool
 
 
 Arguments: TypeAlias = (
@@ -282,11 +304,12 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
     )
 
 
-def _add_opening(parser: _Parser) -> None:
+def _add_opening(parser: _Parser, *, is_optional: bool = False) -> None:
     """What to connect to, and with what."""
     parser.add_argument(
         "url",
         metavar="URL",
+        nargs="?" if is_optional else None,
         help="ws:// or wss://; user:password@ becomes an Authorization header",
     )
     parser.add_argument(
@@ -430,13 +453,33 @@ def _parse_backoff(argv: Sequence[str]) -> BackoffArguments:
 def _parse_doctor(argv: Sequence[str]) -> DoctorArguments:
     parser = _Parser(
         prog="wsclient doctor",
-        description="Say what runs here, and what could run better.",
+        description="Say what runs here and could run better, or how a server can be reached.",
         epilog=_DOCTOR_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return DoctorArguments(json=_known(parser, argv).json)
+    _add_opening(parser, is_optional=True)
+    parser.add_argument(
+        "--pings",
+        metavar="N",
+        type=_whole(1, 1000),
+        default=5,
+        help="how many are sent, one after the other (default: 5)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_between(0.001, 3600),
+        default=10.0,
+        help="for each step, and each ping (default: 10)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
+    given = vars(_known(parser, argv))
+    headers, subprotocols = tuple(given.pop("header")), tuple(given.pop("subprotocol"))
+    if given["url"] is None and (headers or subprotocols):
+        parser.error("headers and subprotocols are for a URL, and there is none")
+    return DoctorArguments(headers=headers, subprotocols=subprotocols, **given)
 
 
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {

@@ -32,7 +32,7 @@ from ._printer import Printer
 from ._running import FAILED, OK, Command
 from ._sentences import sentence_for
 from ._terminal import Terminal, open_terminal
-from ._text import count, escape, message_text, seconds
+from ._text import count, escape, message_text, milliseconds
 
 DRAIN: Final = 5.0
 """Seconds that messages have to arrive in, at the end; as ``drain()`` gives them."""
@@ -180,15 +180,11 @@ class Screen:
     def settle(self, number: int, outcome: wsclient.Outcome, duration: float | None) -> None:
         text = f"* message {number}: {outcome.value}"
         if duration is not None:
-            text += f" after {_short(duration)}"
+            text += f" after {milliseconds(duration)}"
         self._write(self._paint(2 if outcome in _WELL else 31, text))
 
     def complain(self, text: str) -> None:
         self._write(self._paint(31, f"* {escape(text)}"))
-
-
-def _short(duration: float) -> str:
-    return f"{duration * 1000:.1f} ms" if duration < 1 else seconds(duration)
 
 
 def prepare_repl(arguments: ReplArguments, printer: Printer) -> Command:
@@ -243,7 +239,7 @@ def prepare_repl(arguments: ReplArguments, printer: Printer) -> Command:
 
 
 class Talk:
-    """What goes to and fro on one channel.
+    """A conversation over one channel.
 
     Args:
         voice: Told of it.
@@ -467,7 +463,7 @@ async def _ping(screen: Screen, talk: Talk) -> None:
             async with talk.channel.connection() as connection:
                 began = trio.current_time()
                 await connection.ping()
-                screen.answer(f"pong after {_short(trio.current_time() - began)}")
+                screen.answer(f"pong after {milliseconds(trio.current_time() - began)}")
     except wsclient.ConnectionClosed:
         screen.complain("the connection was lost before the pong")
     if patience.cancelled_caught:
@@ -489,7 +485,7 @@ def statistics_lines(statistics: wsclient.ChannelStatistics) -> list[str]:
         elif field.name == "state":
             text = value.value
         elif field.name.startswith("latency"):
-            text = "" if value is None else _short(value)
+            text = "" if value is None else milliseconds(value)
         else:
             text = f"{value:,}"
         lines.append(f"{field.name.replace('_', ' '):<18}{text or '–'}")

@@ -70,6 +70,11 @@ def seconds(duration: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def milliseconds(duration: float) -> str:
+    """A short duration, such as a round trip; a long one as :func:`seconds` has it."""
+    return f"{duration * 1000:.1f} ms" if duration < 1 else seconds(duration)
+
+
 def count(number: int, noun: str) -> str:
     """``1 byte``, ``2 bytes``, ``12,345 bytes``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

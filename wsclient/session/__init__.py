@@ -27,6 +27,7 @@ from ._policy import (
     Retry,
     RetryFreshAuth,
     classify,
+    loss_from,
 )
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._receipt import Receipt
@@ -75,6 +76,7 @@ __all__ = [
     "classify",
     "connect_channel",
     "default_wait",
+    "loss_from",
     "open_channel",
     "rehearse",
 ]

@@ -20,7 +20,7 @@ STEPS = [
     Step(name="resolve", seconds=0.002, is_ok=True, text="192.0.2.1"),
     Step(name="connect", seconds=0.02, is_ok=True, text="192.0.2.1, port 443", notes=("a\x1b",)),
 ]
-FAILED = Step(name="TLS", seconds=1.5, is_ok=False, text="not to be trusted: " + "because " * 20)
+FAILED = Step(name="TLS", seconds=1.5, is_ok=False, text="not to be trusted: " + "because " * 15)
 DIAGNOSIS = Diagnosis(
     error="no",
     kind="rejected",

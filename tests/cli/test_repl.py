@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ import trio
 import wsclient
 from wsclient.cli import main
 from wsclient.cli._printer import Printer
-from wsclient.cli._repl import PlainVoice, Talk, _ping, _reconnect, statistics_lines
+from wsclient.cli._repl import PlainVoice, Talk, _ping, _pipe, _reconnect, statistics_lines
 from wsclient.testing import NONE, REJECT_404, SILENCE, Fault, FaultServer, echo, memory_network
 
 CANARY = "canary"
@@ -185,6 +186,19 @@ async def test_a_standard_input_that_is_closed_is_at_its_end(start):
         command = [sys.executable, "-c", script, "repl", server.url]
         async with start(command=command) as program:
             assert 0 == (await program.end())[0]
+
+
+async def test_a_standard_input_that_cannot_be_read_is_told_and_fails(talk, listener, monkeypatch):
+    def fail(*_):
+        raise OSError(21, "Is a directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail)
+        patch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
+        await _pipe(talk)
+
+    assert ["the standard input cannot be read: Is a directory"] == listener.told
+    assert not talk.is_well
 
 
 @pytest.mark.parametrize(
@@ -503,6 +517,20 @@ async def test_a_history_is_kept_for_the_next_time_and_for_nobody_else(open_term
     assert ["two\nlines"] * 2 == server.messages
     assert ['"two\\nlines"'] == file.read_text().splitlines()
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+
+async def test_a_history_that_cannot_be_kept_is_told_and_fails(open_terminal, tmp_path):
+    file = tmp_path / "no folder" / "history"
+    async with (
+        FaultServer() as server,
+        open_terminal("repl", server.url, "--history", str(file)) as terminal,
+    ):
+        await wait_row(terminal, "1>")
+        terminal.type(b"\x04")
+
+        assert 1 == await terminal.end()
+
+    assert "* the history cannot be kept: No such file or directory" in shown(terminal)
 
 
 async def test_a_history_that_cannot_be_read_is_told(open_terminal, tmp_path):

@@ -228,7 +228,10 @@ def prepare_repl(arguments: ReplArguments, printer: Printer) -> Command:
                 finally:
                     if terminal is not None:
                         screen.close()
-                        _keep_history(arguments.history, editor.history)
+                        try:
+                            _keep_history(arguments.history, editor.history)
+                        except OSError as error:
+                            talk.refuse(f"the history cannot be kept: {error.strerror}")
                     talk.settle_rest()
         except wsclient.ChannelFailed as failure:
             printer.tell(f"wsclient: {escape(str(failure))}")
@@ -372,14 +375,17 @@ Way: TypeAlias = Callable[[Talk], Awaitable[None]]
 
 async def _pipe(talk: Talk) -> None:
     number = 0
-    async for line in _lines():
-        number += 1
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            talk.refuse(f"line {number} is not sent: it is not valid UTF-8")
-        else:
-            await talk.send(text)
+    try:
+        async for line in _lines():
+            number += 1
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                talk.refuse(f"line {number} is not sent: it is not valid UTF-8")
+            else:
+                await talk.send(text)
+    except OSError as error:
+        talk.refuse(f"the standard input cannot be read: {error.strerror or error}")
 
 
 async def _lines() -> AsyncIterator[bytes]:

@@ -23,7 +23,6 @@ import socket
 import statistics
 import subprocess
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -38,7 +37,7 @@ from compare import Progress, print_table
 
 import wsclient
 from wsclient import RetryPolicy, events
-from wsclient.session._backoff import default_wait
+from wsclient.session._rehearsal import busiest, reached
 from wsclient.testing import FaultServer, memory_network, run_deterministic
 
 HERE: Final = Path(__file__).parent
@@ -62,8 +61,9 @@ def mean_wait(failures: int) -> float:
     before = random.getstate()
     random.seed(failures)
     state: Any = SimpleNamespace(attempt_number=failures)
+    wait = wsclient.default_wait()
     try:
-        return statistics.fmean(default_wait(state) for _ in range(2_000))
+        return statistics.fmean(wait(state) for _ in range(2_000))
     finally:
         random.setstate(before)
 
@@ -89,13 +89,11 @@ class Outage:
     @property
     def busiest(self) -> int:
         """Attempts in the busiest window."""
-        ends = (bisect_left(self.attempts, time + WINDOW) for time in self.attempts)
-        return max((end - start for start, end in enumerate(ends)), default=0)
+        return busiest(self.attempts, WINDOW)
 
     def back_within(self, share: float) -> float:
         """Seconds after the server's return, in which this share of the clients was ready."""
-        number = math.ceil(share * self.clients)
-        return self.back[number - 1] - self.until if number <= len(self.back) else math.inf
+        return reached(self.back, self.clients, share) - self.until
 
 
 class Watch:

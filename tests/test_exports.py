@@ -81,13 +81,17 @@ SESSION = {
     "Overflow",
     "Phase",
     "Receipt",
+    "Rehearsal",
     "Retry",
     "RetryFreshAuth",
     "SqliteOutbox",
     "Truth",
     "classify",
     "connect_channel",
+    "default_wait",
+    "loss_from",
     "open_channel",
+    "rehearse",
 }
 EVENTS = {
     "ChannelClosed",

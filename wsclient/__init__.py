@@ -152,6 +152,7 @@ from .session import (
     Protocol,
     Published,
     Receipt,
+    Rehearsal,
     Replies,
     Reply,
     Retry,
@@ -167,7 +168,10 @@ from .session import (
     Wish,
     classify,
     connect_channel,
+    default_wait,
+    loss_from,
     open_channel,
+    rehearse,
 )
 
 __compiled__: bool = COMPILED
@@ -285,6 +289,7 @@ __all__ = [
     "ProxyError",
     "Published",
     "Receipt",
+    "Rehearsal",
     "Replies",
     "Reply",
     "ReplyError",
@@ -322,8 +327,11 @@ __all__ = [
     "connect_channel",
     "connect_websocket",
     "connect_websocket_url",
+    "default_wait",
+    "loss_from",
     "open_channel",
     "open_websocket",
     "open_websocket_url",
+    "rehearse",
     "wrap_client_stream",
 ]

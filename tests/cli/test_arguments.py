@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
+import attrs
 import pytest
 
 import wsclient
-from wsclient.cli._arguments import DemoArguments, DoctorArguments, ListenArguments, complain, parse
+from wsclient.cli._arguments import (
+    BackoffArguments,
+    DemoArguments,
+    DoctorArguments,
+    ListenArguments,
+    ReplArguments,
+    RunArguments,
+    complain,
+    parse,
+)
 
 URL = "wss://feed.example/ws"
 CANARY = "canary"
@@ -38,9 +50,67 @@ def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     )
 
 
-def test_the_doctor_takes_nothing_but_json():
-    assert DoctorArguments(json=False) == parse(["doctor"])
-    assert DoctorArguments(json=True) == parse(["doctor", "--json"])
+def test_talking_needs_a_url_only():
+    default = ReplArguments(
+        url=URL, headers=(), subprotocols=(), history=None, wait=0, json=False, plain=False
+    )
+    argv = ["repl", URL, "--history", "file", "--wait", "2.5", "--json", "--plain"]
+
+    assert default == parse(["repl", URL])
+    assert ReplArguments(
+        url=URL,
+        headers=(("X-A", "1"),),
+        subprotocols=("v2", "v1"),
+        history="file",
+        wait=2.5,
+        json=True,
+        plain=True,
+    ) == parse([*argv, "-H", "X-A:1", "--subprotocol", "v2", "--subprotocol", "v1"])
+
+
+def test_a_bot_runs_without_reloading_unless_told_otherwise():
+    assert RunArguments(bot="shop.orders:bot", reload=False) == parse(["run", "shop.orders:bot"])
+    assert RunArguments(bot="shop", reload=True) == parse(["run", "--reload", "shop"])
+
+
+def test_where_no_process_can_be_replaced_nothing_is_reloaded(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit):
+        parse(["run", "shop", "--reload"])
+
+    assert "--reload replaces the process" in capsys.readouterr().err
+
+
+def test_a_backoff_is_the_defaults_of_a_thousand_clients_unless_told_otherwise():
+    default = BackoffArguments(
+        policy=None, clients=1000, outage=60, cap=None, seed=1, json=False, plain=False
+    )
+    argv = ["backoff", "--clients", "5", "--outage", "0.5", "--cap", "4", "--seed", "-2"]
+
+    assert default == parse(["backoff"])
+    assert attrs.evolve(default, policy="shop:retry") == parse(["backoff", "shop:retry"])
+    assert BackoffArguments(
+        policy=None, clients=5, outage=0.5, cap=4, seed=-2, json=True, plain=True
+    ) == parse([*argv, "--json", "--plain"])
+
+
+def test_the_doctor_needs_nothing_and_takes_a_url():
+    nothing = DoctorArguments(
+        url=None, headers=(), subprotocols=(), pings=5, timeout=10, json=False, plain=False
+    )
+    argv = ["doctor", URL, "-H", "X-A:1", "--subprotocol", "v1", "--pings", "2", "--timeout", "3"]
+
+    assert nothing == parse(["doctor"])
+    assert attrs.evolve(nothing, json=True) == parse(["doctor", "--json"])
+    assert DoctorArguments(
+        url=URL,
+        headers=(("X-A", "1"),),
+        subprotocols=("v1",),
+        pings=2,
+        timeout=3,
+        json=False,
+        plain=True,
+    ) == parse([*argv, "--plain"])
 
 
 @pytest.mark.parametrize(
@@ -62,10 +132,27 @@ def test_the_doctor_takes_nothing_but_json():
         (["demo", "--seconds", "inf"], "a number from 1 to 3600"),
         (["demo", "--seed", "x"], "a whole number"),
         (["demo", URL], "too many arguments"),
-        (["doctor", URL], "too many arguments"),
-        (["doctor", "--plain"], "unknown option --plain"),
+        (["backoff", "--clients", "0"], "a whole number from 1 to 100000"),
+        (["backoff", "--clients", "1.5"], "a whole number from 1 to 100000"),
+        (["backoff", "--clients", "9" * 5000], "a whole number from 1 to 100000"),
+        (["backoff", "--outage", "-1"], "a number from 0 to 86400"),
+        (["backoff", "--cap", "0"], "a number from 0.001 to 86400"),
+        (["backoff", "shop:retry", "--cap", "5"], "--cap belongs to the default waits"),
+        (["backoff", "shop", "retry"], "too many arguments"),
+        (["repl"], "the following arguments are required: URL"),
+        (["repl", URL, "--wait", "-1"], "a number from 0 to 86400"),
+        (["run"], "the following arguments are required: MODULE:NAME"),
+        (["run", "bot.py"], "not a file: try bot"),
+        (["run", URL], "and no URL"),
+        (["run", "bot", "bot"], "too many arguments"),
+        (["doctor", URL, URL], "too many arguments"),
+        (["doctor", URL, "--bogus"], "unknown option --bogus"),
+        (["doctor", URL, "--pings", "0"], "a whole number from 1 to 1000"),
+        (["doctor", URL, "--timeout", "0"], "a number from 0.001 to 3600"),
+        (["doctor", "-H", "X-A:1"], "for a URL, and there is none"),
+        (["doctor", "--subprotocol", "v1"], "for a URL, and there is none"),
         ([URL], "`wsclient listen URL` listens to it"),
-        (["dance"], "unknown command; there are listen, demo and doctor"),
+        (["dance"], "unknown command; there are listen, repl, run, demo, backoff and doctor"),
         (["--bogus", "listen", URL], "unknown option --bogus"),
         ([], "usage: wsclient"),
     ],
@@ -95,7 +182,12 @@ def test_wrong_usage_is_told_clearly_and_ends_with_status_2(argv, complaint, cap
         ["listen", "--header", f"Authorization: {CANARY}"],
         ["demo", f"wss://user:{CANARY}@feed.example/"],
         ["demo", "--seconds", CANARY],
-        ["doctor", f"wss://user:{CANARY}@feed.example/"],
+        ["run", f"wss://user:{CANARY}@feed.example/"],
+        ["backoff", f"wss://user:{CANARY}@feed.example/"],
+        ["backoff", "--clients", CANARY],
+        ["backoff", "--cap", CANARY],
+        ["doctor", URL, f"wss://user:{CANARY}@feed.example/"],
+        ["doctor", "-H", f"Authorization: {CANARY}"],
     ],
 )
 def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
@@ -106,9 +198,10 @@ def test_a_complaint_never_quotes_what_could_be_a_secret(argv, capsys):
 
 
 def test_arguments_do_not_show_url_and_headers():
-    arguments = parse(["listen", f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"])
+    for command in ("listen", "repl", "doctor"):
+        argv = [command, f"wss://u:{CANARY}@h/", "--header", f"Authorization: {CANARY}"]
 
-    assert CANARY not in repr(arguments)
+        assert CANARY not in repr(parse(argv))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +210,10 @@ def test_arguments_do_not_show_url_and_headers():
         (["--help"], ["listen", "demo", "doctor", "--version"]),
         (["listen", "--help"], ["--send", "--header", "--json", "Exit status", "130", "base64"]),
         (["demo", "--help"], ["--seconds", "--seed", "--plain", "--json", "Exit status"]),
-        (["doctor", "--help"], ["--json", "frame codec", "keepalive", "Exit status"]),
+        (["repl", "--help"], ["--history", "--wait", "--header", "/ping", "Exit status", "130"]),
+        (["run", "--help"], ["MODULE:NAME", "--reload", "Exit status"]),
+        (["backoff", "--help"], ["--clients", "--outage", "--cap", "MODULE:NAME", "Exit status"]),
+        (["doctor", "--help"], ["--json", "frame codec", "--pings", "upgrade", "Exit status"]),
         (["--version"], [wsclient.__version__]),
     ],
 )

@@ -1,4 +1,4 @@
-"""``wsclient doctor``: what runs here, and what to do about it."""
+"""``wsclient doctor``: what runs here, how a server is reached, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,9 +18,11 @@ import trio
 
 import wsclient
 from wsclient.cli import _doctor, main
-from wsclient.cli._doctor import Findings, examine, findings_lines
+from wsclient.cli._doctor import Findings, examine, findings_lines, step_lines
+from wsclient.cli._steps import Step
 from wsclient.connection._socket import socket_options
 from wsclient.session._clock import suspend_clock
+from wsclient.testing import NONE, REJECT_404, SILENT_HANDSHAKE, FaultServer, echo
 
 NAMES = [
     "wsclient",
@@ -215,6 +219,127 @@ def test_an_uncompiled_codec_comes_with_what_to_do(monkeypatch, implementation, 
 
     assert line.startswith("plain Python, ")
     assert text in line
+
+
+# --- with a URL ---------------------------------------------------------------------------------
+
+
+async def test_with_a_url_each_step_is_a_line_and_the_status_is_0(start):
+    async with FaultServer(handler=echo) as server, start("doctor", server.url) as program:
+        status, out, err = await program.end()
+
+    assert (0, [], server.url) == (status, err, out[0])
+    assert ["resolve", "connect", "upgrade", "ping", "close"] == [
+        line.split()[0] for line in out[1:-2]
+    ]
+    assert all(re.match(r"\w+ +[\d.]+ m?s  \S", line) for line in out[1:-2])
+    assert ["", "all is well"] == out[-2:]
+
+
+async def test_a_failure_comes_with_what_a_channel_would_do_and_what_to_do(start):
+    async with FaultServer([REJECT_404]) as server, start("doctor", server.url) as program:
+        status, out, err = await program.end()
+
+    assert (1, []) == (status, err)
+    assert out[3].endswith("FAILED: the server refused the upgrade: HTTP 404")
+    assert [
+        "",
+        "rule              HTTP status",
+        "at startup        a channel gives up at once",
+        "in steady state   a channel tries again, for 5 min 0 s, then gives up",
+        "what to do        see that the URL's path is right",
+    ] == out[4:]
+
+
+@pytest.mark.parametrize("fault", [NONE, REJECT_404])
+async def test_with_a_url_and_json_each_step_is_an_object(start, fault):
+    async with (
+        FaultServer([fault]) as server,
+        start("doctor", server.url, "--json", "--pings", "2") as program,
+    ):
+        status, out, err = await program.end()
+
+    *steps, last = map(json.loads, out)
+
+    assert [] == err
+    assert {"step"} == {step["event"] for step in steps}
+    assert {"event": "diagnosis", "endpoint": server.url, "ok": status == 0}.items() <= last.items()
+    if fault is NONE:
+        assert ["resolve", "connect", "upgrade", "ping", "close"] == [s["name"] for s in steps]
+        assert 2 == steps[3]["pings"]
+        assert steps[4]["answered"]
+    else:
+        assert (1, False) == (status, steps[-1]["ok"])
+        assert ("rejected", "HTTP status") == (last["kind"], last["rule"])
+        assert "gives up at once" == last["startup"]
+
+
+async def test_a_note_stands_below_its_step():
+    step = Step(name="TLS", seconds=0.01, is_ok=True, text="TLSv1.3", notes=("odd\x1b[2J",))
+
+    assert [
+        "TLS          10.0 ms  TLSv1.3",
+        "                      odd\\x1b[2J",
+    ] == step_lines(step)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+async def test_ctrl_c_ends_it_with_status_130_and_without_a_traceback(start):
+    async with (
+        FaultServer([SILENT_HANDSHAKE]) as server,
+        start("doctor", server.url) as program,
+    ):
+        await program.out.wait_for("connect")
+        program.process.send_signal(signal.SIGINT)
+        status, _, err = await program.end()
+
+    assert (130, []) == (status, err)
+
+
+async def test_on_a_terminal_it_is_a_picture(open_terminal):
+    pytest.importorskip("rich")
+    async with (
+        FaultServer([REJECT_404]) as server,
+        open_terminal("doctor", server.url) as terminal,
+    ):
+        assert 1 == await terminal.end()
+
+    assert "✓" in terminal.text
+    assert "✗" in terminal.text
+    assert "HTTP status" in terminal.text
+    # The cursor is back.
+    assert "\x1b[?25h" in terminal.text.rpartition("\x1b[?25l")[2]
+
+
+@pytest.mark.parametrize("options", [["--plain"], []])
+async def test_lines_are_for_whoever_asks_for_them_and_for_small_terminals(open_terminal, options):
+    size = (24, 90) if options else (24, 50)
+    async with (
+        FaultServer() as server,
+        open_terminal("doctor", server.url, *options, size=size) as terminal,
+    ):
+        assert 0 == await terminal.end()
+
+    assert "all is well" in terminal.text
+    assert "\x1b" not in terminal.text
+
+
+async def test_without_rich_a_terminal_gets_lines_and_is_told(open_terminal):
+    async with FaultServer() as server:
+        command = [sys.executable, "-c", WITHOUT, "doctor", server.url]
+        async with open_terminal(command=command) as terminal:
+            assert 0 == await terminal.end()
+
+    assert "all is well" in terminal.text
+    assert "pip install 'wsclient-trio[cli]'" in terminal.text
+
+
+def test_a_url_that_cannot_be_used_is_wrong_usage(capsys):
+    assert 2 == main(["doctor", "http://u:canary@h/canary"])
+    printed = capsys.readouterr().err
+
+    assert "wsclient doctor: error: " in printed
+    assert "canary" not in printed
 
 
 # --- where it says it ---------------------------------------------------------------------------

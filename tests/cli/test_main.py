@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 import wsclient
+from wsclient import cli
 from wsclient.cli import main
 
 VERSION = f"wsclient {wsclient.__version__} ({'' if wsclient.__compiled__ else 'not '}compiled)\n"
@@ -33,6 +34,15 @@ def test_main_reads_the_arguments_of_the_process(monkeypatch, capsys):
 def test_main_runs_in_a_process_whose_streams_are_in_memory(capsys):
     assert 0 == main(["demo", "--seconds", "1"])
     assert "unaccounted  0" in capsys.readouterr().out
+
+
+def test_an_interrupt_before_anything_has_begun_is_no_traceback(monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "parse", interrupted)
+
+    assert 130 == main([])
 
 
 def test_python_m_wsclient_is_the_program():

@@ -40,12 +40,29 @@ def test_an_event_has_its_name_and_its_fields():
 
 
 def test_a_gap_is_an_object_of_its_own():
-    gap = wsclient.Gap(after=1, before=2, since=1.5, until=2.123456789, reason="1006")
+    gap = wsclient.Gap(
+        after=1,
+        before=2,
+        since=1.5,
+        until=2.123456789,
+        reason="1006",
+        subscription=("trades", "EUR"),
+        after_position=7,
+    )
 
     assert {
         "event": "gap_detected",
         "channel": "feed",
-        "gap": {"after": 1, "before": 2, "since": 1.5, "until": 2.123457, "reason": "1006"},
+        "gap": {
+            "after": 1,
+            "before": 2,
+            "since": 1.5,
+            "until": 2.123457,
+            "reason": "1006",
+            "subscription": "('trades', 'EUR')",
+            "after_position": 7,
+            "before_position": None,
+        },
     } == event_object(wsclient.GapDetected(channel="feed", gap=gap))
 
 

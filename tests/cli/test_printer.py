@@ -52,7 +52,7 @@ async def test_both_streams_keep_the_order_of_what_happened(pipe, nursery):
 def test_what_an_encoding_lacks_is_escaped(tmp_path, encoding, expected):
     path = tmp_path / "out"
     with path.open("w", encoding=encoding) as stream:
-        Sink(stream).write(["é …"])
+        Sink(stream).write("é …\n")
 
     assert expected == path.read_bytes().rstrip()
 
@@ -61,14 +61,14 @@ def test_what_python_has_buffered_goes_first(tmp_path):
     path = tmp_path / "out"
     with path.open("w") as stream:
         stream.write("before\n")
-        Sink(stream).write(["after"])
+        Sink(stream).write("after\n")
 
     assert ["before", "after"] == path.read_text().split()
 
 
 def test_a_stream_in_memory_works_too():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    Sink(stream).write(["hello"])
+    Sink(stream).write("hello\n")
 
     assert "hello" == stream.buffer.getvalue().decode().rstrip()
 
@@ -140,6 +140,6 @@ def test_a_full_stream_that_does_not_block_is_a_failure(pipe):
     _, stream = pipe
     os.set_blocking(stream.fileno(), False)
     sink = Sink(stream)
-    sink.write(["x" * 1_000_000])
+    sink.write("x" * 1_000_000)
 
     assert isinstance(sink.failure, BlockingIOError)

@@ -43,6 +43,22 @@ GAP = wsclient.Gap(after=1, before=2, since=100.0, until=102.5, reason="1012 SER
             "lost after 1.00 s: cut off, without a close frame",
         ),
         (
+            wsclient.ConnectionLeft(**PLACE, epoch=1, reason="asked for", duration=2.0),
+            "left after 2.00 s: asked for",
+        ),
+        (
+            wsclient.PeerStoppedReading(**PLACE, epoch=1),
+            "the server reads nothing of what is sent",
+        ),
+        (
+            wsclient.FencesLifted(channel="feed", epoch=1, messages=2),
+            "the server answers no ping: what it has read cannot be proven",
+        ),
+        (
+            wsclient.SuspendDetected(channel="feed", duration=3600.0),
+            "the machine has slept for 1 h 0 min",
+        ),
+        (
             wsclient.RetryScheduled(**PLACE, delay=0.25, rule="unreachable"),
             "connecting again in 0.25 s",
         ),

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from wsclient.cli._text import count, escape, message_text, seconds
+from wsclient.cli._text import count, escape, escape_lines, message_text, milliseconds, seconds
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,14 @@ def test_counts_have_a_plural():
     assert ["0 faults", "1 fault", "2 faults", "1,000 faults"] == [
         count(number, "fault") for number in (0, 1, 2, 1000)
     ]
+
+
+def test_lines_stay_lines():
+    assert "a\n  \\x1b[2Jb\n" == escape_lines("a\n  \x1b[2Jb\n")
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"), [(0.00042, "0.4 ms"), (0.9994, "999.4 ms"), (1.5, "1.50 s")]
+)
+def test_short_durations_are_milliseconds(duration, expected):
+    assert expected == milliseconds(duration)

@@ -82,6 +82,14 @@ async def test_the_servers_headers_and_choice_are_kept(connected):
         assert ((b"x-test", b"1"), (b"x-test", b"2")) == connection.handshake_headers
 
 
+async def test_what_was_agreed_on_about_compression_is_told(connected):
+    header = b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12"
+    async with connected(header, compression=True) as (connection, _):
+        assert ("permessage-deflate; server_max_window_bits=12",) == connection.extensions
+    async with connected(compression=True) as (connection, _):
+        assert () == connection.extensions
+
+
 async def test_every_connection_has_a_name_of_its_own(connected):
     async with connected() as (first, _), connected() as (second, _):
         assert re.fullmatch(r"client-\d+", str(first))

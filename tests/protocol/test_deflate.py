@@ -376,3 +376,18 @@ def test_what_is_not_deflates_format_is_refused(data):
 
     # What zlib says is in the text; its traceback would hold the message.
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "server_no_context_takeover",
+        "server_no_context_takeover; client_no_context_takeover",
+        "server_max_window_bits=9; client_max_window_bits=10",
+    ],
+)
+def test_what_was_agreed_on_reads_as_a_header_has_it(answer):
+    text = "permessage-deflate" + (f"; {answer}" if answer else "")
+
+    assert text == str(agree(Compression(), answer))

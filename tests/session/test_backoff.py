@@ -11,7 +11,7 @@ import trio
 
 from wsclient.errors import HandshakeError
 from wsclient.options import RetryPolicy
-from wsclient.session._backoff import CAP, Backoff
+from wsclient.session._backoff import CAP, Backoff, default_wait
 
 ERROR = HandshakeError("refused")
 DRAWS = 2000
@@ -210,3 +210,19 @@ async def test_stop_after_delay_counts_anew_after_a_stable_connection(autojump_c
     backoff.reset()
 
     assert 1 == backoff.next_delay(ERROR)
+
+
+# --- the default with another cap -----------------------------------------------------------------
+
+
+async def test_s4_1_the_default_with_another_cap_stays_below_it():
+    drawn = delays(Backoff(RetryPolicy(wait=default_wait(cap=4))), DRAWS)[5:]
+
+    assert 2.25 <= min(drawn) < 2.3
+    assert 4.2 < max(drawn) <= 4.25
+
+
+@pytest.mark.parametrize("cap", [0, -1, math.nan])
+def test_a_cap_that_is_no_time_is_refused(cap):
+    with pytest.raises(ValueError, match="cap must be above 0"):
+        default_wait(cap)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections import deque
 
 import trio
 
@@ -93,3 +94,20 @@ async def test_nothing_is_kept_of_a_budget_that_nobody_has_any_more():
     gc.collect()
 
     assert 0 == len(_budget._spent.get())
+
+
+# --- how long to wait -----------------------------------------------------------------------------
+
+
+def test_s4_2_a_delay_grows_until_an_attempt_may_begin_and_a_little_more():
+    budget = Budget(RetryBudget(attempts=2, seconds=10), deque([0.0, 1.0]), lambda: 2.0)
+
+    assert 9 == budget.delay(9)
+    assert {8 <= budget.delay(1) <= 9 for _ in range(100)} == {True}
+
+
+def test_s4_2_a_budget_that_fails_gives_no_delay_when_it_is_spent():
+    settings = RetryBudget(attempts=2, seconds=10, when_spent="fail")
+    budget = Budget(settings, deque([0.0, 1.0]), lambda: 2.0)
+
+    assert (9, None) == (budget.delay(9), budget.delay(1))

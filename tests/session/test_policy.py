@@ -325,3 +325,10 @@ def test_what_was_described_can_be_copied_and_pickled():
 
     assert loss.retry_after == copy.deepcopy(loss).retry_after
     assert loss.status == pickle.loads(pickle.dumps(loss)).status
+
+
+def test_without_a_time_a_date_is_read_against_the_present():
+    error = ConnectionRejected(503, ((b"retry-after", b"Wed, 01 Jan 3000 00:00:00 GMT"),))
+
+    assert loss_from(error).retry_after > 0
+    assert loss_from(error, NOW).retry_after != loss_from(error).retry_after

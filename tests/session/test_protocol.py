@@ -22,8 +22,8 @@ from wsclient import (
     RetryPolicy,
 )
 from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed
-from wsclient.events import ConnectionOpened
-from wsclient.session._policy import Loss, LossKind, Phase
+from wsclient.events import ConnectionOpened, LossKind
+from wsclient.session._policy import Loss, Phase
 from wsclient.testing import ScriptedServer
 
 from .subscribing import Positioned, PubSub

@@ -1,4 +1,4 @@
-"""``wsclient doctor``: what runs here, and what could run better."""
+"""``wsclient doctor``: what runs here and could run better, or how a server can be reached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import sys
 import time
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -15,10 +15,12 @@ import trio
 import wsclient
 
 from ._arguments import DoctorArguments
+from ._diagnosis import Diagnosis, diagnose
 from ._objects import json_line
 from ._printer import Printer
-from ._running import OK, Command
-from ._text import escape
+from ._running import FAILED, OK, Command
+from ._steps import Examination, Goal, Listener, Step, StepFailed, goal_from
+from ._text import escape, milliseconds
 
 # Without the cache, pip would take the wheel that it built last time.
 _COMPILE: Final = (
@@ -122,7 +124,14 @@ def _frame_codec(findings: Findings) -> str:
 
 
 def prepare_doctor(arguments: DoctorArguments, printer: Printer) -> Command:
-    """What to run."""
+    """What to run.
+
+    Raises:
+        TypeError, ValueError: The URL, a header or a subprotocol cannot be used.
+    """
+    if arguments.url is not None:
+        goal = goal_from(arguments.url, arguments.headers, arguments.subprotocols)
+        return _prepare_examination(goal, arguments, printer)
 
     async def doctor() -> int:
         findings = examine()
@@ -136,3 +145,131 @@ def prepare_doctor(arguments: DoctorArguments, printer: Printer) -> Command:
         return OK
 
     return doctor
+
+
+def _prepare_examination(goal: Goal, arguments: DoctorArguments, printer: Printer) -> Command:
+    view = _view(goal, arguments, printer)
+
+    async def doctor() -> int:
+        examination = Examination(
+            goal, pings=arguments.pings, timeout=arguments.timeout, listener=view
+        )
+        diagnosis: Diagnosis | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(view.run)
+            try:
+                await examination.run()
+            except StepFailed as failure:
+                diagnosis = diagnose(failure.error, step=failure.step, is_secure=goal.is_secure)
+            nursery.cancel_scope.cancel()
+        view.conclude(diagnosis)
+        await printer.wait_written()
+        return OK if diagnosis is None else FAILED
+
+    return doctor
+
+
+def _view(goal: Goal, arguments: DoctorArguments, printer: Printer) -> View:
+    if arguments.json:
+        return ObjectsOfSteps(goal, printer)
+    if not arguments.plain and sys.stdout is not None and sys.stdout.isatty():
+        try:
+            from ._doctor_picture import open_picture
+        except ImportError:
+            printer.tell(
+                "(With rich installed there are colours: pip install 'wsclient-trio[cli]')"
+            )
+        else:
+            if picture := open_picture(goal):
+                return picture
+    return LinesOfSteps(goal, printer)
+
+
+class View(Listener, Protocol):
+    """Shows the steps, as they are made."""
+
+    async def run(self) -> None:
+        """Whatever takes time, until cancelled."""
+
+    def conclude(self, diagnosis: Diagnosis | None) -> None:
+        """All steps are made, or one has failed."""
+
+
+class LinesOfSteps:
+    """A line for each step, and more where there is more to say."""
+
+    def __init__(self, goal: Goal, printer: Printer) -> None:
+        self._printer = printer
+        self._printer.print(goal.endpoint)
+
+    def begin(self, name: str) -> None:
+        """Nothing can be said yet."""
+
+    def end(self, step: Step) -> None:
+        """Say it."""
+        for line in step_lines(step):
+            self._printer.print(line)
+
+    async def run(self) -> None:
+        """Nothing takes time."""
+        await trio.lowlevel.checkpoint()
+
+    def conclude(self, diagnosis: Diagnosis | None) -> None:
+        """Say what follows."""
+        self._printer.print("")
+        for title, text in conclusion_rows(diagnosis):
+            self._printer.print(f"{title:<{_WIDTH}}{escape(text)}".rstrip())
+
+
+class ObjectsOfSteps:
+    """An object for each step, and one for what follows."""
+
+    def __init__(self, goal: Goal, printer: Printer) -> None:
+        self._goal = goal
+        self._printer = printer
+
+    def begin(self, name: str) -> None:
+        """Nothing can be said yet."""
+
+    def end(self, step: Step) -> None:
+        """Print it."""
+        values = {
+            "event": "step",
+            "name": step.name,
+            "ok": step.is_ok,
+            "seconds": round(step.seconds, 6),
+            "text": step.text,
+            "notes": step.notes,
+        }
+        self._printer.print(json_line({**values, **step.values}))
+
+    async def run(self) -> None:
+        """Nothing takes time."""
+        await trio.lowlevel.checkpoint()
+
+    def conclude(self, diagnosis: Diagnosis | None) -> None:
+        """Print what follows."""
+        values = {} if diagnosis is None else attrs.asdict(diagnosis)
+        first = {"event": "diagnosis", "endpoint": self._goal.endpoint, "ok": diagnosis is None}
+        self._printer.print(json_line({**first, **values}))
+
+
+def step_lines(step: Step) -> list[str]:
+    """A step for people: what was found, and below it what else there is."""
+    first = f"{step.name:<10}{milliseconds(step.seconds):>10}  "
+    texts = [step.text if step.is_ok else f"FAILED: {step.text}", *step.notes]
+    return [
+        (" " * len(first) if number else first) + escape(text) for number, text in enumerate(texts)
+    ]
+
+
+def conclusion_rows(diagnosis: Diagnosis | None) -> list[tuple[str, str]]:
+    """What follows, each with what it is about."""
+    if diagnosis is None:
+        return [("all is well", "")]
+    return [
+        ("rule", diagnosis.rule),
+        ("at startup", f"a channel {diagnosis.startup}"),
+        ("in steady state", f"a channel {diagnosis.steady}"),
+        ("what to do", diagnosis.advice),
+    ]

@@ -23,7 +23,7 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
     Raises:
         TypeError, ValueError: The URL, a header or a subprotocol cannot be used.
     """
-    voice = _JsonVoice(printer) if arguments.json else _Voice(printer)
+    voice = JsonVoice(printer) if arguments.json else Voice(printer)
     opening = wsclient.open_channel(
         arguments.url,
         connection=wsclient.ConnectionOptions(
@@ -53,7 +53,7 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
     return listen
 
 
-class _Voice:
+class Voice:
     """Messages to the standard output, sentences to the standard error."""
 
     def __init__(self, printer: Printer) -> None:
@@ -71,7 +71,7 @@ class _Voice:
             self._printer.tell(f"* {sentence}")
 
 
-class _JsonVoice(_Voice):
+class JsonVoice(Voice):
     """Everything to the standard output, as JSON."""
 
     def show(self, message: str | bytes) -> None:

@@ -47,7 +47,10 @@ def _plain(value: Any) -> Any:
         return f"{type(value).__name__}: {value}"
     if isinstance(value, float):
         return round(value, 6)
-    return _fields(value) if attrs.has(type(value)) else value
+    if attrs.has(type(value)):
+        return _fields(value)
+    # A subscription's key and positions are whatever the program has made of them.
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _snake_case(name: str) -> str:

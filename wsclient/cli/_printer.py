@@ -27,7 +27,7 @@ As much as a pipe holds: batches are then large enough to be worth a thread.
 
 
 class Sink:
-    """A standard stream; writes whole lines at once.
+    """A standard stream; writes all that waits at once.
 
     Args:
         stream: ``None``, as Python has it for a stream that is closed, swallows everything.
@@ -39,11 +39,10 @@ class Sink:
         self.failure: OSError | None = None
         """Why nothing can be written any more."""
 
-    def write(self, lines: list[str]) -> None:
-        """Write lines; sets :attr:`failure` rather than raise."""
+    def write(self, text: str) -> None:
+        """Write text; sets :attr:`failure` rather than raise."""
         if self._raw is None or self.failure is not None:
             return
-        text = "".join(line + os.linesep for line in lines)
         data = memoryview(text.encode(self._encoding, "backslashreplace"))
         try:
             while data:
@@ -79,15 +78,19 @@ class Printer:
 
     def print(self, line: str) -> None:
         """Print a line to the standard output, soon."""
-        self._add(self._out, line)
+        self._add(self._out, line + os.linesep)
+
+    def draw(self, text: str) -> None:
+        """Write to the standard output, soon, as it is: for a terminal that is drawn on."""
+        self._add(self._out, text)
 
     def tell(self, line: str) -> None:
         """Print a line to the standard error, soon."""
-        self._add(self._err, line)
+        self._add(self._err, line + os.linesep)
 
-    def _add(self, sink: Sink, line: str) -> None:
-        self._queue.append((sink, line))
-        self._size += len(line)
+    def _add(self, sink: Sink, text: str) -> None:
+        self._queue.append((sink, text))
+        self._size += len(text)
         self._work.unpark()
 
     async def wait_room(self) -> None:
@@ -111,15 +114,15 @@ class Printer:
         while True:
             while not self._queue:
                 await self._work.park()
-            lines = list(self._queue)
+            texts = list(self._queue)
             self._queue.clear()
             self._size = 0
             self._is_writing = True
-            await trio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_write, texts, abandon_on_cancel=True)
             self._is_writing = False
             self._progress.unpark_all()
 
 
-def _write(lines: list[tuple[Sink, str]]) -> None:
-    for sink, group in groupby(lines, key=lambda item: item[0]):
-        sink.write([line for _, line in group])
+def _write(texts: list[tuple[Sink, str]]) -> None:
+    for sink, group in groupby(texts, key=lambda item: item[0]):
+        sink.write("".join(text for _, text in group))

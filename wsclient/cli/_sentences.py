@@ -31,6 +31,14 @@ def _sentence_for(event: wsclient.Event) -> str | None:
             return f"lost after {seconds(event.duration)}: cut off, without a close frame"
         case wsclient.ConnectionLost():
             return f"lost after {seconds(event.duration)}: {event.cause}"
+        case wsclient.ConnectionLeft():
+            return f"left after {seconds(event.duration)}: {event.reason}"
+        case wsclient.PeerStoppedReading():
+            return "the server reads nothing of what is sent"
+        case wsclient.FencesLifted():
+            return "the server answers no ping: what it has read cannot be proven"
+        case wsclient.SuspendDetected():
+            return f"the machine has slept for {seconds(event.duration)}"
         case wsclient.RetryScheduled():
             return f"connecting again in {seconds(event.delay)}"
         case wsclient.GapDetected(gap=gap):

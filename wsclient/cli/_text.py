@@ -15,7 +15,8 @@ from typing import Final
 _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 # Format characters, too, but Persian, Hindi and many emoji cannot be written without them.
-_JOINERS: Final = "\u200c\u200d"
+JOINERS: Final = "\u200c\u200d"
+"""Not escaped, and no column wide."""
 
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -29,10 +30,15 @@ def escape(text: str) -> str:
         return text
     return "".join(
         _escaped(character)
-        if unicodedata.category(character) in _ESCAPED and character not in _JOINERS
+        if unicodedata.category(character) in _ESCAPED and character not in JOINERS
         else character
         for character in text
     )
+
+
+def escape_lines(text: str) -> str:
+    """The same for a text of several lines, such as a traceback; they stay lines."""
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def _escaped(character: str) -> str:
@@ -62,6 +68,11 @@ def seconds(duration: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def milliseconds(duration: float) -> str:
+    """A short duration, such as a round trip; a long one as :func:`seconds` has it."""
+    return f"{duration * 1000:.1f} ms" if duration < 1 else seconds(duration)
 
 
 def count(number: int, noun: str) -> str:

@@ -204,6 +204,15 @@ class WebSocketConnection(trio.abc.AsyncResource):
         return self._accepted.subprotocol
 
     @property
+    def extensions(self) -> tuple[str, ...]:
+        """What was agreed on beside the protocol itself, as a header has it.
+
+        ``("permessage-deflate; server_no_context_takeover",)``, or nothing.
+        """
+        deflate = self._accepted.deflate
+        return () if deflate is None else (str(deflate),)
+
+    @property
     def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The headers of the server's answer, without the handshake's own; names in lower case."""
         return self._accepted.headers

@@ -39,6 +39,19 @@ class Deflate:
     server_max_window_bits: int = 15
     client_max_window_bits: int = 15
 
+    def __str__(self) -> str:
+        """As a header has it, with everything that is not as it would be without a word."""
+        parts = [NAME]
+        if self.server_no_context_takeover:
+            parts.append("server_no_context_takeover")
+        if self.client_no_context_takeover:
+            parts.append("client_no_context_takeover")
+        if self.server_max_window_bits != 15:
+            parts.append(f"server_max_window_bits={self.server_max_window_bits}")
+        if self.client_max_window_bits != 15:
+            parts.append(f"client_max_window_bits={self.client_max_window_bits}")
+        return "; ".join(parts)
+
     def make_inflater(self) -> Inflater:
         """What inflates the server's messages."""
         return Inflater(

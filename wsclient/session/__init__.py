@@ -9,6 +9,7 @@ from ._acks import (
     check_function,
     check_name,
 )
+from ._backoff import default_wait
 from ._channel import ChannelStatistics, DurableChannel, follow
 from ._correlation import (
     Correlation,
@@ -33,6 +34,7 @@ from ._policy import (
     Retry,
     RetryFreshAuth,
     classify,
+    loss_from,
 )
 from ._presets import PRESETS, CodeMeaning, Preset
 from ._protocol import (
@@ -46,9 +48,10 @@ from ._protocol import (
     Wish,
 )
 from ._receipt import Receipt
-from ._requests import Replies
 from ._recording import Journal
 from ._records import JournalRecord
+from ._rehearsal import Rehearsal, rehearse
+from ._requests import Replies
 from ._storage import SqliteOutbox
 from ._transitions import Transitions
 
@@ -89,6 +92,7 @@ __all__ = [
     "Protocol",
     "Published",
     "Receipt",
+    "Rehearsal",
     "Replies",
     "Reply",
     "Retry",
@@ -109,6 +113,9 @@ __all__ = [
     "check_name",
     "classify",
     "connect_channel",
+    "default_wait",
     "follow",
+    "loss_from",
     "open_channel",
+    "rehearse",
 ]

@@ -9,6 +9,7 @@ loop, and fills the state that tenacity's waits and stops look at, with times fr
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 import tenacity
@@ -46,17 +47,40 @@ class wait_equal_jitter(wait_base):  # noqa: N801  # Named as tenacity names its
         return random.uniform(0.5, 1) * min(self._cap, self._base * 2.0**exponent)
 
 
-default_wait: Final = wait_chain(
-    wait_random(0, 1), wait_fixed(FLOOR) + wait_equal_jitter(_BASE, CAP)
-)
-"""``U(0, 1)`` after the first failure, so that a blip costs little; then growing to the cap."""
+def default_wait(cap: float = CAP) -> Callable[[Any], float]:
+    """What ``RetryPolicy.wait`` is by default, or the same with another cap.
+
+    ``U(0, 1)`` after the first failure, so that a blip costs little; then
+    ``0.25 + U(0.5, 1) · min(cap, 0.5 · 2^k)``, growing to the cap.
+
+    Args:
+        cap: Seconds; no wait is longer, but for the 0.25 s.
+
+    Raises:
+        ValueError: ``cap`` is not above 0.
+    """
+    if not cap > 0:
+        raise ValueError(f"cap must be above 0, not {cap!r}")
+    wait: Callable[[Any], float] = wait_chain(
+        wait_random(0, 1), wait_fixed(FLOOR) + wait_equal_jitter(_BASE, cap)
+    )
+    return wait
+
+
+_DEFAULT_WAIT: Final = default_wait()
 
 
 class Backoff:
-    """The delays of one channel, by its policy."""
+    """The delays of one channel, by its policy.
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._wait = default_wait if policy.wait is None else policy.wait
+    Args:
+        policy: What to go by.
+        clock: Tells the time.
+    """
+
+    def __init__(self, policy: RetryPolicy, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
+        self._wait = _DEFAULT_WAIT if policy.wait is None else policy.wait
         self._stop = policy.stop
         self._state: tenacity.RetryCallState | None = None
 
@@ -75,7 +99,7 @@ class Backoff:
         Raises:
             ValueError: The user's wait gave something else than seconds.
         """
-        now = trio.current_time()
+        now = self._clock()
         state = self._state
         if state is None:
             # tenacity's own loop would pass itself and the function that it retries.

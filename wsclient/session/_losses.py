@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -63,13 +64,21 @@ class Losses:
         retry: The policy.
         endpoints: Moved on to where the next attempt goes.
         access: Told when the server has refused the credentials.
+        clock: Tells the time.
     """
 
-    def __init__(self, retry: RetryPolicy, endpoints: Endpoints, access: Access) -> None:
+    def __init__(
+        self,
+        retry: RetryPolicy,
+        endpoints: Endpoints,
+        access: Access,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._clock = clock
         self._user_classify = retry.classify
         self._endpoints = endpoints
         self._access = access
-        self._backoff = Backoff(retry)
+        self._backoff = Backoff(retry, clock)
         self._streak: _Streak | None = None
         self._by_rule: Counter[str] = Counter()
         self._was_stable = False
@@ -122,7 +131,7 @@ class Losses:
         decision = self._decide(loss)
         if isinstance(decision, Fatal):
             return GiveUp(decision.reason)
-        now = trio.current_time()
+        now = self._clock()
         asked, retry_after = self._prepare(loss, decision, self._endpoints.current)
         if isinstance(decision, RetryFreshAuth):
             stays = True  # What was refused was not the endpoint's fault.
@@ -154,7 +163,7 @@ class Losses:
         self._history.append(loss.error)
         self.failures += 1
         rule = counted_as(loss)
-        now = trio.current_time()
+        now = self._clock()
         if self._streak is None or self._streak.rule != rule:
             self._streak = _Streak(rule, now)
         self._streak.count += 1
@@ -194,7 +203,7 @@ class Losses:
             # Never earlier than asked, and not all clients at once.
             retry_after += random.uniform(0, 1 + retry_after / 10)
         if asked is not None or retry_after:
-            until = trio.current_time() + max(asked or 0.0, retry_after)
+            until = self._clock() + max(asked or 0.0, retry_after)
             self._endpoints.leave_alone(until, address)
         if isinstance(decision, RetryFreshAuth):
             self._access.must_be_fresh = True

@@ -28,7 +28,7 @@ from wsclient.errors import (
 )
 from wsclient.events import LossKind
 
-from ._clock import retry_after_seconds
+from ._clock import retry_after_seconds, wall_clock
 
 
 class Phase(Enum):
@@ -248,13 +248,17 @@ def _patience_text(patience: _Patience) -> str:
     return f"fatal after {patience.seconds:g} s"
 
 
-def loss_from(error: BaseException, now: float) -> Loss:
-    """Describe how an attempt or a connection ended.
+def loss_from(error: BaseException, now: float | None = None) -> Loss:
+    """Describe how an attempt or a connection ended, as ``RetryPolicy.classify`` gets it.
+
+    For tests of a function of one's own, and for whoever opens single connections and wants to
+    know what a channel would make of an error.
 
     Args:
-        error: What a caller would have got.
-        now: Unix time, against which ``Retry-After`` dates are read.
+        error: What a caller of ``open_websocket`` and its kin gets.
+        now: Unix time, against which ``Retry-After`` dates are read; ``None`` is the present.
     """
+    now = wall_clock() if now is None else now
     match error:
         case ConnectionRejected():
             return Loss(

@@ -342,15 +342,12 @@ class Supervisor:
     async def _sleep(self, delay: float) -> bool:
         """Sleep, longer than ``delay`` if the budget is spent; false if the channel fails then."""
         while True:
-            now = trio.current_time()
-            spent = self.budget.wait_at(now + delay)
-            if spent and self.budget.settings.when_spent == "fail":
+            allowed = self.budget.delay(delay)
+            if allowed is None:
                 return False
-            if spent:
-                # Whoever shares it should not come all at once.
-                delay += spent + random.uniform(0, 1)
-            rule = _SPENT if spent else self.losses.rule
-            self.next_attempt_at = now + delay
+            rule = self.losses.rule if allowed == delay else _SPENT
+            delay = allowed
+            self.next_attempt_at = trio.current_time() + delay
             self._observe(events.RetryScheduled(**self._place(), delay=delay, rule=rule))
             await trio.sleep(delay)
             # Others may have been faster.

@@ -10,7 +10,8 @@ import wsclient
 
 rich_console = pytest.importorskip("rich.console")
 
-from wsclient.cli._backoff_picture import HEIGHT, draw  # noqa: E402  # It needs rich.
+from wsclient.cli import _backoff_picture  # noqa: E402  # It needs rich.
+from wsclient.cli._backoff_picture import HEIGHT, draw  # noqa: E402
 
 
 def rendered(rehearsal, width=80):
@@ -86,3 +87,23 @@ def test_who_never_tries_is_drawn_all_the_same():
 
     assert "gave up  4 clients" in lines[-1]
     rendered(wsclient.rehearse(policy, outage=10))
+
+
+@pytest.mark.parametrize(
+    ("width", "encoding", "term", "is_shown"),
+    [
+        (80, "utf-8", "xterm", True),
+        (50, "utf-8", "xterm", False),
+        (80, "latin-1", "xterm", False),
+        (80, "utf-8", "dumb", False),
+    ],
+)
+def test_where_it_cannot_be_drawn_there_is_none(monkeypatch, width, encoding, term, is_shown):
+    monkeypatch.setenv("TERM", term)
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = rich_console.Console(file=file, width=width, height=24, force_terminal=True)
+    monkeypatch.setattr(_backoff_picture, "Console", lambda: console)
+    lines = _backoff_picture.picture(lockstep(clients=8), 1)
+
+    assert is_shown == (lines is not None)
+    assert lines is None or any("client 1" in line for line in lines)

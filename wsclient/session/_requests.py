@@ -59,16 +59,16 @@ class _Request:
     __slots__ = ("is_accepted", "is_lost", "known", "receipt", "replies", "reply")
 
     def __init__(self, replies: Inbox | None = None) -> None:
-        self.replies = replies
+        self.replies: Inbox | None = replies
         """Where replies wait, if there may be many; ``reply`` is the last of them."""
         self.receipt: Receipt | None = None
         """Of its message, sent last."""
-        self.is_accepted = False
+        self.is_accepted: bool = False
         """Whether that was accepted; then it can be taken back."""
         self.reply: Reply | None = None
-        self.known = Truth.CERTAINLY_NOT
+        self.known: Truth = Truth.CERTAINLY_NOT
         """Whether the peer can have what was sent before it."""
-        self.is_lost = False
+        self.is_lost: bool = False
         """Whether the connection has ended that it was written to."""
 
     @property
@@ -122,7 +122,7 @@ class Requests:
         self._waiting: dict[int, _Request] = {}
         self._over: OrderedDict[int, None] = OrderedDict()
         self._changed = trio.lowlevel.ParkingLot()
-        self.late = 0
+        self.late: int = 0
         """Replies that came when nobody waited for them any more."""
 
     def __len__(self) -> int:

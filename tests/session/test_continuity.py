@@ -119,7 +119,7 @@ def test_behind_a_loss_a_position_that_is_not_greater_is_a_stream_that_has_gone_
 def test_what_was_brought_may_come_again_live_and_what_was_before_may_not():
     continuity = Continuity(consecutive, last=5)
     continuity.raise_doubt(interrupted())
-    assert all(continuity.recover(position) for position in (6, 7, 8))
+    assert [None] * 3 == [continuity.recover(position) for position in (6, 7, 8)]
 
     assert continuity.follow(7, hole) == Repeated()
     assert isinstance(continuity.follow(5, hole), WentBack)
@@ -149,14 +149,74 @@ def test_where_values_may_come_again_at_any_time_they_are_repetitions():
 def test_a_value_of_the_past_is_new_if_its_position_is():
     continuity = Continuity(consecutive, last=5)
 
-    assert continuity.recover(6)
-    assert not continuity.recover(6)
-    assert continuity.recover(None)
+    assert continuity.recover(6) is None
+    assert continuity.recover(6) == Repeated()
+    assert continuity.recover(None) is None
     assert continuity.last == 6
+
+
+def test_s6_2_what_the_past_leaves_out_is_a_gap_where_it_is_missing():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted(before_position=20))
+
+    assert interrupted(after_position=5, before_position=8) == continuity.recover(8)
+    assert continuity.recover(9) is None
+    # What is asked for anew is asked for behind it.
+    assert interrupted(after_position=9) == continuity.doubt
+
+
+def test_two_connections_repeat_each_other_and_nothing_from_before_they_began():
+    continuity = Continuity(consecutive, last=5)
+    continuity.begin(overlaps=False, resumes=False)
+    continuity.raise_doubt(interrupted())
+    continuity.widen(resumes=False)
+    assert isinstance(continuity.follow(5, hole), WentBack)
+    assert continuity.follow(6, hole) is None
+    continuity.move(6)
+
+    assert continuity.follow(6, hole) == Repeated()
+    assert isinstance(continuity.follow(4, hole), WentBack)
+    # It counts anew, on both.
+    assert isinstance(continuity.follow(1, hole), WentBack)
+    continuity.move(1)
+    assert continuity.follow(1, hole) == Repeated()
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+def test_a_connection_that_resumes_may_repeat_what_came_before_it(who):
+    continuity = Continuity(consecutive, last=5)
+    continuity.begin(overlaps=False, resumes=who == "first")
+    continuity.widen(resumes=who == "second")
+
+    assert continuity.follow(5, hole) == Repeated()
+
+
+def test_a_connection_that_overlaps_with_the_last_repeats_what_that_one_has_brought():
+    continuity = Continuity(consecutive, last=5)
+    continuity.begin(overlaps=True, resumes=False)
+    continuity.raise_doubt(interrupted())
+
+    assert continuity.follow(4, hole) == Repeated()
 
 
 def test_the_past_may_be_the_first_that_is_known():
     continuity = Continuity(consecutive)
 
-    assert continuity.recover(3)
+    assert continuity.recover(3) is None
     assert continuity.last == 3
+
+
+def test_what_was_brought_may_come_again_live_also_behind_a_second_doubt():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+    assert continuity.recover(6) is None
+    continuity.raise_doubt(interrupted())
+
+    assert continuity.follow(6, hole) == Repeated()
+
+
+def test_a_value_without_a_position_leaves_the_last_one_as_it_is():
+    continuity = Continuity(consecutive, last=5)
+    continuity.move(None)
+
+    assert continuity.last == 5

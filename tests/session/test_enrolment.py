@@ -23,7 +23,12 @@ from wsclient import (
     Subscribed,
     SubscriptionOptions,
 )
-from wsclient.events import ConnectionLost, SubscriptionRefused, SubscriptionsRestored
+from wsclient.events import (
+    ConnectionLost,
+    HandlerFailed,
+    SubscriptionRefused,
+    SubscriptionsRestored,
+)
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
 from .subscribing import PubSub, Service, by_connection, settle
@@ -501,3 +506,284 @@ async def test_the_order_of_asking_is_the_same_on_each_connection(autojump_clock
         await channel.wait_ready()
 
         assert {0: ["c", "a", "b"], 1: ["c", "a", "b"]} == by_connection(service.asked)
+
+
+# What was broken once.
+
+
+async def test_i12_a_key_that_is_wanted_anew_is_asked_for_behind_its_end_whatever_is_being_said(
+    autojump_clock, server, recorder
+):
+    class Meddling(PubSub):
+        """While one subscription is being ended, another is left, and wanted again."""
+
+        def __init__(self):
+            self.meddle = lambda: None
+
+        def unsubscribe(self, wish, token):
+            if wish.key == "a":
+                self.meddle()
+            return super().unsubscribe(wish, token)
+
+    protocol = Meddling()
+    async with wsclient.open_channel(server.url, protocol=protocol, observers=[]) as channel:
+        b, again = channel.subscribe("b"), channel.subscribe("b")
+
+        def meddle():
+            b.close()
+            channel._subscriptions.add(again)
+
+        async with b:
+            async with channel.subscribe("a"):
+                for key in "ba":
+                    await is_asked(server, key)
+                    await server.send({"op": "subscribed", "key": key})
+                await channel.wait_ready()
+                await settle()
+                protocol.meddle = meddle
+            for key in "ab":
+                await server.expect({"op": "unsubscribe", "key": key})
+                await server.send({"op": "unsubscribed", "key": key})
+            await is_asked(server, "b")
+        again.close()
+
+
+async def test_what_a_subscription_brings_that_has_ended_is_not_the_next_ones(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await is_asked(server, "a")
+            await server.send({"op": "subscribed", "key": "a"})
+            await channel.wait_ready()
+        async with channel.subscribe("a") as feed:
+            await server.expect({"op": "unsubscribe", "key": "a"})
+            await is_asked(server, "a")
+            # It was on its way when the first one ended; what follows it is nobody's.
+            await server.send({"key": "a", "n": 5})
+            await server.send({"op": "unsubscribed", "key": "a"})
+            await server.send({"op": "subscribed", "key": "a"})
+            await server.send({"key": "a", "n": 7})
+
+            assert await feed.receive() == 7
+
+
+async def test_what_came_before_it_was_given_up_does_not_come_behind_a_late_confirmation(
+    autojump_clock, server, open_channel
+):
+    options = SubscriptionOptions(timeout=3)
+    async with (
+        open_channel(subscriptions=options, retry=RetryPolicy(wait=lambda state: 20)) as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b"),
+    ):
+        await restore(server, channel)
+        await server.send({"op": "subscribed", "key": "b"})
+        await server.send({"key": "a", "n": 1})
+        await channel.wait_ready()
+        # It is given up by now, and this one is dropped.
+        await server.send({"key": "a", "n": 2})
+        await server.send({"op": "subscribed", "key": "a"})
+        await server.send({"key": "a", "n": 3})
+
+        assert await feed.receive() == 3
+
+
+async def test_where_nothing_is_confirmed_what_was_left_at_once_is_unsubscribed_with_the_pong(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Unconfirmed()) as channel:
+        await server.accept()
+        await channel.wait_ready()
+        began_at = trio.current_time()
+        feed = channel.subscribe("a")
+        channel._subscriptions.add(feed)
+        await is_asked(server, "a")
+        channel._subscriptions.remove(feed)
+        await server.expect({"op": "unsubscribe", "key": "a"})
+
+        assert trio.current_time() - began_at < 1
+
+
+async def test_i12_what_is_confirmed_late_and_was_asked_for_again_is_ended_once(
+    autojump_clock, server, recorder
+):
+    class Tagged(ByNumber):
+        def recognise(self, message):
+            match json.loads(message):
+                case {"reply": int(number)}:
+                    return Subscribed(number)
+            return None
+
+        def unsubscribe(self, wish, token):
+            return json.dumps({"end": token or wish.number})
+
+    for protocol, ended, token in ((ByNumber(), "0x1", "0x1"), (Tagged(), 1, None)):
+        async with wsclient.open_channel(
+            server.url,
+            protocol=protocol,
+            observers=[recorder],
+            subscriptions=SubscriptionOptions(timeout=3),
+        ) as channel:
+            await server.accept()
+            await channel.wait_ready()
+            async with channel.subscribe("a") as feed:
+                await server.expect({"call": 1})
+                await server.expect({"call": 2}, within=60)
+                await server.send({"reply": 2, "token": token and "0x2"})
+                await feed.wait_live()
+                await server.send({"reply": 1, "token": token})
+
+                await server.expect({"end": ended})
+                # What it brings until then is nobody's.
+                await server.send({"token": "0x1", "n": 1})
+                await server.send({"token": "0x2", "n": 2})
+                if token:
+                    assert await feed.receive() == 2
+
+
+@pytest.mark.parametrize("made", [7, "\ud800"])
+async def test_what_a_protocol_makes_and_is_no_message_fails_its_feed_alone(
+    autojump_clock, server, open_channel, recorder, made
+):
+    class Odd(PubSub):
+        def subscribe(self, wish):
+            return made if wish.key == "a" else super().subscribe(wish)
+
+        def unsubscribe(self, wish, token):
+            return made
+
+    async with open_channel(Odd()) as channel, channel.subscribe("a") as feed:
+        with pytest.raises(wsclient.SubscriptionFailed):
+            await feed.receive()
+        async with channel.subscribe("b"):
+            await is_asked(server, "b")
+            await server.send({"op": "subscribed", "key": "b"})
+            await channel.wait_ready()
+            await settle()
+        await settle()
+
+        assert channel.state is ChannelState.READY
+    assert ["unsubscribing"] == [event.subject for event in recorder.of(HandlerFailed)]
+
+
+async def test_a_feed_that_is_left_while_it_is_asked_for_with_no_message_is_left(
+    autojump_clock, server, recorder
+):
+    feeds = []
+
+    class Odd(PubSub):
+        def subscribe(self, wish):
+            feeds[0].close()
+            return 7
+
+    async with wsclient.open_channel(server.url, protocol=Odd(), observers=[recorder]) as channel:
+        feeds.append(channel.subscribe("a"))
+        async with feeds[0]:
+            await channel.wait_ready()
+            await settle()
+    assert recorder.of(SubscriptionRefused) == []
+
+
+async def test_what_recognise_gives_and_is_no_signal_is_told(
+    autojump_clock, server, open_channel, recorder
+):
+    class Sure(PubSub):
+        def recognise(self, message):
+            return True
+
+    async with open_channel(Sure()) as channel:
+        await server.send("whatever")
+
+        assert await channel.receive() == "whatever"
+    told = recorder.of(HandlerFailed)[0]
+    assert str(told.error) == "recognise must give a signal or None, not bool"
+
+
+async def test_those_that_wait_for_their_turn_are_asked_for_once_there_is_room(
+    autojump_clock, network
+):
+    """One backs off, while another one is waited for and no more may be asked for."""
+    heard = []
+
+    async def handler(connection):
+        async for message in connection:
+            key = json.loads(message)["key"]
+            heard.append(key)
+            if heard == ["a"]:
+                await connection.send(
+                    json.dumps({"op": "refused", "key": "a", "why": "busy", "later": True})
+                )
+            else:
+                await trio.sleep(10)
+                await connection.send(json.dumps({"op": "subscribed", "key": key}))
+
+    options = SubscriptionOptions(in_flight=1)
+    async with (
+        FaultServer(handler=handler, network=network) as server,
+        wsclient.open_channel(
+            server.url,
+            protocol=PubSub(),
+            observers=[],
+            subscriptions=options,
+            retry=RetryPolicy(wait=lambda _: 5),
+        ) as channel,
+        channel.subscribe("a") as a,
+        channel.subscribe("b"),
+    ):
+        await a.wait_live()
+
+        assert heard == ["a", "b", "a"]
+
+
+async def test_a_service_is_answered_before_what_is_still_to_be_asked_for(autojump_clock, network):
+    heard = []
+
+    async def handler(connection):
+        async for message in connection:
+            heard.append(json.loads(message))
+            if len(heard) == 1:
+                await connection.send(json.dumps({"ping": 1}))
+
+    class Slow(ByNumber):
+        pass
+
+    options = SubscriptionOptions(rate=SendRate(messages=1, reserve=0))
+    async with (
+        FaultServer(handler=handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=Slow(), observers=[], subscriptions=options
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, "abc"),
+    ):
+        await trio.sleep(1.5)
+
+        assert [{"call": 1}, {"pong": 1}, {"call": 2}] == heard
+
+
+async def test_s6_2_what_came_while_it_was_given_up_is_missing_also_where_the_server_resumes(
+    autojump_clock, server, recorder
+):
+    class Growing(PubSub):
+        def position(self, value):
+            return value
+
+    async with wsclient.open_channel(
+        server.url,
+        protocol=Growing(),
+        observers=[recorder],
+        subscriptions=SubscriptionOptions(timeout=3),
+        retry=RetryPolicy(wait=lambda state: 20),
+    ) as channel:
+        async with channel.subscribe("a", after=5) as feed, channel.subscribe("b"):
+            await is_asked(server, "a")
+            await is_asked(server, "b")
+            await server.send({"op": "subscribed", "key": "b"})
+            await channel.wait_ready()
+            await server.send({"key": "a", "n": 6})
+            await server.send({"op": "subscribed", "key": "a", "resumed": True})
+            await server.send({"key": "a", "n": 7})
+
+            gap = await anext(feed.items())
+            assert (gap.after_position, gap.before_position) == (5, 7)

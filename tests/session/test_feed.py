@@ -561,3 +561,278 @@ async def test_positions_without_an_order_are_told_and_their_values_received(
 
         assert await take(feed, 2) == [1, "two"]
     assert type(recorder.of(HandlerFailed)[0].error) is TypeError
+
+
+# What was broken once.
+
+
+async def test_a_feed_that_is_left_while_live_values_wait_for_its_backfill_lets_reading_go_on(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        limits = Limits(inbox_messages=2)
+        async with channel.subscribe("a", after=1, backfill=Past(), limits=limits) as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, *range(5, 50))
+            await settle()
+            assert feed.is_live
+        await server.send("next")
+
+        with trio.fail_after(60):
+            assert await channel.receive() == "next"
+
+
+async def ended(server, channel):
+    """Let the server end the subscription for a while, and take it again: a gap."""
+    await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
+    await confirm(server)
+    await settle()
+
+
+async def test_gaps_that_wait_for_a_backfill_are_told_however_many_there_are(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel, channel.subscribe("a", after=1, backfill=past) as feed:
+        await confirm(server)
+        await channel.wait_ready()
+        await settle()
+        # One is gathered, and one more comes.
+        for _ in range(2):
+            await ended(server, channel)
+            await cut(server, channel)
+            await confirm(server)
+            await channel.wait_ready()
+            await settle()
+        past.may_go_on.set()
+        await publish(server, 9)
+
+        gap, nine = await take(feed, 2)
+        assert (gap.after_position, gap.before_position, nine) == (1, 9, 9)
+
+
+async def test_an_overflow_stands_behind_the_values_that_another_join_holds(
+    autojump_clock, server, open_channel
+):
+    limits = Limits(inbox_messages=2, inbox_overflow=wsclient.OverflowPolicy.DROP_NEWEST)
+    past = Past()
+    async with (
+        open_channel() as channel,
+        channel.subscribe("a", after=1, backfill=past, limits=limits) as feed,
+    ):
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 2, 5, 6, 7)
+        await settle()
+        past.may_go_on.set()
+        await settle()
+
+        items = await take(feed, 4)
+        assert (items[0], items[2]) == (2, 5)
+        assert [type(items[1]), type(items[3])] == [Gap, Overflow]
+
+
+async def test_s6_2_what_a_backfill_leaves_out_in_its_midst_is_a_gap_there(
+    autojump_clock, server, open_channel, recorder
+):
+    # A history that goes back so far and no further, as most do.
+    past = Past(7, 8)
+    past.may_go_on.set()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 9)
+
+        one, gap, *rest = await take(feed, 5)
+        assert (one, rest) == (1, [7, 8, 9])
+        assert (gap.after_position, gap.before_position) == (1, 7)
+    assert gap in [event.gap for event in recorder.of(wsclient.GapDetected)]
+
+
+class PastAt:
+    """A history that a ``backfill`` reads as its gap says, up to ``before_position`` too."""
+
+    def __init__(self, *, fails_first=False):
+        self.asked = []
+        self.may_go_on = trio.Event()
+
+    async def __call__(self, gap):
+        self.asked.append((gap.after_position, gap.before_position))
+        await self.may_go_on.wait()
+        return range(gap.after_position + 1, gap.before_position or 10)
+
+
+async def test_s6_2_a_backfill_that_is_begun_anew_behind_another_loss_is_asked_for_that_one_too(
+    autojump_clock, server, open_channel
+):
+    past = PastAt()
+
+    class Sparse(Growing):
+        def is_next(self, before, after):
+            # A step of one proves something, and a greater one nothing but the first.
+            return False if (before, after) == (1, 4) else None
+
+    async with open_channel(Sparse()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1, 4)
+        await channel.wait_ready()
+        await settle()
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 10)
+        await settle()
+        past.may_go_on.set()
+
+        assert await take(feed, 10) == list(range(1, 11))
+        assert past.asked == [(1, 4), (1, None)]
+
+
+async def test_s6_2_a_backfill_that_is_begun_anew_is_asked_for_what_is_missing_still(
+    autojump_clock, server, open_channel
+):
+    asked = []
+
+    async def past(gap):
+        asked.append(gap.after_position)
+        for n in range(gap.after_position + 1, 5):
+            yield n
+            if n == 3 and len(asked) == 1:
+                await trio.sleep_forever()
+
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await cut(server, channel)
+        await confirm(server)
+        await publish(server, 5)
+
+        assert await take(feed, 5) == [1, 2, 3, 4, 5]
+        assert asked == [1, 3]
+
+
+async def test_s6_2_the_server_is_asked_to_go_on_behind_what_waits_for_a_backfill(
+    autojump_clock, server, open_channel
+):
+    past = Past(2, 3)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 4, 5)
+        await cut(server, channel)
+        await server.expect({"op": "subscribe", "key": "a", "after": 5}, within=60)
+        await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        # Some begin with the last one itself.
+        await publish(server, 5, 6)
+        past.may_go_on.set()
+
+        assert await take(feed, 6) == [1, 2, 3, 4, 5, 6]
+        assert feed.repeated == 1
+
+
+async def test_a_gap_that_comes_while_a_snapshot_is_taken_is_behind_it_and_takes_another(
+    autojump_clock, server, open_channel
+):
+    may_go_on = trio.Event()
+    positions = [5, 9]
+
+    async def snapshot():
+        position = positions.pop(0)
+        if position == 5:
+            await may_go_on.wait()
+        return Snapshot(f"state at {position}", position)
+
+    async with (
+        open_channel(Growing()) as channel,
+        channel.subscribe("a", snapshot=snapshot) as feed,
+    ):
+        await confirm(server)
+        await channel.wait_ready()
+        await settle()
+        await ended(server, channel)
+        await publish(server, 10)
+        await settle()
+        may_go_on.set()
+
+        first, gap, second, ten = await take(feed, 4)
+        assert (first, second, ten) == ("state at 5", "state at 9", 10)
+        assert gap.after_position == 5
+
+
+async def test_behind_every_gap_among_what_waits_for_a_snapshot_another_one_is_taken(
+    autojump_clock, server, open_channel
+):
+    may_go_on = trio.Event()
+    given = snapshots(5, 8)
+
+    async def snapshot():
+        await may_go_on.wait()
+        return await given()
+
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshot) as feed:
+        await confirm(server)
+        await publish(server, 6, 9)
+        await settle()
+        may_go_on.set()
+
+        first, six, gap, second, nine = await take(feed, 5)
+        assert (first, six, second, nine) == ("state at 5", 6, "state at 8", 9)
+        assert (gap.after_position, gap.before_position) == (6, 9)
+
+
+async def test_a_snapshot_whose_position_has_no_order_is_told_and_not_the_channels_death(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshots("x")) as feed:
+        await server.expect(lambda message: '"subscribe"' in message)
+        await publish(server, 1)
+        await server.send({"op": "subscribed", "key": "a"})
+
+        assert await take(feed, 2) == ["state at x", 1]
+    assert type(recorder.of(HandlerFailed)[0].error) is TypeError
+
+
+async def test_what_waits_may_have_no_position_and_no_order(
+    autojump_clock, server, open_channel, recorder
+):
+    class Mixed(PubSub):
+        def position(self, value):
+            return None if value == "none" else value
+
+    past = Past()
+    async with open_channel(Mixed()) as channel, channel.subscribe("a", after=1, backfill=past):
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 2)
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        await channel.wait_ready()
+        await publish(server, "none", "two")
+        await settle()
+
+    assert ["a position"] == [event.subject for event in recorder.of(HandlerFailed)]
+
+
+async def test_a_feed_that_is_left_before_its_join_has_begun_asks_for_nothing(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel:
+        async with channel.subscribe("a", after=1, backfill=past) as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            feed.close()
+            await feed.join()
+            await settle()
+
+        assert channel.state is ChannelState.READY
+    assert len(past.asked) <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -64,6 +65,15 @@ def test_s2_3_adjacent_marks_of_a_kind_are_one():
     joined = Gap(after=1, before=4, since=1.0, until=3.5, reason="the end of 1")
 
     assert ["a", joined, Overflow(10)] == take_all(inbox)
+
+
+def test_s2_3_gaps_that_are_joined_begin_behind_the_first_position_and_end_before_the_last():
+    inbox = make()
+    inbox.mark(attrs.evolve(gap(1), after_position=10, before_position=20))
+    inbox.mark(attrs.evolve(gap(2), after_position=25, before_position=30))
+
+    joined = attrs.evolve(gap(1), before=3, until=2.5, after_position=10, before_position=30)
+    assert [joined] == take_all(inbox)
 
 
 def test_s2_3_a_mark_that_was_taken_is_not_joined_any_more():

@@ -14,7 +14,13 @@ import trio.testing
 
 import wsclient
 from wsclient import Gap, HeartbeatOptions, Outcome
-from wsclient.events import ConnectionLeft, ConnectionLost, ConnectionReady, GapDetected
+from wsclient.events import (
+    ConnectionLeft,
+    ConnectionLost,
+    ConnectionReady,
+    GapDetected,
+    SubscriptionsRestored,
+)
 from wsclient.session._standby import LONGEST_COVER
 from wsclient.testing import (
     CLEAR,
@@ -28,6 +34,7 @@ from wsclient.testing import (
     Way,
 )
 
+from .subscribing import Positioned
 from .test_channel import AT_ONCE
 
 NO_PINGS = HeartbeatOptions(interval=math.inf)
@@ -871,3 +878,73 @@ async def test_rotation_by_hand_needs_to_know_repeated_messages(autojump_clock, 
             channel.rotate("why not")
         with pytest.raises(TypeError, match="reason must be str"):
             channel.rotate(1)
+
+
+# --- subscriptions ------------------------------------------------------------------------------
+
+
+async def rotating(by_hand, nursery, **options):
+    """A channel that rotates, whose second connection confirms one of two subscriptions."""
+    heards = []
+
+    async def play(heard):
+        """Confirm everything; of the second connection, ``a`` after that many attempts."""
+        attempts = 0
+        while await heard.listen():
+            if heard.pings:
+                heard.pings, pings = [], heard.pings
+                await heard.peer.send_frame(0xA, pings[-1])
+            messages, heard.messages = heard.messages, []
+            for message in map(json.loads, messages):
+                key = message["key"]
+                attempts += key == "a"
+                if key == "a" and len(heards) == 2 and attempts <= options["refusals"]:
+                    answer = {"op": "refused", "key": key, "why": "busy", "later": True}
+                else:
+                    answer = {"op": "subscribed", "key": key}
+                await heard.say(json.dumps(answer))
+
+    async def accept():
+        while True:
+            heard = await by_hand.accept()
+            heards.append(heard)
+            nursery.start_soon(play, heard)
+
+    nursery.start_soon(accept)
+    return wsclient.open_channel(
+        "ws://hand.test",
+        protocol=Positioned(),
+        rotate_every=100,
+        retry=wsclient.RetryPolicy(wait=lambda _: 7),
+        heartbeat=HeartbeatOptions(interval=math.inf),
+        observers=options["observers"],
+    )
+
+
+@pytest.mark.parametrize(("refusals", "least", "most"), [(2, 14, 20), (1000, 60, 65)])
+async def test_s6_3_a_connection_is_left_once_the_new_one_has_all_its_subscriptions_or_never_will(
+    autojump_clock, by_hand, nursery, recorder, refusals, least, most
+):
+    open_channel = rotating(by_hand, nursery, refusals=refusals, observers=[recorder])
+    async with await open_channel as channel, channel.subscribe("a") as a, channel.subscribe("b"):
+        await recorder.wait_for(ConnectionReady)
+        await recorder.wait_for(ConnectionLeft)
+        restored = recorder.of(SubscriptionsRestored)[-1]
+        lived = recorder.of(ConnectionLeft)[0].duration
+
+        assert restored.delayed == 1
+        assert 90 + least <= lived <= 100 + most
+        assert a.is_live is (refusals < 1000)
+
+
+async def test_s6_3_a_subscription_that_is_left_is_not_waited_for(
+    autojump_clock, by_hand, nursery, recorder
+):
+    open_channel = rotating(by_hand, nursery, refusals=1000, observers=[recorder])
+    async with await open_channel as channel, channel.subscribe("b"):
+        async with channel.subscribe("a"):
+            await recorder.wait_for(SubscriptionsRestored, count=2)
+            left_at = trio.current_time()
+        await recorder.wait_for(ConnectionLeft)
+
+        assert trio.current_time() - left_at < 1

@@ -765,3 +765,380 @@ async def test_rotation_needs_positions_or_dedupe(autojump_clock, server, open_c
     with pytest.raises(ValueError, match="a protocol with positions"):
         open_channel(PubSub(), rotate_every=10)
     open_channel(Positioned(), rotate_every=10)
+
+
+# What was broken once.
+
+
+async def cut(server, channel):
+    await settle()
+    await server.reset()
+    await channel.wait_state(ChannelState.WAITING)
+    await server.accept(within=60)
+
+
+async def test_s6_2_a_feed_that_has_received_nothing_does_not_keep_the_others_from_resuming(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as first:
+        await confirm(server)
+        await publish(server, 7)
+        assert await first.receive() == 7
+        async with channel.subscribe("a") as second:
+            await cut(server, channel)
+            await server.expect({"op": "subscribe", "key": "a", "after": 7})
+            await server.send({"op": "subscribed", "key": "a", "resumed": True})
+            await publish(server, 8)
+
+            assert [8, 8] == [await anext(feed.items()) for feed in (first, second)]
+
+
+async def test_a_feed_that_begins_during_an_outage_has_missed_nothing(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as first:
+        await confirm(server)
+        await settle()
+        await server.reset()
+        await channel.wait_state(ChannelState.WAITING)
+        async with channel.subscribe("a") as second:
+            await server.accept(within=60)
+            await confirm(server)
+            await publish(server, 1)
+
+            assert isinstance(await anext(first.items()), Gap)
+            assert await anext(second.items()) == 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_s6_2_a_feed_that_begins_farther_back_than_was_asked_for_is_told_so(
+    autojump_clock, server, open_channel, ordered
+):
+    class Growing(PubSub):
+        def position(self, value):
+            return value
+
+    early = 3 if ordered else "three"
+    async with open_channel(Growing()) as channel, channel.subscribe("a", after=7) as first:
+        await server.expect({"op": "subscribe", "key": "a", "after": 7})
+        async with channel.subscribe("a", after=early) as second:
+            await server.send({"op": "subscribed", "key": "a", "resumed": True})
+            await publish(server, 8)
+
+            assert await anext(first.items()) == 8
+            gap = await anext(second.items())
+            assert isinstance(gap, Gap)
+            assert gap.after_position == early
+
+
+async def test_a_feed_that_is_left_by_an_observer_is_in_nobodys_way(
+    autojump_clock, server, open_channel
+):
+    feeds = []
+
+    def leave(event):
+        if isinstance(event, GapDetected):
+            feeds[0].close()
+
+    async with open_channel(Positioned(), observers=[leave]) as channel:
+        async with channel.subscribe("a") as first, channel.subscribe("a") as second:
+            feeds.append(first)
+            await confirm(server)
+            await publish(server, 1, 3)
+
+            assert [1, 3] == [await second.receive(), await second.receive()]
+
+
+async def test_what_matters_more_since_another_feed_wants_it_is_asked_for_first(
+    autojump_clock, network
+):
+    service = Service()
+    options = wsclient.SubscriptionOptions(rate=wsclient.SendRate(messages=1, reserve=0))
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], subscriptions=options
+        ) as channel,
+        channel.subscribe("x"),
+        channel.subscribe("y"),
+    ):
+        async with channel.subscribe("z", priority=9):
+            async with channel.subscribe("y", priority=7):
+                pass
+            await channel.wait_ready()
+
+        assert ["z", "x", "y"] == [key for _, key, _ in service.asked]
+
+
+async def test_a_subscription_that_is_left_while_it_backs_off_is_asked_for_no_more(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("b"):
+        await confirm(server, "b")
+        async with channel.subscribe("a"):
+            await server.expect(lambda message: '"a"' in message)
+            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
+            await settle()
+        await trio.sleep(60)
+
+        assert len(server.messages) == 2
+
+
+async def test_i10_a_channel_that_has_ended_holds_no_connection_and_no_feed(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a"):
+        await confirm(server)
+        await channel.wait_ready()
+    subscriptions = channel._subscriptions
+
+    assert (len(subscriptions), list(subscriptions._enrolments)) == (0, [])
+
+
+# Two connections, of which each says its part when the test lets it.
+
+
+class Two:
+    """A server of which the test says every word, on each connection."""
+
+    def __init__(self, by_hand, **options):
+        self.by_hand = by_hand
+        self.options = options
+        self.first = self.second = None
+
+    def open(self, protocol, **options):
+        return wsclient.open_channel(
+            "ws://hand.test",
+            protocol=protocol,
+            retry=wsclient.RetryPolicy(wait=lambda _: 1),
+            heartbeat=wsclient.HeartbeatOptions(interval=1000, timeout=1000),
+            **{"observers": [], **options},
+        )
+
+    async def accept(self, nursery, *, confirm=True):
+        """Let one more connection come, which asks for `a`."""
+        heard = await self.by_hand.accept()
+        await heard.hear(1)
+        nursery.start_soon(self._listen, heard)
+        if confirm:
+            await heard.say('{"op": "subscribed", "key": "a"}')
+            await settle()
+        return heard
+
+    async def _listen(self, heard):
+        while await heard.listen():
+            pass
+
+    async def cover(self, first):
+        """Let the first connection answer, so that the second one is read."""
+        await settle()
+        await first.pong()
+        await settle()
+
+
+async def say(heard, *numbers):
+    for n in numbers:
+        await heard.say(f'{{"key": "a", "n": {n}}}')
+    await settle()
+
+
+class Only(PubSub):
+    """Positions only grow."""
+
+    def position(self, value):
+        return value
+
+
+@pytest.fixture
+async def two(by_hand, nursery):
+    return Two(by_hand)
+
+
+async def test_s6_3_a_stream_that_ends_on_the_second_connection_ends_behind_what_it_has_brought(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        await say(first, 1)
+        second = await two.accept(nursery)
+        await say(second, 2, 3)
+        await second.say('{"op": "refused", "key": "a"}')
+        await settle()
+        assert await feed.receive() == 1
+        await say(first, 2)
+        await two.cover(first)
+
+        assert [2, 3] == [value async for value in feed]
+
+
+async def test_a_subscription_that_is_taken_back_while_its_end_waits_is_gone_and_no_more(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel:
+        async with channel.subscribe("a"):
+            first = await two.accept(nursery)
+            second = await two.accept(nursery)
+            await second.say('{"op": "refused", "key": "a"}')
+            await settle()
+        await two.cover(first)
+
+        assert channel.statistics().subscriptions_wanted == 0
+
+
+async def test_s6_3_what_the_second_connection_is_refused_goes_on_on_the_first(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery, confirm=False)
+        await second.say('{"op": "refused", "key": "a", "why": "one is enough"}')
+        await settle()
+        await say(first, 1)
+
+        assert await feed.receive() == 1
+        assert feed.is_live
+
+
+async def test_s6_3_a_second_connection_that_is_ahead_hides_nothing_that_the_first_has_to_bring(
+    autojump_clock, two, nursery
+):
+    async with two.open(Only(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await settle()
+        await first.pong()
+        await settle()
+        # Subscribed to only then: nobody waits for the first one's pong.
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            await say(first, 2, 3)
+            # They have met.
+            await say(second, 4)
+
+            items = feed.items()
+            assert [1, 2, 3, 4] == [await anext(items) for _ in range(4)]
+
+
+async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
+    autojump_clock, two, nursery
+):
+    async with two.open(Only(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await settle()
+        await first.pong()
+        await settle()
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            first.die()
+            await settle()
+            await say(second, 4)
+
+            items = feed.items()
+            assert await anext(items) == 1
+            gap = await anext(items)
+            assert (gap.after_position, gap.before_position) == (1, 4)
+            assert await anext(items) == 4
+
+
+async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):
+    async with two.open(Only(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await say(second, 5)
+            # It is ahead of the other one, which goes on where the second one was before.
+            await say(first, 7)
+            await say(second, 6, 7)
+
+            items = feed.items()
+            assert [5, 6, 7] == [await anext(items) for _ in range(3)]
+
+
+async def test_a_service_that_counts_anew_is_heard_over_two_connections_too(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 100)
+        first.die()
+        second.die()
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(second, 1)
+        await say(first, 1, 2)
+
+        items = feed.items()
+        assert await anext(items) == 100
+        assert "gone back" in (await anext(items)).reason
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_what_both_connections_bring_may_wait_for_a_backfill_over_an_outage(
+    autojump_clock, two, nursery
+):
+    may_go_on = trio.Event()
+
+    async def past(gap):
+        await may_go_on.wait()
+        return [2]
+
+    async with (
+        two.open(Positioned(), redundancy=2) as channel,
+        channel.subscribe("a", backfill=past) as feed,
+    ):
+        first = await two.accept(nursery)
+        await say(first, 1)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 3, 4)
+        await say(second, 3, 4)
+        first.die()
+        second.die()
+        third = await two.by_hand.accept()
+        await third.hear(1)
+        await third.say('{"op": "subscribed", "key": "a", "resumed": true}')
+        await say(third, 5)
+        may_go_on.set()
+
+        items = feed.items()
+        assert [1, 2, 3, 4, 5] == [await anext(items) for _ in range(5)]
+
+
+async def test_positions_without_an_order_are_asked_for_as_the_oldest_feed_has_them(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Only()) as channel:
+        async with channel.subscribe("a", after="one"), channel.subscribe("a", after=2):
+            await server.expect({"op": "subscribe", "key": "a", "after": "one"})
+
+
+async def test_a_position_that_cannot_be_found_is_told_and_its_value_received(
+    autojump_clock, server, open_channel, recorder
+):
+    class Broken(PubSub):
+        def position(self, value):
+            raise KeyError("seq")
+
+    async with open_channel(Broken()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+    assert recorder.of(HandlerFailed)[0].subject == "a position"

@@ -178,7 +178,6 @@ class DurableChannel:
                 name=settings.name,
                 observe=self._observe,
                 is_repeated=None if self._dedupe is None else self._dedupe.is_repeated,
-                overlaps=settings.redundancy > 1 or settings.rotate_every < math.inf,
                 end=lambda: self._supervisor.end(),
             )
         self._supervisor = Supervisor(

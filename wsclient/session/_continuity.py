@@ -61,17 +61,38 @@ class Continuity:
         """The position of the last value."""
         self.doubt: Gap | None = None
         """What may be missing behind it."""
+        self.overlaps = False
+        """Whether several connections bring the same: values may come again at any time."""
+        # Before what they bring nothing overlaps, and these values do not come again.
+        self._origin: Any = None
+        self._goes_back = False
         # Values behind this position, and up to the last one, may come again: `None` for none.
         self._floor: Any = None
-        self._expects_repeats = repeats
+        self._expects_repeats = False
 
     def raise_doubt(self, gap: Gap) -> None:
         """The stream was interrupted, and goes on somewhere."""
         if self.doubt is not None:
             before = self.doubt
             gap = attrs.evolve(gap, after=before.after, since=before.since, reason=before.reason)
+        else:
+            # Of an earlier doubt, some may have been brought, and come live as well.
+            self._floor = self.last
         self.doubt = attrs.evolve(gap, after_position=self.last)
-        self._floor = self.last
+
+    def begin(self, *, overlaps: bool, resumes: bool) -> None:
+        """The stream goes on, on a connection that overlaps with the one before or does not."""
+        self.overlaps = overlaps
+        if resumes:
+            self._origin = None
+        elif not overlaps:
+            self._origin = self.last
+
+    def widen(self, *, resumes: bool) -> None:
+        """Another connection brings the same, perhaps from an earlier position on."""
+        self.overlaps = True
+        if resumes:
+            self._origin = None
 
     def settle(self) -> None:
         """What was missing is here: the doubt is none any more."""
@@ -96,13 +117,17 @@ class Continuity:
         Raises:
             Exception: The positions, or the user's function, cannot be compared.
         """
+        self._goes_back = False
         if position is None or self.last is None:
             return self.doubt
         if position <= self.last:
-            if self._repeats or (
-                self._expects_repeats and (self._floor is None or position > self._floor)
+            if (
+                self._repeats
+                or (self.overlaps and (self._origin is None or position > self._origin))
+                or (self._expects_repeats and (self._floor is None or position > self._floor))
             ):
                 return Repeated()
+            self._goes_back = True
             gap = hole(_WENT_BACK)
             if self.doubt is not None:
                 gap = attrs.evolve(self.doubt, reason=f"{self.doubt.reason}; {_WENT_BACK}")
@@ -120,18 +145,30 @@ class Continuity:
         self._floor = None
         self._expects_repeats = False
         if position is not None:
+            if self._origin is not None and self._goes_back:
+                # It counts anew.
+                self._origin = None
             self.last = position
 
-    def recover(self, position: Any) -> bool:
-        """A value of the past was brought; whether it is a new one.
+    def recover(self, position: Any) -> Gap | Repeated | None:
+        """What is between the last value and one of the past that is brought.
 
         Raises:
-            Exception: The positions cannot be compared.
+            Exception: The positions, or the user's function, cannot be compared.
         """
         self._expects_repeats = True
         if position is None:
-            return True
-        if self.last is not None and position <= self.last:
-            return False
+            return None
+        gap: Gap | None = None
+        if self.last is not None:
+            if position <= self.last:
+                return Repeated()
+            if self.doubt is not None:
+                if self._is_next(self.last, position) is False:
+                    gap = attrs.evolve(
+                        self.doubt, after_position=self.last, before_position=position
+                    )
+                # What is still missing is missing behind it.
+                self.doubt = attrs.evolve(self.doubt, after_position=position, before_position=None)
         self.last = position
-        return True
+        return gap

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
@@ -31,7 +32,6 @@ from ._inbox import MESSAGE_COST, Inbox, Inlet, Message
 from ._protocol import (
     Answer,
     Published,
-    Signal,
     Subscribed,
     SubscriptionEnded,
     Unsubscribed,
@@ -45,6 +45,7 @@ REMEMBERED: Final = 4096
 """Subscriptions that are over whose late values are still known for what they are."""
 
 _Named: TypeAlias = Published | Subscribed | SubscriptionEnded | Unsubscribed
+_NAMED: Final = (Published, Subscribed, SubscriptionEnded, Unsubscribed)
 
 _TOKEN: Final = object()
 """Tells a token from a key or number that is equal to it."""
@@ -57,8 +58,11 @@ class _Entry:
     """One subscription, as the server of this connection has it, or is asked for it."""
 
     __slots__ = (
+        "_taken_before",
+        "_was_there",
         "asked_at",
         "early",
+        "has_missed",
         "is_there",
         "resumed",
         "subscription",
@@ -75,8 +79,62 @@ class _Entry:
         self.tags: list[Hashable] = []
         self.is_there = False
         self.resumed = False
+        # If another connection has it then, or has had it since, both bring the same.
+        self._was_there = bool(subscription.there)
+        self._taken_before = subscription.taken
         self.early: list[Item] = []
         """What came before the confirmation."""
+        self.has_missed = False
+        """Whether something came while it was given up."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether another connection has brought some of what this one brings."""
+        return self._was_there or self.subscription.taken > self._taken_before
+
+
+class _Queue:
+    """What is still to be asked for, the most important first.
+
+    Nothing is taken out where it is: what is not to be asked for any more, or not yet, is found out
+    when its turn comes.  So a change costs as little among ten thousand as among ten.
+    """
+
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self._ready = [(subscription.rank, subscription) for subscription in subscriptions]
+        heapify(self._ready)
+        self._waiting: list[tuple[float, int, Subscription]] = []
+
+    def add(self, subscription: Subscription) -> None:
+        heappush(self._ready, (subscription.rank, subscription))
+
+    def first(self, now: float, is_due: Callable[[Subscription], bool]) -> Subscription | None:
+        """The first that is due, which stays where it is."""
+        while self._waiting and self._waiting[0][0] <= now:
+            subscription = heappop(self._waiting)[-1]
+            if is_due(subscription):
+                self.add(subscription)
+        while self._ready:
+            rank, subscription = self._ready[0]
+            if not is_due(subscription):
+                heappop(self._ready)
+            elif subscription.not_before > now:
+                heappop(self._ready)
+                entry = (subscription.not_before, subscription.order, subscription)
+                heappush(self._waiting, entry)
+            elif rank != subscription.rank:
+                heapreplace(self._ready, (subscription.rank, subscription))
+            else:
+                return subscription
+        return None
+
+    def remove_first(self) -> None:
+        heappop(self._ready)
+
+    @property
+    def wake_at(self) -> float:
+        """When the next of those that have to wait may be due."""
+        return self._waiting[0][0] if self._waiting else math.inf
 
 
 class Enrolment:
@@ -94,17 +152,20 @@ class Enrolment:
         self._options = wanted.options
         self.connection: Final = connection
         self.epoch: Final = epoch
-        self._entries: dict[Subscription, _Entry] = {}
+        # By key, those too that are not wanted any more: what is wanted anew is asked for behind
+        # the end of what it was before.
+        self._entries: dict[Hashable, _Entry] = {}
         self._by_tag: dict[Hashable, _Entry] = {}
-        # Asked for and not wanted any more: the server is told once it has confirmed them.
-        self._leaving: list[_Entry] = []
-        self._pending = 0
+        self._queue = _Queue(wanted)
+        # In the order in which they were asked for.
+        self._pending: dict[_Entry, None] = {}
+        # Not wanted any more: the server is told once it has confirmed them.
+        self._leaving: dict[_Entry, None] = {}
         self._late: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._answers: deque[str | bytes] = deque(maxlen=_ANSWERS)
         self._changed = trio.Event()
         self._confirmed_at = -math.inf
         self._confirmed = 0
-        self._resumed = 0
         self._room: WaitingRoom | None = None
         self.is_ready: bool = False
         """Whether messages flow over the connection, for the channel."""
@@ -113,6 +174,12 @@ class Enrolment:
     def resumed_all(self) -> bool:
         """Whether the server goes on right where it was, with all that is wanted."""
         return 0 < self._resumed == len(self._wanted)
+
+    @property
+    def _resumed(self) -> int:
+        return sum(
+            entry.resumed and entry.subscription in self._wanted for entry in self._entries.values()
+        )
 
     # The reader's side.
 
@@ -134,12 +201,16 @@ class Enrolment:
             return False
         return signal is not None and self._heed(signal, message)
 
-    def _heed(self, signal: Signal, message: Message) -> bool:
+    def _heed(self, signal: object, message: Message) -> bool:
         if isinstance(signal, Answer):
             if signal.message is not None:
                 self._answers.append(signal.message)
                 self.wake()
             return True
+        if not isinstance(signal, _NAMED):
+            error = TypeError(f"recognise must give a signal or None, not {type(signal).__name__}")
+            self._wanted.tell_failed(self._protocol.recognise, "a message", error)
+            return False
         entry = self._find(signal, self._by_tag)
         if entry is None:
             return self._heed_late(signal)
@@ -148,16 +219,30 @@ class Enrolment:
         elif isinstance(signal, Subscribed):
             self._confirm(entry, signal)
         elif isinstance(signal, SubscriptionEnded):
-            if signal.error is None or entry.early:
-                # It was there, and what it has brought is worth having.
-                self._confirm(entry, _implied(entry))
-            self._forget(entry)
-            if entry.subscription in self._wanted:
-                self._wanted.refused(
-                    entry.subscription, self, signal.error, may_retry=signal.may_retry
-                )
-            self.wake()
+            self._heed_end(entry, signal)
+        else:
+            # The end of what had its name before.
+            entry.early.clear()
         return True
+
+    def _heed_end(self, entry: _Entry, signal: SubscriptionEnded) -> None:
+        if signal.error is None or entry.early:
+            # It was there, and what it has brought is worth having.
+            self._confirm(entry, _implied(entry))
+        if entry.is_there and self._room is not None:
+            # What came before it waits.
+            self._room.values.append((entry, signal, ""))
+            return
+        self._forget(entry)
+        if entry.subscription in self._wanted:
+            self._wanted.refused(
+                entry.subscription,
+                self,
+                signal.error,
+                may_retry=signal.may_retry,
+                was_there=entry.is_there,
+            )
+        self.wake()
 
     @staticmethod
     def _find(signal: _Named, among: Mapping[Hashable, _Entry]) -> _Entry | None:
@@ -175,17 +260,29 @@ class Enrolment:
         entry = self._find(signal, self._late)
         if entry is None:
             return False
-        if isinstance(signal, Subscribed) and entry.subscription not in self._entries:
+        if isinstance(signal, Published):
+            entry.has_missed = True
+        elif isinstance(signal, Subscribed) and not entry.is_there:
             # It was given up too early.
-            self._enter(entry)
-            self._confirm(entry, signal)
+            if entry.wish.key not in self._entries:
+                self._enter(entry)
+                self._confirm(entry, signal)
+            else:
+                # It was asked for again, and once is enough.
+                entry.is_there = True
+                entry.token = signal.token
+                if signal.token is not None:
+                    entry.tags.append((_TOKEN, signal.token))
+                    self._late[_TOKEN, signal.token] = entry
+                self._leaving[entry] = None
+                self.wake()
         return True
 
     def _publish(self, entry: _Entry, signal: Published, message: Message) -> None:
         position = signal.position
         if position is None:
             position = self._wanted.position_of(signal.value)
-        item = Item(signal.value, position, encoded_size(message))
+        item = Item(signal.value, position, encoded_size(message), self)
         if not self._protocol.confirms:
             self._confirm(entry, _implied(entry))
         if self._room is not None:
@@ -206,10 +303,11 @@ class Enrolment:
         if entry.is_there:
             return
         entry.is_there = True
-        entry.resumed = signal.resumed or (
-            signal.position is not None and signal.position == entry.subscription.after
+        entry.resumed = not entry.has_missed and (
+            signal.resumed
+            or (signal.position is not None and signal.position == entry.subscription.after)
         )
-        self._pending -= 1
+        self._pending.pop(entry, None)
         if signal.token is not None:
             entry.token = signal.token
             entry.tags.append((_TOKEN, signal.token))
@@ -220,40 +318,65 @@ class Enrolment:
             self._take_up(entry)
         self.wake()
 
-    def _take_up(self, entry: _Entry) -> None:
+    def _take_up(self, entry: _Entry, *, meets: bool = False) -> None:
         if entry.subscription in self._wanted:
-            self._resumed += entry.resumed
-            self._wanted.taken(entry.subscription, self, resumed=entry.resumed)
+            self._wanted.taken(
+                entry.subscription,
+                self,
+                asked_after=entry.wish.after,
+                resumed=entry.resumed,
+                overlaps=entry.overlaps,
+                meets=meets,
+            )
         early, entry.early = entry.early, []
         for item in early:
             entry.subscription.publish(item)
 
     # What the server has.
 
+    def want(self, subscription: Subscription) -> None:
+        """Something is wanted that was not, or matters more than before."""
+        self._queue.add(subscription)
+        self.wake()
+
+    def drop(self, subscription: Subscription) -> None:
+        """Something is not wanted any more."""
+        entry = self._entries.get(subscription.key)
+        if entry is not None and entry.subscription is subscription:
+            self._leaving[entry] = None
+        self.wake()
+
     def _enter(self, entry: _Entry) -> None:
-        self._entries[entry.subscription] = entry
-        self._pending += 1
+        self._entries[entry.wish.key] = entry
+        self._pending[entry] = None
+        if entry.subscription not in self._wanted:
+            self._leaving[entry] = None
         for tag in entry.tags:
             self._by_tag[tag] = entry
             self._late.pop(tag, None)
 
     def _forget(self, entry: _Entry) -> None:
-        self._pending -= not entry.is_there
-        if self._entries.get(entry.subscription) is entry:
-            del self._entries[entry.subscription]
-        if entry in self._leaving:
-            self._leaving.remove(entry)
+        if entry.early:
+            # What follows it is nobody's, also if the confirmation should come after all.
+            entry.early.clear()
+            entry.has_missed = True
+        self._pending.pop(entry, None)
+        self._leaving.pop(entry, None)
+        key = entry.wish.key
+        if self._entries.get(key) is entry:
+            del self._entries[key]
+            wanted = self._wanted.of(key)
+            if wanted is not None:
+                self._queue.add(wanted)
         for tag in entry.tags:
             if self._by_tag.get(tag) is entry:
                 del self._by_tag[tag]
-            self._late[tag] = entry
+                self._late[tag] = entry
         while len(self._late) > REMEMBERED:
             self._late.popitem(last=False)
 
-    def _is_enrolled(self, subscription: Subscription) -> bool:
-        return subscription in self._entries or any(
-            entry.wish.key == subscription.key for entry in self._leaving
-        )
+    def _is_due(self, subscription: Subscription) -> bool:
+        return subscription in self._wanted and subscription.key not in self._entries
 
     def wake(self) -> None:
         """Look for a difference."""
@@ -316,41 +439,50 @@ class Enrolment:
                 )
 
     def _is_settled(self) -> bool:
-        now = trio.current_time()
         return (
             not self._pending
             and not self._leaving
             and not self._answers
-            and not self._wanted.due(now, self._is_enrolled)
-            and all(subscription in self._wanted for subscription in self._entries)
+            and self._queue.first(trio.current_time(), self._is_due) is None
         )
 
     async def _catch_up(self) -> float:
         """Say what is to be said now; return when there is something to do next."""
         while self._answers:
-            await self.connection.send_message(self._answers.popleft())
+            await self._say(self._protocol.recognise, "an answer", self._answers.popleft())
         await self._unsubscribe()
-        now = trio.current_time()
-        wake_at = self._wanted.next_due(now, self._is_enrolled)
+        wake_at = math.inf
         asked: list[_Entry] = []
         bucket = self._wanted.bucket
-        for subscription in self._wanted.due(now, self._is_enrolled):
-            if self._pending >= self._options.in_flight:
+        while len(self._pending) < self._options.in_flight:
+            now = trio.current_time()
+            subscription = self._queue.first(now, self._is_due)
+            if subscription is None:
+                wake_at = self._queue.wake_at
                 break
-            if bucket is not None and not bucket.take(trio.current_time()):
-                wake_at = min(wake_at, bucket.free_at(trio.current_time()))
+            if bucket is not None and not bucket.take(now):
+                wake_at = bucket.free_at(now)
                 break
+            self._queue.remove_first()
             entry = await self._ask(subscription)
             if entry is not None:
                 asked.append(entry)
+            if self._answers:
+                # They go first.
+                self.wake()
+                break
         if asked and not self._protocol.confirms:
             start_ping(self.connection, answered=lambda: self._confirm_all(asked))
-        return min([wake_at, *(until for until, _ in self._unconfirmed())])
+        return min(wake_at, self._give_up_at())
+
+    async def _say(self, of: object, subject: str, message: str | bytes) -> None:
+        try:
+            await self.connection.send_message(message)
+        except ValueError as error:  # What a user's function has made is no message.
+            self._wanted.tell_failed(of, subject, error)
 
     async def _ask(self, subscription: Subscription) -> _Entry | None:
-        """Ask for one subscription, unless it was taken back meanwhile."""
-        if subscription not in self._wanted or subscription in self._entries:
-            return None
+        """Ask for one subscription, unless it cannot be spelled."""
         wish = Wish(
             key=subscription.key,
             parameters=subscription.parameters,
@@ -360,49 +492,54 @@ class Enrolment:
         try:
             message = self._protocol.subscribe(wish)
         except Exception as error:  # A user's function, or parameters that it cannot use.
-            self._wanted.refused(subscription, self, error, may_retry=False)
+            self._refuse(subscription, error)
             return None
         entry = _Entry(subscription, wish, trio.current_time())
         entry.tags = [wish.key if self._protocol.named_by == "key" else wish.number]
         # Listening before asking: the confirmation may come while we still write.
         self._enter(entry)
-        await self.connection.send_message(message)
+        try:
+            await self.connection.send_message(message)
+        except ValueError as error:  # It is no message.
+            self._forget(entry)
+            self._refuse(subscription, error)
+            return None
         return entry
+
+    def _refuse(self, subscription: Subscription, error: Exception) -> None:
+        if subscription in self._wanted:
+            self._wanted.refused(subscription, self, error, may_retry=False)
 
     def _confirm_all(self, asked: list[_Entry]) -> None:
         for entry in asked:
-            if self._entries.get(entry.subscription) is entry:
+            if self._entries.get(entry.wish.key) is entry:
                 self._confirm(entry, _implied(entry))
 
     async def _unsubscribe(self) -> None:
-        for subscription, entry in tuple(self._entries.items()):
-            if subscription not in self._wanted:
-                del self._entries[subscription]
-                self._leaving.append(entry)
-        for entry in tuple(self._leaving):
-            if not entry.is_there:
-                continue
+        for entry in [entry for entry in self._leaving if entry.is_there]:
             try:
                 message = self._protocol.unsubscribe(entry.wish, entry.token)
             except Exception as error:  # A user's function.
                 self._wanted.tell_failed(self._protocol.unsubscribe, "unsubscribing", error)
                 message = None
             if message is not None:
-                await self.connection.send_message(message)
+                await self._say(self._protocol.unsubscribe, "unsubscribing", message)
             self._forget(entry)
 
-    def _unconfirmed(self) -> list[tuple[float, _Entry]]:
-        """Those that are waited for, each with when it was waited for long enough."""
-        return [
-            (max(entry.asked_at, self._confirmed_at) + self._options.timeout, entry)
-            for entry in (*self._entries.values(), *self._leaving)
-            if not entry.is_there
-        ]
+    def _give_up_at(self) -> float:
+        """When the one that was asked for first has been waited for long enough."""
+        for entry in self._pending:
+            return max(entry.asked_at, self._confirmed_at) + self._options.timeout
+        return math.inf
 
     def _give_up_late(self) -> bool:
         """Let those back off that were waited for long enough; whether there are some."""
         now = trio.current_time()
-        late = [entry for until, entry in self._unconfirmed() if until <= now]
+        late = []
+        for entry in self._pending:
+            if max(entry.asked_at, self._confirmed_at) + self._options.timeout > now:
+                break
+            late.append(entry)
         for entry in late:
             if not self._protocol.confirms:
                 # It answers no pings, and has said nothing against it.
@@ -411,8 +548,18 @@ class Enrolment:
             self._forget(entry)
             if entry.subscription in self._wanted:
                 error = WebSocketError(f"not confirmed within {self._options.timeout:g} s")
-                self._wanted.refused(entry.subscription, self, error, may_retry=True)
+                self._wanted.refused(
+                    entry.subscription, self, error, may_retry=True, was_there=False
+                )
         return bool(late)
+
+    async def wait_has_all_of(self, other: Enrolment) -> None:
+        """Wait until the server has on this connection whatever it has on another one."""
+        while any(
+            other in subscription.there and self not in subscription.there
+            for subscription in self._wanted
+        ):
+            await self._wanted.moved.wait()
 
     # What waits for another connection.
 
@@ -420,16 +567,24 @@ class Enrolment:
         """Let everything wait: another connection has still to bring what comes before it."""
         self._room = WaitingRoom(inbox.max_size)
 
-    def release(self, inbox: Inbox) -> None:
-        """Let what has waited go its way."""
+    def release(self, inbox: Inbox, *, covers: bool = False) -> None:
+        """Let what has waited go its way.
+
+        Args:
+            inbox: Where the messages go that are about no subscription.
+            covers: Whether the other connection has brought all that comes before.
+        """
         if self._room is None:
             return
         room, self._room = self._room, None
         for entry in tuple(self._entries.values()):
             if entry.is_there:
-                self._take_up(entry)
+                self._take_up(entry, meets=covers)
         for entry, item, message in room.values:
-            if not self._is_repeated(message):
+            if isinstance(item, SubscriptionEnded):
+                if self._entries.get(entry.wish.key) is entry:
+                    self._heed_end(entry, item)
+            elif not self._is_repeated(message):
                 self._bring(entry, item)
         inbox.put(*room.end())
 
@@ -451,7 +606,7 @@ class WaitingRoom:
         self._messages: list[Any] = []
         self._size = self._size_of_values = 0
         self._ended = trio.Event()
-        self.values: list[tuple[_Entry, Item, Message]] = []
+        self.values: list[tuple[_Entry, Item | SubscriptionEnded, Message]] = []
 
     def hold(self, message: Message, entry: _Entry, item: Item) -> None:
         """Let a value wait."""

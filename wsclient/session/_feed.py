@@ -8,6 +8,11 @@ can make it irrelevant.  Both are asked once the subscription is there, and live
 meanwhile: so the stream is read first and the past second, what both have is dropped by its
 position, and nothing can fall between the two.  A snapshot that does not reach up to the first live
 value is too old, and another one is taken.
+
+*Meeting.*  Two connections bring the same, and one of them is ahead.  A value is let in from those
+only that have met the stream: that have brought what the feed had already, or what is next to it.
+What another one brings is ahead of what is still to come over the first, and would hide it; so it
+is left to that one, and where that one is lost before, a gap is told.
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ Backfill: TypeAlias = Callable[[Gap], Awaitable[Iterable[Any]] | AsyncIterable[A
 Commit: TypeAlias = Literal["after", "before"]
 
 _END: Final = object()
+
+_MET: Final = object()
+"""The source of what waits, if its connection had met the stream."""
 
 _LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts where the retry policy would give up."""
@@ -60,6 +68,8 @@ class Item:
     value: Any
     position: Any = None
     size: int = 0
+    source: object = None
+    """Which connection has brought it; ``None`` for the past."""
 
 
 class Owner(Protocol):
@@ -150,8 +160,16 @@ class Feed:
         # Live values wait here while what was missing is brought.
         self._held: Inbox | None = None
         self._early: list[Any] = []
+        # The last position of what waits, and up to which of these the server repeats.
+        self._waiting: Any = None
+        self._repeats_to: Any = None
         self._may_fill = True
         self._joining: trio.CancelScope | None = None
+        # The connections that bring it, and whether they have met it.
+        self._sources: dict[object, bool] = {}
+        # Of those that have not, up to where they were ahead, and not let in.
+        self._ahead: dict[object, Any] = {}
+        self._has_begun = False
         self._is_live = False
         self._live = trio.Event()
         self._is_open = False
@@ -286,23 +304,62 @@ class Feed:
     @property
     def after(self) -> Any:
         """The position behind which the server may go on."""
-        return self._continuity.last
+        # What waits was received, and is newer than all that was let in.
+        return self._continuity.last if self._waiting is None else self._waiting
 
-    def begin(self, gap: Gap | None) -> None:
-        """The server has the subscription, and what ``gap`` tells may be missing."""
+    @property
+    def is_new(self) -> bool:
+        """Whether the server has never had the subscription since it was wanted."""
+        return not self._has_begun
+
+    def begin(
+        self, gap: Gap | None, *sources: object, overlaps: bool = False, joins_late: bool = False
+    ) -> None:
+        """The server has the subscription, and what ``gap`` tells may be missing.
+
+        Args:
+            gap: What may be missing.
+            sources: The connections that bring it from now on.
+            overlaps: Whether others have brought some of it already, or do so still.
+            joins_late: Whether the connections have it for longer: nobody knows where they are.
+        """
+        self._has_begun = True
         self._is_live = True
         self._live.set()
+        self._sources = dict.fromkeys(sources, not joins_late)
+        self._ahead.clear()
+        # What waits may overlap, whatever comes behind it.
+        overlaps = overlaps or (self._is_holding and self._continuity.overlaps)
+        self._continuity.begin(overlaps=overlaps, resumes=gap is None or joins_late)
+        self._repeats_to = None
         if gap is None:
             self._continuity.expect_repeats()
+            self._repeats_to = self._waiting
             # Also where the first snapshot was interrupted: it is wanted still.
             if self._snapshot is not None and self._continuity.last is None:
                 self._hold()
-        elif self._held is not None:
-            self._held.mark(gap)
+        elif self._is_holding:
+            self._put_aside(gap)
         else:
             self._doubt(gap)
             if self._recovers:
                 self._hold()
+
+    def widen(self, source: object, *, resumes: bool, meets: bool) -> None:
+        """Another connection brings the same.
+
+        Args:
+            source: The connection.
+            resumes: Whether it goes on where it was asked to.
+            meets: Whether all that came before what it brings was received.
+        """
+        self._continuity.widen(resumes=resumes)
+        self._sources[source] = meets and any(self._sources.values())
+
+    def part_from(self, source: object) -> None:
+        """A connection brings it no more."""
+        self._sources.pop(source, None)
+        self._ahead.pop(source, None)
 
     def interrupt(self) -> None:
         """The server has it no more."""
@@ -329,18 +386,38 @@ class Feed:
 
     def publish(self, item: Item) -> None:
         """Something was published."""
-        if self._is_holding:
-            self._put_aside(item)
-        else:
+        if not self._is_holding:
             self._deliver(item, may_join=True)
+        elif not self._is_behind(item):
+            if self._sources.get(item.source):
+                # By the time that it is let in, its connection may be lost.
+                item = attrs.evolve(item, source=_MET)
+            self._put_aside(item)
+
+    def _is_behind(self, item: Item) -> bool:
+        """Whether a value that is to wait is one that waits already."""
+        if self._repeats_to is None or item.position is None:
+            return False
+        try:
+            if item.position <= self._repeats_to:
+                self.repeated += 1
+                return True
+        except Exception as error:  # Positions that have no order.
+            self._owner.tell_failed(self._owner.is_next, "a position", error)
+        self._repeats_to = None
+        return False
 
     def _deliver(self, item: Item, *, may_join: bool) -> bool:
         """Let a live value in, behind what is told before it; whether it is a new one."""
+        continuity = self._continuity
         try:
-            verdict = self._continuity.follow(item.position, self._hole)
+            if item.source is _MET or self._sources.get(item.source):
+                verdict = continuity.follow(item.position, self._hole)
+            else:
+                verdict = self._meet(item)
         except Exception as error:  # A user's function, or positions that have no order.
             self._owner.tell_failed(self._owner.is_next, "a position", error)
-            verdict = self._continuity.doubt
+            verdict = continuity.doubt
         if isinstance(verdict, Repeated):
             self.repeated += 1
             return False
@@ -348,17 +425,51 @@ class Feed:
         gap = verdict.gap if isinstance(verdict, WentBack) else verdict
         if gap is not None:
             # Nothing can be brought from behind what was taken back.
-            brings = self._snapshot if goes_back else self._backfill
+            brings = self._snapshot or (None if goes_back else self._backfill)
             if may_join and brings is not None and gap.after_position is not None:
                 self._continuity.raise_doubt(gap)
                 self._may_fill = not goes_back
                 self._hold()
-                self._put_aside(item)
+                self._put_aside(attrs.evolve(item, source=_MET))
                 return True
             self._tell(gap)
-        self._continuity.move(item.position)
+        continuity.move(item.position)
         self._inbox.put([item], item.size)
         return True
+
+    def _meet(self, item: Item) -> Gap | WentBack | Repeated | None:
+        """As ``follow``, for what a connection brings that has not met the stream."""
+        continuity = self._continuity
+        verdict = continuity.follow(item.position, self._hole)
+        if item.position is None:
+            return verdict
+        if continuity.last is None or continuity.doubt is not None:
+            # Here it begins, and the others have not met what is before this.
+            self._sources = dict.fromkeys(self._sources, False)
+            self._ahead.clear()
+            self._has_met(item.source)
+            return verdict
+        ahead = self._ahead.get(item.source)
+        if (
+            isinstance(verdict, (Repeated, WentBack))
+            or (ahead is not None and ahead <= continuity.last)
+            or (verdict is None and self._owner.is_next(continuity.last, item.position))
+        ):
+            self._has_met(item.source)
+            return verdict
+        if any(self._sources.values()):
+            # It is ahead of those that have, and they will bring it.
+            if item.source in self._sources:
+                self._ahead[item.source] = item.position
+            return Repeated()
+        self._has_met(item.source)
+        hole = verdict or self._hole("the connection was lost that was to bring what is between")
+        return attrs.evolve(hole, after_position=continuity.last, before_position=item.position)
+
+    def _has_met(self, source: object) -> None:
+        if source in self._sources:  # It may be lost since.
+            self._sources[source] = True
+            self._ahead.pop(source, None)
 
     def _hole(self, reason: str) -> Gap:
         return self._owner.hole(self.key, reason)
@@ -389,8 +500,15 @@ class Feed:
         self._is_over = True
         self._is_live = False
         self._live.set()
+        self._sources.clear()
+        self._ahead.clear()
         if self._joining is not None:
             self._joining.cancel()
+        if self._held is not None:
+            # Else a full one would stop the reading for ever.
+            self._held.end(discard=True)
+            self._held = self._waiting = None
+        self._early.clear()
         self._inbox.end(discard=discard)
 
     # Joining.
@@ -402,6 +520,8 @@ class Feed:
 
     async def join(self) -> None:
         """Bring what is missing; cancelled, it is begun anew on the next connection."""
+        if not self.joins:
+            return  # It was left since.
         with trio.CancelScope() as self._joining:
             try:
                 await self._join()
@@ -412,29 +532,44 @@ class Feed:
                     self._owner.needs_join(self)
 
     async def _join(self) -> None:
-        gap, may_fill, self._may_fill = self._continuity.doubt, self._may_fill, True
-        if gap is not None and may_fill and self._fills(gap):
-            self._gather()
+        self._gather()
+        gap, may_fill, self._may_fill = self._question(), self._may_fill, True
+        if gap is not None and may_fill:
+            told_of = len(self._early)
             if await self._fill(gap):
-                self._settle()
-                self._release(may_join=True)
+                self._settle(told_of)
+                self._release()
                 return
         if self._snapshot is not None:
             await self._join_snapshot(self._snapshot)
-        self._release(may_join=False)
+        self._release()
 
-    def _fills(self, gap: Gap) -> bool:
-        return self._backfill is not None and gap.after_position is not None
+    def _question(self) -> Gap | None:
+        """What is missing, and can be asked for."""
+        gap = self._continuity.doubt
+        if gap is None or self._backfill is None or gap.after_position is None:
+            return None
+        later = [item for item in self._early if isinstance(item, Gap)]
+        if later:
+            # All that is missing in between is asked for with it.
+            last = later[-1]
+            gap = attrs.evolve(gap, before=last.before, until=last.until, before_position=None)
+        return gap
 
     def _gather(self) -> None:
-        """Set apart what is held; what is told of it is asked for later than that."""
+        """Set apart what is held."""
         assert self._held is not None
-        self._early += self._held.take_all()[0]
+        items: list[Any] = self._held.take_all()[0]
+        for item in items:
+            # So that it counts its marks.
+            self._held.is_mark(item)
+        self._early += items
 
-    def _settle(self) -> None:
-        """Nothing is missing up to what was gathered."""
+    def _settle(self, told_of: int) -> None:
+        """Nothing is missing up to the first so many that were gathered."""
         self._continuity.settle()
-        self._early = [item for item in self._early if not isinstance(item, Gap)]
+        early = self._early[:told_of]
+        self._early[:told_of] = [item for item in early if not isinstance(item, Gap)]
 
     async def _fill(self, gap: Gap) -> bool:
         """Ask for what is missing; whether it was brought."""
@@ -471,9 +606,12 @@ class Feed:
             value, position = value.value, value.position
         else:
             position = self._owner.position_of(value)
-        if not self._continuity.recover(position):
+        verdict = self._continuity.recover(position)
+        if isinstance(verdict, Repeated):
             self.repeated += 1
             return
+        if verdict is not None:
+            self._tell(verdict)
         self._inbox.put([Item(value, position)], 0)
         while not self._inbox.has_room:
             await self._inbox.wait_taken()
@@ -481,6 +619,8 @@ class Feed:
     async def _join_snapshot(self, take: TakeSnapshot) -> None:
         backoff = Backoff(self._owner.retry)
         for _ in range(_SNAPSHOTS):
+            # What is told of them is older than the snapshot will be.
+            told_of = len(self._early)
             snapshot = await self._take_snapshot(take, backoff)
             self._gather()
             if self._reaches(snapshot.position):
@@ -488,7 +628,7 @@ class Feed:
             await trio.sleep(_pause(backoff, None))
         if self._continuity.doubt is not None:
             self._tell(self._continuity.doubt)
-        self._settle()
+        self._settle(told_of)
         self._continuity.move(snapshot.position)
         self._continuity.expect_repeats()
         self._inbox.put([Item(snapshot.value, snapshot.position)], 0)
@@ -510,29 +650,33 @@ class Feed:
         """Whether the first live value behind a snapshot's position may be next to it."""
         if position is None:
             return True
-        for item in self._early:
-            if isinstance(item, Item) and item.position is not None and item.position > position:
-                return self._owner.is_next(position, item.position) is not False
+        try:
+            for item in self._early:
+                follows = isinstance(item, Item) and item.position is not None
+                if follows and item.position > position:
+                    return self._owner.is_next(position, item.position) is not False
+        except Exception as error:  # A user's function, or positions that have no order.
+            self._owner.tell_failed(self._owner.is_next, "a position", error)
         return True
 
-    def _release(self, *, may_join: bool) -> None:
+    def _release(self, *, may_join: bool = True) -> None:
         """Let what was held go its way.
 
         Args:
-            may_join: Whether what is missing may be asked for; what is missing before the first of
-                them was asked for just now, in vain.
+            may_join: Whether what is missing may be asked for, but for what is missing before the
+                first of them: that was asked for just now, in vain.
         """
         if self._held is None:
             return
         self._gather()
-        early, self._early, self._held = self._early, [], None
+        early, self._early, self._held, self._waiting = self._early, [], None, None
         is_first = True
         for item in early:
-            if isinstance(item, Overflow):
-                self._inbox.mark(item)
-            elif self._is_holding:
+            if self._is_holding:
                 # One before it has begun another join.
                 self._put_aside(item)
+            elif isinstance(item, Overflow):
+                self._inbox.mark(item)
             elif isinstance(item, Item):
                 is_new = self._deliver(item, may_join=may_join and not is_first)
                 is_first = is_first and not is_new
@@ -541,9 +685,11 @@ class Feed:
                 if may_join and self._recovers:
                     self._hold()
 
-    def _put_aside(self, item: Item | Gap) -> None:
+    def _put_aside(self, item: Item | Gap | Overflow) -> None:
         assert self._held is not None
         if isinstance(item, Item):
+            if item.position is not None and item.source is _MET:
+                self._waiting = item.position
             self._held.put([item], item.size)
         else:
             self._held.mark(item)

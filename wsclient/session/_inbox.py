@@ -409,6 +409,12 @@ def _join(marks: Iterable[Mark]) -> list[Mark]:
         if isinstance(mark, Overflow) and isinstance(before, Overflow):
             mark = Overflow(before.messages + mark.messages)
         elif isinstance(mark, Gap) and isinstance(before, Gap):
-            mark = attrs.evolve(mark, after=before.after, since=before.since, reason=before.reason)
+            mark = attrs.evolve(
+                mark,
+                after=before.after,
+                since=before.since,
+                reason=before.reason,
+                after_position=before.after_position,
+            )
         joined[type(mark)] = mark
     return list(joined.values())

@@ -57,6 +57,10 @@ LONGEST_COVER: Final = 20.0
 Where pings are answered, seconds in which nothing came that it may stand behind.
 The time in which we read nothing does not count: the pong may wait behind what nobody takes."""
 
+LONGEST_WAIT: Final = 60.0
+"""Seconds after which the first one is left although it has subscriptions that the second one has
+not: as long as a subscription that failed once, or a few times, takes to be there."""
+
 _LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts where the retry policy would give up: the first one lives on."""
 
@@ -233,11 +237,11 @@ class Standby:
                 first.leave(self._reason or f"nothing came on it for {silent_for:.0f} s")
                 await trio.sleep_forever()
             if line.enrolment is not None:
-                line.enrolment.release(self._inbox)
+                line.enrolment.release(self._inbox, covers=ping.answered)
             way = line.watch_over().way_into(line.way_into(self._inbox))
             attach(line.connection, way, NOTHING)
             async with open_background_nursery() as nursery:
-                nursery.start_soon(self._give_way, first, ping)
+                nursery.start_soon(self._give_way, first, line, ping)
                 lost = await line.watch()
             if trio.current_time() - established_at >= self._stable_after:
                 self.begin_anew()
@@ -245,9 +249,13 @@ class Standby:
         finally:
             forget_ping(first.connection, ping)
 
-    async def _give_way(self, first: Line, ping: Ping) -> None:
+    async def _give_way(self, first: Line, line: Line, ping: Ping) -> None:
         await self._rotates.wait()
         await _wait_answered(first.connection, ping)
+        if first.enrolment is not None and line.enrolment is not None:
+            # What the server did not take for a while would be lost with the first one.
+            with trio.move_on_after(LONGEST_WAIT):
+                await line.enrolment.wait_has_all_of(first.enrolment)
         first.leave(self._reason)
 
 

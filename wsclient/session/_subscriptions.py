@@ -57,13 +57,18 @@ class Subscription:
         self.key: Hashable = first.key
         self.parameters: Any = first.parameters
         self.order = order
-        self.feeds = [first]
+        # In order: the oldest first.
+        self.feeds: dict[Feed, None] = {first: None}
         self._backoff = Backoff(retry)
         self._stable_after = retry.stable_after
         self.not_before = -math.inf
         """When it may be asked for again (trio's clock)."""
         self.there: dict[Enrolment, float] = {}
         """On which connections the server has it, and since when."""
+        self.taken = 0
+        """How often a connection was asked for it, and had it."""
+        self.overlaps = False
+        """Whether several connections have brought the same since it was there again."""
         self.broken: _Break | None = None
 
     @property
@@ -73,28 +78,49 @@ class Subscription:
 
     @property
     def after(self) -> Any:
-        """The position behind which all of its feeds can go on."""
-        positions = [feed.after for feed in self.feeds]
-        if any(position is None for position in positions):
-            return None
+        """The position behind which all of its feeds can go on.
+
+        A feed that has none yet has missed nothing that the others have.
+        """
+        positions = [feed.after for feed in self.feeds if feed.after is not None]
         try:
-            return min(positions)
+            return min(positions, default=None)
         except Exception:  # They have no order: the oldest feed's will do.
             return positions[0]
 
     def publish(self, item: Item) -> None:
         """Something was published."""
-        for feed in self.feeds:
+        # An observer that is told of it may leave one.
+        for feed in tuple(self.feeds):
             feed.publish(item)
 
-    def take_up(self, enrolment: Enrolment, gap: Gap | None) -> None:
-        """The server has it on one more connection."""
+    def take_up(
+        self,
+        enrolment: Enrolment,
+        gap_of: Callable[[Feed], Gap | None],
+        *,
+        resumes: bool,
+        meets: bool,
+    ) -> None:
+        """The server has it on one more connection.
+
+        Args:
+            enrolment: The connection.
+            gap_of: What a feed may have missed, where there was no other one.
+            resumes: Whether it goes on where it was asked to.
+            meets: Whether all that came before what it brings was received.
+        """
         is_back = not self.there
+        self.taken += 1
         self.there[enrolment] = trio.current_time()
         if is_back:
-            self.broken = None
             for feed in self.feeds:
-                feed.begin(gap)
+                feed.begin(gap_of(feed), enrolment, overlaps=self.overlaps)
+            self.broken = None
+            return
+        self.overlaps = True
+        for feed in self.feeds:
+            feed.widen(enrolment, resumes=resumes, meets=meets)
 
     def part_from(self, enrolment: Enrolment, broken: _Break) -> None:
         """The server has it no more on a connection, if it had it."""
@@ -103,6 +129,8 @@ class Subscription:
             return
         if trio.current_time() - since >= self._stable_after:
             self._backoff.reset()
+        for feed in self.feeds:
+            feed.part_from(enrolment)
         if not self.there:
             self.broken = broken
             for feed in self.feeds:
@@ -128,7 +156,6 @@ class Subscriptions:
         name: The channel's name, for events.
         observe: Told what happens.
         is_repeated: Says whether a message has come over another connection.
-        overlaps: Whether two connections may bring the same.
         end: What a taker gets when the channel has ended.
         now: The wall clock.
     """
@@ -144,7 +171,6 @@ class Subscriptions:
         name: str,
         observe: Callable[[Event], None],
         is_repeated: Callable[[Message], bool] | None,
-        overlaps: bool,
         end: Callable[[], BaseException],
         now: WallClock = wall_clock,
     ) -> None:
@@ -157,16 +183,17 @@ class Subscriptions:
         self.name = name
         self.observe = observe
         self.is_repeated = is_repeated
-        self._overlaps = overlaps
         self.end = end
         self.numbers: Iterator[int] = itertools.count(1)
         """Tells every time that something is asked for from every other."""
         self._now = now
         self._orders = itertools.count()
         self._wanted: dict[Hashable, Subscription] = {}
-        self._enrolments: list[Enrolment] = []
-        self._joining: list[Feed] = []
+        self._enrolments: dict[Enrolment, None] = {}
+        self._joining: dict[Feed, None] = {}
         self._has_ended = False
+        self.moved = trio.Event()
+        """Set, and replaced, when the server has one more on a connection, or one less."""
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -197,27 +224,48 @@ class Subscriptions:
         if subscription is None:
             subscription = Subscription(feed, next(self._orders), self.retry)
             self._wanted[feed.key] = subscription
-            self.changed()
+            self._want(subscription)
             return
         if subscription.parameters != feed.parameters:
             raise ValueError(
                 f"{feed.key!r} is subscribed to with other parameters: give it another key"
             )
-        subscription.feeds.append(feed)
+        subscription.feeds[feed] = None
         if subscription.there:
             # The others have gone on since the position that this one begins at.
             gap = self.hole(feed.key, "it has begun later than others of its key")
-            feed.begin(None if feed.after is None else gap)
+            feed.begin(
+                None if feed.after is None else gap,
+                *subscription.there,
+                overlaps=subscription.overlaps,
+                joins_late=True,
+            )
+        else:
+            # It may matter more than the others.
+            self._want(subscription)
 
     def remove(self, feed: Feed) -> None:
         """Want it no more."""
         subscription = self._wanted.get(feed.key)
         if subscription is None or feed not in subscription.feeds:
             return
-        subscription.feeds.remove(feed)
+        del subscription.feeds[feed]
         if not subscription.feeds:
-            del self._wanted[feed.key]
-            self.changed()
+            self._drop(subscription)
+
+    def _want(self, subscription: Subscription) -> None:
+        for enrolment in self._enrolments:
+            enrolment.want(subscription)
+
+    def _drop(self, subscription: Subscription) -> None:
+        del self._wanted[subscription.key]
+        for enrolment in self._enrolments:
+            enrolment.drop(subscription)
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        self.moved.set()
+        self.moved = trio.Event()
 
     def finish(self, *, discard: bool) -> None:
         """The channel has ended: nothing more will come."""
@@ -225,13 +273,15 @@ class Subscriptions:
         for subscription in self:
             for feed in subscription.feeds:
                 feed.end(None, discard=discard)
+        self._enrolments.clear()
+        self._joining.clear()
 
     # What a feed needs.
 
     @property
     def repeats(self) -> bool:
         """Whether values may come again at any time."""
-        return self.protocol.repeats or self._overlaps
+        return self.protocol.repeats
 
     def position_of(self, value: Any) -> Any:
         """Where a value stands in its stream."""
@@ -260,8 +310,7 @@ class Subscriptions:
 
     def needs_join(self, feed: Feed) -> None:
         """Let a feed join on a connection that is ready."""
-        if feed not in self._joining:
-            self._joining.append(feed)
+        self._joining[feed] = None
         self.changed()
 
     def tell_gap(self, gap: Gap) -> None:
@@ -288,17 +337,18 @@ class Subscriptions:
     def enrol(self, connection: WebSocketConnection, epoch: int) -> Enrolment:
         """What the server has on a new connection: nothing yet."""
         enrolment = Enrolment(self, connection, epoch)
-        self._enrolments.append(enrolment)
+        self._enrolments[enrolment] = None
         return enrolment
 
     def leave(self, enrolment: Enrolment, reason: str) -> None:
         """A connection is over, or nobody listens to it any more."""
         if enrolment not in self._enrolments:
             return
-        self._enrolments.remove(enrolment)
+        del self._enrolments[enrolment]
         broken = _Break(enrolment.epoch, enrolment.connection.last_received, reason)
-        for subscription in tuple(self):
+        for subscription in self:
             subscription.part_from(enrolment, broken)
+        self._tell_moved()
 
     def changed(self) -> None:
         """Bring every connection in line with the set."""
@@ -307,48 +357,58 @@ class Subscriptions:
 
     def joins(self) -> list[Feed]:
         """The feeds that are to join now; each is given once."""
-        feeds, self._joining = self._joining, []
+        feeds, self._joining = self._joining, {}
         return [feed for feed in feeds if feed.joins]
 
-    def due(self, now: float, enrolled: Callable[[Subscription], bool]) -> list[Subscription]:
-        """What is to be asked for on a connection, most important first."""
-        due = [
-            subscription
-            for subscription in self
-            if subscription.not_before <= now and not enrolled(subscription)
-        ]
-        due.sort(key=lambda subscription: subscription.rank)
-        return due
+    def of(self, key: Hashable) -> Subscription | None:
+        """What is wanted of a key, if something is."""
+        return self._wanted.get(key)
 
-    def next_due(self, now: float, enrolled: Callable[[Subscription], bool]) -> float:
-        """When the next of those that have to wait is due."""
-        return min(
-            (
-                subscription.not_before
-                for subscription in self
-                if subscription.not_before > now and not enrolled(subscription)
-            ),
-            default=math.inf,
-        )
+    def taken(
+        self,
+        subscription: Subscription,
+        enrolment: Enrolment,
+        *,
+        asked_after: Any,
+        resumed: bool,
+        overlaps: bool,
+        meets: bool,
+    ) -> None:
+        """The server has a subscription on a connection.
 
-    def taken(self, subscription: Subscription, enrolment: Enrolment, *, resumed: bool) -> None:
-        """The server has a subscription on a connection."""
+        Args:
+            subscription: Which.
+            enrolment: On which.
+            asked_after: Behind which position it was asked to go on.
+            resumed: Whether it does so.
+            overlaps: Whether another connection had it when it was asked.
+            meets: Whether all that came before what this one brings was received.
+        """
         broken = subscription.broken
-        gap: Gap | None = None
-        if broken is not None and not resumed:
+
+        def gap_of(feed: Feed) -> Gap | None:
+            if resumed and _reaches_to(asked_after, feed.after):
+                return None
+            if feed.is_new:
+                if feed.after is None:
+                    return None
+                # It begins where another process has left it.
+                return self.hole(feed.key, "the server did not go on where it was asked to")
+            assert broken is not None
             until = self._now()
-            gap = Gap(
+            return Gap(
                 after=broken.epoch,
                 before=enrolment.epoch,
                 since=until - (trio.current_time() - broken.last_received),
                 until=until,
                 reason=broken.reason,
-                subscription=subscription.key,
+                subscription=feed.key,
             )
-        elif not resumed and subscription.after is not None and not subscription.there:
-            # It begins where another process has left it.
-            gap = self.hole(subscription.key, "the server did not go on where it was asked to")
-        subscription.take_up(enrolment, gap)
+
+        if not subscription.there:
+            subscription.overlaps = overlaps
+        subscription.take_up(enrolment, gap_of, resumes=resumed, meets=meets)
+        self._tell_moved()
 
     def refused(
         self,
@@ -357,16 +417,21 @@ class Subscriptions:
         error: Exception | None,
         *,
         may_retry: bool,
+        was_there: bool = True,
     ) -> None:
         """The server does not take a subscription, or has ended it."""
+        if not was_there and subscription.there:
+            # It is good on another connection, until that one is lost.
+            may_retry = True
         reason = "the server has ended it" if error is None else str(error)
         broken = _Break(enrolment.epoch, enrolment.connection.last_received, reason)
         subscription.part_from(enrolment, broken)
+        self._tell_moved()
         retry_in: float | None = None
         if may_retry:
             retry_in = subscription.back_off(error or WebSocketError(reason))
-        elif subscription in self:
-            del self._wanted[subscription.key]
+        else:
+            self._drop(subscription)
         if error is not None:
             self.observe(
                 events.SubscriptionRefused(
@@ -381,3 +446,13 @@ class Subscriptions:
             for feed in subscription.feeds:
                 feed.end(error)
         self.changed()
+
+
+def _reaches_to(asked_after: Any, last: Any) -> bool:
+    """Whether a stream that goes on behind one position has all that is missing behind another."""
+    if last is None:
+        return True
+    try:
+        return asked_after is not None and bool(asked_after <= last)
+    except Exception:  # They have no order.
+        return bool(asked_after == last)

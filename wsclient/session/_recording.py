@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -338,6 +339,8 @@ class Recorder:
                 try:
                     item = self._redacted(message)
                 except Exception as error:  # A user's function may raise anything.
+                    # What was to be redacted is in there.
+                    traceback.clear_frames(error.__traceback__)
                     failed = error
                     self._missing += 1
                 else:

@@ -341,6 +341,22 @@ _LONGEST_USER_TIMEOUT: Final = 2_000_000
 """Seconds: in milliseconds, it must be a C int."""
 
 
+def file_path(given: object) -> str:
+    """The path of a file, as text.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"path must be str or os.PathLike, not {type(given).__name__}")
+    path = os.fspath(given)
+    if not isinstance(path, str):
+        raise TypeError(f"path must be of str, not of {type(path).__name__}")
+    if not path or "\0" in path:
+        raise ValueError("path must name a file")
+    return path
+
+
 def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:

@@ -1,7 +1,7 @@
 """The blocks of an Ethereum node as they come, each exactly once, however often the node restarts.
 
-A row for each block: what its gas cost at least, and how full it is.  It begins some blocks back, and
-asks for what a restart or a lost connection has left out: the two are one and the same.
+A row for each block: what its gas cost at least, and how full it is.  It begins some blocks back,
+and asks for what a restart or a lost connection has left out: the two are one and the same.
 With a node of your own, such as ``npx @foundry-rs/anvil --block-time 1``::
 
     python examples/blocks.py ws://127.0.0.1:8545/ --last 20

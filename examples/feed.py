@@ -29,7 +29,7 @@ async def follow(url: str, topic: str) -> None:
         # `async for message in feed` would pass over the gaps.
         async for item in feed.items():
             if isinstance(item, wsclient.Gap):
-                print(f"-- missed what is between {item.after_position} and {item.before_position}", flush=True)
+                print(f"-- missed: {item.after_position} < … < {item.before_position}", flush=True)
             else:
                 print(feed.position, item, flush=True)
 

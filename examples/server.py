@@ -8,6 +8,7 @@ Stop it with Ctrl-C and start it again while an example runs: that is what wscli
 """
 
 import argparse
+import itertools
 import json
 import time
 from contextlib import suppress
@@ -28,26 +29,21 @@ async def feed(connection: ServerConnection) -> None:
     """
     async with trio.open_nursery() as nursery:
         async for message in connection:
-            match json.loads(message):
-                case {"op": "subscribe", "channel": str(topic), **more}:
-                    now = int(time.time())
-                    after = more.get("after", now)
-                    resumed = now - MEMORY <= after <= now
-                    await say(connection, op="subscribed", channel=topic, resumed=resumed)
-                    nursery.start_soon(publish, connection, topic, after if resumed else now)
-                case other:
-                    # It never unsubscribes: nothing here does, but by leaving.
-                    await say(connection, op="error", error=f"not understood: {other}")
+            asked = json.loads(message)
+            if asked["op"] == "subscribe":  # Whoever unsubscribes here does so by leaving.
+                topic, now = asked["channel"], int(time.time())
+                after = asked.get("after", now)
+                resumed = now - MEMORY <= after <= now
+                await say(connection, op="subscribed", channel=topic, resumed=resumed)
+                nursery.start_soon(publish, connection, topic, after if resumed else now)
         nursery.cancel_scope.cancel()
 
 
 async def publish(connection: ServerConnection, topic: str, after: int) -> None:
-    number = after
-    while True:
-        for number in range(number + 1, int(time.time()) + 1):
-            at = time.strftime("%H:%M:%S", time.localtime(number))
-            await say(connection, channel=topic, seq=number, data={"at": at})
-        await trio.sleep(0.1)
+    for number in itertools.count(after + 1):
+        await trio.sleep(max(0, number - time.time()))
+        at = time.strftime("%H:%M:%S", time.localtime(number))
+        await say(connection, channel=topic, seq=number, data={"at": at})
 
 
 async def say(connection: ServerConnection, **message: Any) -> None:

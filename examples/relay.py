@@ -26,8 +26,11 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (topic TEXT PRIMARY KEY, position INTEGER);
 CREATE TABLE IF NOT EXISTS messages (topic, number INTEGER, value, PRIMARY KEY (topic, number));
 CREATE TABLE IF NOT EXISTS gaps (topic, after, before, since, reason, PRIMARY KEY (topic, after));
-PRAGMA journal_mode = WAL;  -- who reads the tables does not keep us from writing
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
 """
+# With these two a transaction takes well under a millisecond, since it does not wait for the disk.
+# A power cut may undo the last ones, rows and position together: they are received once more.
 
 
 async def relay(url: str, topic: str, database: sqlite3.Connection) -> None:
@@ -40,8 +43,7 @@ async def relay(url: str, topic: str, database: sqlite3.Connection) -> None:
         channel.subscribe(topic, after=after, commit="before") as feed,
     ):
         async for item in feed.items():
-            # Nothing else of this program runs meanwhile, for the time of a write to the disk.
-            with database:
+            with database:  # one transaction
                 store(database, topic, item, feed.position)
 
 

@@ -33,10 +33,11 @@ def number_of(row: str) -> int:
 
 async def rows_until(program: Any, number: int) -> list[str]:
     """The lines of the output up to that of this block."""
-    rows = [await program.line()]
-    while number_of(rows[-1]) != number:
-        rows.append(await program.line())
-    return rows
+    with trio.fail_after(20):
+        rows = [await program.line()]
+        while number_of(rows[-1]) != number:
+            rows.append(await program.line())
+        return rows
 
 
 async def test_blocks_shows_each_once_however_the_node_restarts(
@@ -149,7 +150,7 @@ async def test_graphql_gives_the_server_its_token(
 # --- relay.py -------------------------------------------------------------------------------------
 
 
-async def written(path: Path) -> int:
+def written(path: Path) -> int:
     """The last number in the database."""
     with suppress(sqlite3.OperationalError):  # There are no tables yet.
         with closing(sqlite3.connect(path)) as database:
@@ -158,9 +159,11 @@ async def written(path: Path) -> int:
     return 0
 
 
-async def wait_written(path: Path, number: int) -> None:
-    while await written(path) < number:  # noqa: ASYNC110  It is another process's affair.
-        await trio.sleep(0.005)
+async def wait_written(program: Any, path: Path, number: int) -> None:
+    with trio.fail_after(20):
+        while written(path) < number:
+            assert program.process.poll() is None, program.errors
+            await trio.sleep(0.005)
 
 
 async def test_relay_writes_every_number_once_though_both_sides_are_killed_ten_times(
@@ -185,11 +188,11 @@ async def test_relay_writes_every_number_once_though_both_sides_are_killed_ten_t
         deaths.start_soon(publish)
         for death in range(DEATHS):
             async with run_example("relay.py", server.url, "n", str(path)) as program:
-                await wait_written(path, await written(path) + PORTION)
+                await wait_written(program, path, written(path) + PORTION)
                 if death % 3 == 1:
                     # The server dies under the relay.
                     await server.restart()
-                    await wait_written(path, await written(path) + PORTION)
+                    await wait_written(program, path, written(path) + PORTION)
                 if death % 3 == 2:
                     # Both are away together.
                     await server.die()
@@ -199,7 +202,7 @@ async def test_relay_writes_every_number_once_though_both_sides_are_killed_ten_t
                 await server.start()
         publishing.cancel()
     async with run_example("relay.py", server.url, "n", str(path)) as program:
-        await wait_written(path, last)
+        await wait_written(program, path, last)
         program.process.send_signal(signal.SIGINT)
 
         assert [] == await program.rest()

@@ -23,7 +23,7 @@ GAP = wsclient.Gap(after=1, before=2, since=100.0, until=102.5, reason="1012 SER
         (wsclient.ConnectionOpened(**PLACE, epoch=1, duration=0.1, subprotocol=None), None),
         (
             wsclient.ConnectionOpened(**PLACE, epoch=1, duration=0.1, subprotocol="chat"),
-            "the server chose subprotocol chat",
+            "the server chose a subprotocol",
         ),
         (wsclient.ConnectionReady(**PLACE, epoch=1, outage=None), "connected"),
         (

@@ -143,6 +143,8 @@ Exit status: 0, 1 if the policy's own code fails, 2 for wrong usage, 130 when in
 Ctrl-C).
 """
 
+_EXPLICIT: Final = re.compile("ignored explicit argument.*", re.DOTALL)
+
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -230,6 +232,8 @@ class _Parser(argparse.ArgumentParser):
     """Says in two lines what is wrong."""
 
     def error(self, message: str) -> NoReturn:
+        # It would quote the value: who types -h for -H gives it a header.
+        message = _EXPLICIT.sub("it takes no value", message)
         complain(self.prog.removeprefix("wsclient").strip(), message)
         sys.exit(2)
 

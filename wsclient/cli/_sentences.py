@@ -22,7 +22,8 @@ def _sentence_for(event: wsclient.Event) -> str | None:
         case wsclient.ConnectionFailed():
             return f"attempt {event.attempt} failed: {event.cause}"
         case wsclient.ConnectionOpened(subprotocol=str()):
-            return f"the server chose subprotocol {event.subprotocol}"
+            # Not which: some services take a token for one.
+            return "the server chose a subprotocol"
         case wsclient.ConnectionReady(outage=None):
             return "connected"
         case wsclient.ConnectionReady(outage=float() as outage):

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient._discretion import discreet, forget_locals
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -627,7 +628,11 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        return await self._accept(self._offer(message, delivery, ttl, key))
+        try:
+            return await self._accept(self._offer(message, delivery, ttl, key))
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
     async def _accept(self, entry: Entry) -> Receipt:
         if entry.delivery is Delivery.DIRECT:
@@ -660,10 +665,14 @@ class DurableChannel:
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        entry = self._offer(message, delivery, ttl, key)
-        if delivery is Delivery.DIRECT:
-            self._check_connected()
-        receipt = self._outbox.accept_nowait(entry)
+        try:
+            entry = self._offer(message, delivery, ttl, key)
+            if delivery is Delivery.DIRECT:
+                self._check_connected()
+            receipt = self._outbox.accept_nowait(entry)
+        except BaseException as error:
+            forget_locals(error)
+            raise
         self._supervisor.wake_writer()
         return receipt
 
@@ -713,6 +722,7 @@ class DurableChannel:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
 
+    @discreet
     async def request(
         self,
         message: Any,
@@ -761,6 +771,7 @@ class DurableChannel:
 
     # Subscribing.
 
+    @discreet
     def subscribe(
         self,
         key: Hashable,
@@ -832,6 +843,7 @@ class DurableChannel:
             limits=Limits() if limits is None else limits,
         )
 
+    @discreet
     def stream(
         self,
         message: Any,

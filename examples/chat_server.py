@@ -10,8 +10,8 @@ It forgets everything when it ends, as servers do when they are deployed::
 import argparse
 import asyncio  # noqa: TID251  The other side may run on what it likes.
 import json
+import sys
 from collections import defaultdict
-from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
@@ -50,5 +50,9 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A chat, on the loopback.")
     parser.add_argument("--port", type=int, default=8765, help="0: the system chooses one")
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(parser.parse_args().port))
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"{parser.prog}: {error}")

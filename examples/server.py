@@ -10,8 +10,8 @@ Stop it with Ctrl-C and start it again while an example runs: that is what wscli
 import argparse
 import itertools
 import json
+import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 import trio
@@ -64,5 +64,9 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A server for the examples, on the loopback.")
     parser.add_argument("--port", type=int, default=8765, help="0: the system chooses one")
-    with suppress(KeyboardInterrupt):
+    try:
         trio.run(main, parser.parse_args().port)
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"{parser.prog}: {error}")

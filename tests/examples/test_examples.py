@@ -170,6 +170,18 @@ async def test_bot_says_what_is_wrong_with_a_url(run_example: Any) -> None:
     assert 'bot.py: WebSocket URL scheme must be "ws:" or "wss:"' == program.errors.strip()
 
 
+@pytest.mark.usefixtures("_chat_can_be_served")
+@pytest.mark.parametrize("name", ["chat_server.py", "server.py"])
+async def test_servers_say_that_their_port_is_taken(run_example: Any, name: str) -> None:
+    async with FaultServer() as server, run_example(name, "--port", str(server.port)) as program:
+        assert [] == await program.rest()
+
+    (said,) = program.errors.splitlines()
+    assert 1 == program.process.returncode
+    assert said.startswith(f"{name}: [Errno ")
+    assert "in use" in said
+
+
 # --- feed.py, relay.py ----------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import wsclient
-from wsclient._discretion import discreet, discreetly_made, forget_locals
+from wsclient._discretion import forget_locals, forgetful, made_forgetful
 
 SECRET = "s3cret"
 
@@ -248,29 +248,29 @@ def test_frames_at_work_are_left_out():
     assert [] == places(caught(module["work"], SECRET))
 
 
-def test_a_discreet_function_is_what_it_was_and_forgets():
+def test_a_forgetful_function_is_what_it_was_and_forgets():
     module = ours("def refuse(token):\n    'Refuses.'\n    raise ValueError('no')")
-    refuse = discreet(module["refuse"])
+    refuse = forgetful(module["refuse"])
     error = caught(refuse, SECRET)
 
     assert SECRET not in shown(error)
     assert ["refuse"] == places(error)
     assert ("refuse", "Refuses.") == (refuse.__name__, refuse.__doc__)
     assert ["token"] == list(inspect.signature(refuse).parameters)
-    assert 3 == discreet(lambda: 3)()
+    assert 3 == forgetful(lambda: 3)()
 
 
-async def test_a_discreet_coroutine_function_is_one_and_forgets():
+async def test_a_forgetful_coroutine_function_is_one_and_forgets():
     module = ours(
         "async def refuse(token):\n    raise ValueError('no')\nasync def answer():\n    return 3"
     )
-    refuse = discreet(module["refuse"])
+    refuse = forgetful(module["refuse"])
 
     assert inspect.iscoroutinefunction(refuse)
     with pytest.raises(ValueError, match="no") as caught:
         await refuse(SECRET)
     assert [caught.value.__traceback__.tb_frame.f_code.co_name] == places(caught.value)
-    assert 3 == await discreet(module["answer"])()
+    assert 3 == await forgetful(module["answer"])()
 
 
 def test_what_cannot_be_made_forgets_what_it_was_to_be_made_of():
@@ -284,7 +284,7 @@ def test_what_cannot_be_made_forgets_what_it_was_to_be_made_of():
         "    size: int = attrs.field(validator=refuse)\n",
         attrs=attrs,
     )
-    thing = discreetly_made(module["Thing"])
+    thing = made_forgetful(module["Thing"])
     error = caught(thing, SECRET, 3)
 
     assert thing is module["Thing"]

@@ -132,7 +132,7 @@ def _empty(frame: FrameType) -> bool:
     return True
 
 
-def discreet(function: F) -> F:
+def forgetful(function: F) -> F:
     """Let a function forget its frames when it raises; for those that are given secrets.
 
     Where time matters, the same is written out: an ``except`` costs nothing, a call does.
@@ -161,7 +161,7 @@ def discreet(function: F) -> F:
     return cast("F", call)
 
 
-def discreetly_made(kind: C) -> C:
+def made_forgetful(kind: C) -> C:
     """The same for what makes an object of a class."""
-    kind.__init__ = discreet(kind.__init__)
+    kind.__init__ = forgetful(kind.__init__)
     return kind

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from ._discretion import discreetly_made
+from ._discretion import made_forgetful
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ def _compression_or_none(_: object, attribute: attrs.Attribute[Any], value: obje
         )
 
 
-@discreetly_made
+@made_forgetful
 @attrs.frozen(kw_only=True)
 class ConnectionOptions:
     """How one connection is opened, limited and closed.

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 import trio
 
 from wsclient import events
-from wsclient._discretion import discreet, forget_locals
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.connection import WebSocketConnection, open_background_nursery
 from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed, SubscriptionFailed
 from wsclient.events import (
@@ -125,7 +125,7 @@ class Bot(Router):
 
     _is_root: ClassVar[bool] = True
 
-    @discreet
+    @forgetful
     def __init__(
         self,
         url: Url | Sequence[Url],
@@ -289,7 +289,7 @@ class Bot(Router):
 
     # Serving.
 
-    @discreet
+    @forgetful
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM; for programs that do nothing else.
 
@@ -306,7 +306,7 @@ class Bot(Router):
         """
         trio.run(self._serve_until_signal)
 
-    @discreet
+    @forgetful
     async def serve(
         self, *, task_status: trio.TaskStatus[DurableChannel] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -44,6 +44,10 @@ def _sentence_for(event: wsclient.Event) -> str | None:
             return f"connecting again in {seconds(event.delay)}"
         case wsclient.GapDetected(gap=gap):
             return f"messages of {seconds(gap.until - gap.since)} may be missing"
+        case wsclient.JournalFailed():
+            return f"the journal is not written: {event.cause}"
+        case wsclient.JournalRecovered():
+            return "the journal is written again"
         case wsclient.ChannelClosed():
             return "closed" + _unsent(event.cancelled, event.lost_unknown)
         case wsclient.ChannelGaveUp():

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, NoReturn, Protocol
 
 import trio
 
-from wsclient._discretion import discreet, forget_locals
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.codes import CloseCode, CloseReason, is_sendable
 from wsclient.errors import ConnectionClosed, DisconnectionTimeout
 from wsclient.options import ConnectionOptions
@@ -375,7 +375,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             forget_locals(error)
             raise
 
-    @discreet
+    @forgetful
     async def send_parts(self, parts: AsyncIterable[str | bytes] | Iterable[str | bytes]) -> None:
         """Send one message in parts, each as it comes, without ever having it whole.
 

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from wsclient import events
-from wsclient._discretion import discreet, forget_locals
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -722,7 +722,7 @@ class DurableChannel:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
 
-    @discreet
+    @forgetful
     async def request(
         self,
         message: Any,
@@ -771,7 +771,7 @@ class DurableChannel:
 
     # Subscribing.
 
-    @discreet
+    @forgetful
     def subscribe(
         self,
         key: Hashable,
@@ -843,7 +843,7 @@ class DurableChannel:
             limits=Limits() if limits is None else limits,
         )
 
-    @discreet
+    @forgetful
     def stream(
         self,
         message: Any,

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 import trio
 
-from wsclient._discretion import discreet
+from wsclient._discretion import forgetful
 from wsclient.errors import (
     ChannelFailed,
     DeliveryError,
@@ -293,7 +293,7 @@ class Replies:
         self._request = _Request(inbox)
         self._number = 0
 
-    @discreet
+    @forgetful
     async def __aenter__(self) -> Self:
         if self._number:
             raise RuntimeError("a request is sent once: ask again")

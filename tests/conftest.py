@@ -341,10 +341,12 @@ class Program:
     async def line(self) -> str:
         """The next line of its output."""
         assert self.process.stdout is not None
-        while b"\n" not in self._received:
-            data = await self.process.stdout.receive_some()
-            assert data, f"the program has ended after {bytes(self._received)!r}:\n{self.errors}"
-            self._received += data
+        # Below pytest's own limit, which would leave the process behind.
+        with trio.fail_after(30):
+            while b"\n" not in self._received:
+                data = await self.process.stdout.receive_some()
+                assert data, f"the program has ended after {self._received!r}:\n{self.errors}"
+                self._received += data
         line, _, rest = bytes(self._received).partition(b"\n")
         self._received[:] = rest
         return line.decode()
@@ -352,9 +354,10 @@ class Program:
     async def rest(self) -> list[str]:
         """What is left of its output when it ends."""
         assert self.process.stdout is not None
-        async for data in self.process.stdout:
-            self._received += data
-        await self.process.wait()
+        with trio.fail_after(30):
+            async for data in self.process.stdout:
+                self._received += data
+            await self.process.wait()
         return bytes(self._received).decode().splitlines()
 
     async def type(self, text: str) -> None:

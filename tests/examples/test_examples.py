@@ -70,7 +70,8 @@ class Member:
         await self._connection.send_message(json.dumps(message))
 
     async def _receive(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(await self._connection.get_message())
+        with trio.fail_after(20):
+            message: dict[str, Any] = json.loads(await self._connection.get_message())
         assert self._room == message["room"]
         return message
 

@@ -429,6 +429,14 @@ def test_readme_shows_the_bot_of_the_tutorial() -> None:
     assert program("dice_bot.py").count("\n") <= 32
 
 
+def test_page_on_the_relay_shows_the_example() -> None:
+    example = (ROOT / "examples/relay.py").read_text(encoding="utf-8")
+    shown = [block.code for block in blocks() if block.page == "relay-without-loss.md"]
+
+    assert 2 == len(shown)
+    assert [] == [code for code in shown if code not in example]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")
 @pytest.mark.parametrize("name", ["dice.py", "dice_bot.py"])
 async def test_tutorial_rolls_on_after_its_server_was_away_and_ends_without_a_word(

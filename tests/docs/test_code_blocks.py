@@ -96,6 +96,8 @@ ECHOED = {
     "own_codec.py": ["7"],
     "record.py": ["hello"],
     "redact.py": ['[\'{"token": "…"}\']'],
+    "small.py": ["hello"],
+    "refresh.py": ["hello"],
     "request.py": ["{'op': 'balance', 'id': 1}"],
     "typed.py": ["Trade(price=7.0, size=1.0)", "Quote(bid=6.5, ask=7.5)"],
 }

@@ -45,8 +45,8 @@ class SentMessage:
     may_repeat: bool = False
     """Whether it may arrive twice although it is not ``ACKED``."""
     is_back: bool = False
-    """Whether a crash has brought it back from a disk, though its sender knew it to be over, and has
-    gone on: then it has no place in the order."""
+    """Whether a crash has brought it back from a disk, though its sender knew it to be over: then it
+    has no place in the order."""
 
 
 @attrs.frozen(kw_only=True)

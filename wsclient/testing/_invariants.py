@@ -45,8 +45,9 @@ class SentMessage:
     may_repeat: bool = False
     """Whether it may arrive twice although it is not ``ACKED``."""
     is_back: bool = False
-    """Whether a crash has brought it back from a disk, though its sender knew it to be over: then it
-    has no place in the order."""
+    """Whether a crash has brought it back from a disk, though its sender knew it to be over.
+
+    Then it has no place in the order."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,18 +1,18 @@
-"""A subscription that survives disconnects, and knows what it may have missed.
+"""A subscription that survives disconnects, and knows what it has missed.
 
-The hook subscribes on every new connection, and returns once the server has confirmed it.
-Between the messages of two connections stands a ``Gap``: fill it from elsewhere, or live with it.
-``examples/server.py`` has such a feed; start it, then::
+Each message has a number.  On a new connection the feed goes on behind the last one, if the server
+still can; where it cannot, a ``Gap`` stands between the messages that are there.
+``examples/server.py`` has such a feed, which remembers ten seconds; start it, then::
 
     python examples/feed.py ws://127.0.0.1:8765/feed trades
 
-Stop the server and start it again, and see what the channel tells.  Ctrl-C ends the program.
+Stop the server and start it again, at once or later, and see what is missing.
+Ctrl-C ends the program.
 """
 
 import argparse
-import json
 import logging
-from contextlib import suppress
+import sys
 
 import trio
 
@@ -20,19 +20,18 @@ import wsclient
 
 
 async def follow(url: str, topic: str) -> None:
-    async def subscribe(connection: wsclient.WebSocketConnection) -> None:
-        await connection.send_message(json.dumps({"subscribe": topic}))
-        answer = json.loads(await connection.get_message())
-        if answer != {"subscribed": topic}:
-            # At startup this ends the program; later it is another reason to try again.
-            raise ValueError(f"the server does not let us subscribe to {topic!r}")
-
-    async with wsclient.open_channel(url, on_connect=subscribe, name=topic) as channel:
-        async for item in channel.items():
+    async with (
+        # How the service spells it is the protocol's business; yours may have other names.
+        wsclient.open_channel(url, protocol=wsclient.JsonPubSub(), name=topic) as channel,
+        # "before": in the loop, feed.position is that of the message at hand.
+        channel.subscribe(topic, commit="before") as feed,
+    ):
+        # `async for message in feed` would pass over the gaps.
+        async for item in feed.items():
             if isinstance(item, wsclient.Gap):
-                print(f"gap of {item.until - item.since:.1f} s: {item.reason}", flush=True)
+                print(f"-- missed: {item.after_position} < … < {item.before_position}", flush=True)
             else:
-                print(item, flush=True)
+                print(feed.position, item, flush=True)
 
 
 def main() -> None:
@@ -40,9 +39,14 @@ def main() -> None:
     parser.add_argument("url", help="ws:// or wss://")
     parser.add_argument("topic", nargs="?", default="trades")
     arguments = parser.parse_args()
+    # What happens to the connection goes to stderr: see the logger "wsclient.session".
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    with suppress(KeyboardInterrupt):
+    try:
         trio.run(follow, arguments.url, arguments.topic)
+    except KeyboardInterrupt:
+        pass
+    except (wsclient.WebSocketError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server for the other examples: a chat, a feed, and an echo on every other path.
+"""A server for the other examples: a feed, and an echo on every other path.
 
 It is the test kit's, so there is nothing more to install::
 
@@ -10,47 +10,53 @@ Stop it with Ctrl-C and start it again while an example runs: that is what wscli
 import argparse
 import itertools
 import json
+import sys
 import time
-from contextlib import suppress
+from typing import Any
 
 import trio
 
 from wsclient.testing import FaultServer, ServerConnection, echo
 
+MEMORY = 10  # seconds
+
 
 async def feed(connection: ServerConnection) -> None:
-    """Confirm a subscription, then tell the time: what was missed can be seen."""
-    topic = json.loads(await connection.receive())["subscribe"]
-    await connection.send(json.dumps({"subscribed": topic}))
-    while True:
-        await connection.send(json.dumps({"topic": topic, "at": time.strftime("%H:%M:%S")}))
-        await trio.sleep(1)
+    """Publish to each topic once a second; the messages are numbered by the clock.
 
-
-async def chat(connection: ServerConnection) -> None:
-    """Ada comes and talks; what the client says is printed."""
+    So there is nothing to keep for whoever comes back: what was published within the last ten
+    seconds can be told again, and what is older is forgotten, as with most feeds.
+    """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(be_ada, connection)
         async for message in connection:
-            print(message, flush=True)
+            asked = json.loads(message)
+            if asked["op"] == "subscribe":  # Whoever unsubscribes here does so by leaving.
+                topic, now = asked["channel"], int(time.time())
+                after = asked.get("after", now)
+                resumed = now - MEMORY <= after <= now
+                await say(connection, op="subscribed", channel=topic, resumed=resumed)
+                nursery.start_soon(publish, connection, topic, after if resumed else now)
         nursery.cancel_scope.cancel()
 
 
-async def be_ada(connection: ServerConnection) -> None:
-    await connection.send(json.dumps({"type": "joined", "who": "ada"}))
-    for text in itertools.cycle(["hello", "!count", "how are you?"]):
-        await connection.send(json.dumps({"type": "said", "who": "ada", "text": text}))
-        await trio.sleep(2)
+async def publish(connection: ServerConnection, topic: str, after: int) -> None:
+    for number in itertools.count(after + 1):
+        await trio.sleep(max(0, number - time.time()))
+        at = time.strftime("%H:%M:%S", time.localtime(number))
+        await say(connection, channel=topic, seq=number, data={"at": at})
+
+
+async def say(connection: ServerConnection, **message: Any) -> None:
+    await connection.send(json.dumps(message))
 
 
 async def serve(connection: ServerConnection) -> None:
-    handler = {"/feed": feed, "/chat": chat}.get(connection.path, echo)
-    await handler(connection)
+    await (feed if connection.path == "/feed" else echo)(connection)
 
 
 async def main(port: int) -> None:
     async with FaultServer(handler=serve, port=port) as server:
-        for path in ("/chat", "/feed", "/"):
+        for path in ("/feed", "/"):
             print(f"{server.url}{path}", flush=True)
         await trio.sleep_forever()
 
@@ -58,5 +64,9 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A server for the examples, on the loopback.")
     parser.add_argument("--port", type=int, default=8765, help="0: the system chooses one")
-    with suppress(KeyboardInterrupt):
+    try:
         trio.run(main, parser.parse_args().port)
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"{parser.prog}: {error}")

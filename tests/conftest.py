@@ -15,8 +15,11 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -319,6 +322,92 @@ async def network() -> Network:
     network = Network()
     stream_opener.set(network.open)
     return network
+
+
+# --- examples -----------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class Program:
+    """An example that runs."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.errors = ""
+        """What it wrote to stderr; whole once it has ended."""
+        self._received = bytearray()
+
+    async def line(self) -> str:
+        """The next line of its output."""
+        assert self.process.stdout is not None
+        # Below pytest's own limit, which would leave the process behind.
+        with trio.fail_after(30):
+            while b"\n" not in self._received:
+                data = await self.process.stdout.receive_some()
+                assert data, f"the program has ended after {self._received!r}:\n{self.errors}"
+                self._received += data
+        line, _, rest = bytes(self._received).partition(b"\n")
+        self._received[:] = rest
+        return line.decode()
+
+    async def rest(self) -> list[str]:
+        """What is left of its output when it ends."""
+        assert self.process.stdout is not None
+        with trio.fail_after(30):
+            async for data in self.process.stdout:
+                self._received += data
+            await self.process.wait()
+        return bytes(self._received).decode().splitlines()
+
+    async def type(self, text: str) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(text.encode())
+
+    async def end_input(self) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.aclose()
+
+    async def read_errors(self) -> None:
+        assert self.process.stderr is not None
+        async for data in self.process.stderr:
+            self.errors += data.decode()
+
+
+@pytest.fixture
+def run_example() -> Callable[..., AbstractAsyncContextManager[Program]]:
+    """``async with run_example("bot.py", url) as program``; a warning in it is an error."""
+
+    @asynccontextmanager
+    async def run(name: str, *arguments: str) -> AsyncGenerator[Program, None]:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        program = Program(process)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(program.read_errors)
+                try:
+                    yield program
+                    await process.wait()
+                except BaseException:
+                    process.kill()
+                    nursery.cancel_scope.cancel()
+                    raise
+        finally:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                assert stream is not None
+                await trio.aclose_forcefully(stream)
+
+    return run
+
+
+@pytest.fixture
+def make_program() -> type[Program]:
+    return Program
 
 
 # --- ports --------------------------------------------------------------------------------------

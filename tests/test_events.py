@@ -36,6 +36,21 @@ def test_a_fact_has_no_place_for_a_secret(kind):
     assert set() == secrets & {field.name for field in attrs.fields(kind)}
 
 
+@pytest.mark.parametrize(("subprotocol", "shown"), [("secret", "…"), (None, "None")])
+def test_a_subprotocol_is_not_printed_since_it_may_be_a_token(subprotocol, shown):
+    event = events.ConnectionOpened(
+        channel="feed",
+        endpoint="ws://h",
+        attempt=1,
+        epoch=1,
+        duration=0.5,
+        subprotocol=subprotocol,
+    )
+
+    assert subprotocol == event.subprotocol
+    assert repr(event).endswith(f"subprotocol={shown})")
+
+
 def test_every_event_names_its_channel():
     assert all("channel" in attrs.fields_dict(kind) for kind in FACTS if kind is not Gap)
 

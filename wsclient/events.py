@@ -2,7 +2,7 @@
 
 Observers are told, never asked: ``observer(event)`` is called at once, must not block, and what it
 raises does not reach the session.
-No event holds a URL's path or query, a header or a message: nothing here is a secret.
+No event holds a URL's path or query, a header or a message, and none shows a secret.
 """
 
 from __future__ import annotations
@@ -254,6 +254,11 @@ class ConnectionFailed(ConnectionEvent):
     """The HTTP status of a refusal."""
 
 
+def _whether(value: object) -> str:
+    """Shows whether there is a value, and not which."""
+    return "None" if value is None else "…"
+
+
 @attrs.frozen(kw_only=True)
 class ConnectionOpened(ConnectionEvent):
     """The opening handshake succeeded."""
@@ -262,8 +267,10 @@ class ConnectionOpened(ConnectionEvent):
     """Numbers the channel's connections from 1."""
     duration: float
     """Seconds that the attempt took."""
-    subprotocol: str | None
-    """What the server chose of the subprotocols offered."""
+    subprotocol: str | None = attrs.field(repr=_whether)
+    """What the server chose of the subprotocols offered.
+
+    Printed as ``…``, and so in logs: some services take a token for one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
+from ._discretion import made_forgetful
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def _headers(given: object) -> tuple[tuple[bytes, bytes], ...]:
         if len(pair) != 2:
             raise ValueError("extra_headers must be pairs of name and value")
         name = _ascii(pair[0], "a header's name")
-        value = _ascii(pair[1], f"the value of header {pair[0]!r}")
         if not name or not _TOKEN.issuperset(name):
-            raise ValueError(f"not a header's name: {pair[0]!r}")
+            # Not quoted: what stands in the wrong place may be the token.
+            raise ValueError("not a header's name: it has a character that no token has")
+        value = _ascii(pair[1], f"the value of header {pair[0]!r}")
         if name.lower() in _RESERVED:
             raise ValueError(f"header {pair[0]!r} {_RESERVED[name.lower()]}")
         # Whoever can smuggle a line end into a header writes headers of his own.
@@ -149,13 +151,14 @@ def _subprotocols(given: object) -> tuple[str, ...]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError("subprotocols must be an iterable of str, such as ['chat']")
     checked: list[str] = []
-    for name in given:
+    # None is quoted: some services take a token for one.
+    for number, name in enumerate(given, 1):
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol must be str, not {type(name).__name__}")
         if not name or not name.isascii() or not _TOKEN.issuperset(name.encode("ascii")):
-            raise ValueError(f"not a subprotocol's name: {name!r} (RFC 6455 §4.1)")
+            raise ValueError(f"subprotocol {number} is not a subprotocol's name (RFC 6455 §4.1)")
         if name in checked:
-            raise ValueError(f"subprotocol {name!r} is offered twice (RFC 6455 §4.1)")
+            raise ValueError(f"subprotocol {number} is offered twice (RFC 6455 §4.1)")
         checked.append(name)
     return tuple(checked)
 
@@ -338,6 +341,22 @@ _LONGEST_USER_TIMEOUT: Final = 2_000_000
 """Seconds: in milliseconds, it must be a C int."""
 
 
+def file_path(given: object) -> str:
+    """The path of a file, as text.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"path must be str or os.PathLike, not {type(given).__name__}")
+    path = os.fspath(given)
+    if not isinstance(path, str):
+        raise TypeError(f"path must be of str, not of {type(path).__name__}")
+    if not path or "\0" in path:
+        raise ValueError("path must name a file")
+    return path
+
+
 def _at_least(minimum: float, *, whole: bool = False, optional: bool = False) -> Any:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:
@@ -448,6 +467,7 @@ def _compression_or_none(_: object, attribute: attrs.Attribute[Any], value: obje
         )
 
 
+@made_forgetful
 @attrs.frozen(kw_only=True)
 class ConnectionOptions:
     """How one connection is opened, limited and closed.

@@ -24,6 +24,7 @@ def plan_of(router):
         router._walk(),
         decoder=lambda annotation: None if annotation is None else (lambda _: annotation),
         kinds=lambda named_by: frozenset(kinds_of(named_by, key="type") or [named_by.__name__]),
+        converter=lambda annotation: lambda value: (annotation, value),
         key="type",
         lanes=lambda registration: Lanes(registration.concurrency, Work()),
     )
@@ -270,3 +271,18 @@ async def test_middleware_may_call_next_as_often_as_it_wants(router):
     await call.around(("m",), None)
 
     assert ["m", "m"] == calls
+
+
+def test_what_is_published_is_converted_to_what_its_handler_is_annotated_with():
+    router = Router()
+
+    @router.subscribe("trades")
+    def plain(value): ...
+
+    @router.subscribe("trades")
+    def typed(value: Buy): ...
+
+    as_it_is, converted = plan_of(router).subscriptions
+
+    assert (as_it_is.decode, "trades") == (None, as_it_is.wanted.key)
+    assert (Buy, 7) == converted.decode(7)

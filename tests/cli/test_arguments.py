@@ -43,6 +43,39 @@ def test_listening_takes_messages_headers_and_subprotocols_in_their_order():
     ) == parse(argv)
 
 
+def test_listening_keeps_a_journal_and_replays_one():
+    default = ListenArguments(
+        url=URL, messages=(), headers=(), subprotocols=(), json=False, quiet=False
+    )
+
+    assert attrs.evolve(default, journal="file") == parse(["listen", URL, "--journal", "file"])
+    assert attrs.evolve(default, url=None, replay="file") == parse(["listen", "--replay", "file"])
+    assert attrs.evolve(default, url=None, replay="file", speed=60) == parse(
+        ["listen", "--replay", "file", "--speed", "60"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        ([], "a URL is expected, or --replay FILE"),
+        (["--replay", "f", URL], "--replay connects to nobody"),
+        (["--replay", "f", "--send", "x"], "--replay connects to nobody"),
+        (["--replay", "f", "-H", "X-A: 1"], "--replay connects to nobody"),
+        (["--replay", "f", "--subprotocol", "a"], "--replay connects to nobody"),
+        (["--replay", "f", "--journal", "g"], "--replay connects to nobody"),
+        ([URL, "--speed", "2"], "--speed is for --replay"),
+        (["--replay", "f", "--speed", "0"], "a number from 0.001"),
+    ],
+)
+def test_what_goes_with_a_replay_and_what_does_not(argv, complaint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(["listen", *argv])
+
+    assert 2 == ended.value.code
+    assert complaint in capsys.readouterr().err
+
+
 def test_the_demo_takes_fifteen_seconds_unless_told_otherwise():
     assert DemoArguments(seconds=15, seed=None, json=False, plain=False) == parse(["demo"])
     assert DemoArguments(seconds=4.5, seed=7, json=True, plain=True) == parse(
@@ -116,7 +149,7 @@ def test_the_doctor_needs_nothing_and_takes_a_url():
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (["listen"], "the following arguments are required: URL"),
+        (["listen"], "a URL is expected, or --replay FILE"),
         (["listen", URL, URL], "too many arguments"),
         (["listen", URL, "--bogus"], "unknown option --bogus"),
         (["listen", URL, "--js"], "unknown option --js"),

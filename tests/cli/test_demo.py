@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from functools import partial
+from random import Random
 
 import attrs
 import pytest
@@ -16,7 +18,7 @@ from wsclient.cli._arguments import DemoArguments
 from wsclient.cli._demo import Chapter, Demo, Pace, prepare_demo, story
 from wsclient.cli._printer import Printer
 from wsclient.cli._views import Lines
-from wsclient.testing import REJECT_404
+from wsclient.testing import REJECT_404, FaultServer, memory_network
 
 posix = pytest.mark.skipif(os.name == "nt", reason="no such signals there")
 
@@ -165,6 +167,16 @@ async def test_without_rich_it_is_lines_and_a_hint(open_terminal):
 # When something is wrong.
 
 NOTHING = Printer(None, None)
+
+
+async def test_on_virtual_time_every_fault_strikes_too(autojump_clock, monkeypatch):
+    """Times that are added up and subtracted are not to the last digit what they were."""
+    with memory_network() as network:
+        monkeypatch.setattr(_demo, "FaultServer", partial(FaultServer, network=network))
+        summary = await Demo(Pace(15, Random(4)), Lines(Printer(None, None))).run()
+
+    assert 7 == summary.faults
+    assert 0 == summary.report.unaccounted
 
 
 async def test_a_channel_that_gives_up_is_a_failure(monkeypatch):

@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+import wsclient
 from wsclient.cli import main
-from wsclient.cli._arguments import ListenArguments
-from wsclient.cli._listen import prepare
+from wsclient.cli._arguments import ListenArguments, parse
+from wsclient.cli._listen import Voice, _observers, prepare
 from wsclient.cli._printer import Printer
+from wsclient.session._records import JournalFiles, JournalRecord, encode
 from wsclient.testing import ACCEPT_THEN_CLOSE, NONE, REJECT_401, REJECT_404, Fault, FaultServer
 
 CANARY = "canary"
@@ -102,7 +105,7 @@ async def test_headers_and_subprotocols_reach_the_server(start):
     async with FaultServer(subprotocols=["v1", "v2"]) as server:
         arguments = ["--header", "X-Room: 5", "-H", "X-Seat:7", "--subprotocol", "v2"]
         async with start("listen", server.url, *arguments) as program:
-            await program.err.wait_for("* the server chose subprotocol v2")
+            await program.err.wait_for("* the server chose a subprotocol")
         visit = server.connections[0]
 
         assert (b"x-room", b"5") in visit.headers
@@ -220,6 +223,95 @@ def test_what_cannot_be_used_is_told_before_anything_is_tried(arguments, complai
     assert first.startswith("wsclient listen: error: ")
     assert complaint in first
     assert "Try 'wsclient listen --help'." == second
+
+
+# The journal.
+
+
+async def test_what_is_received_is_kept_and_can_be_printed_again(start, tmp_path):
+    file = str(tmp_path / "feed.journal")
+    faults = [Fault.close(1012, "back soon", after=0.2), NONE]
+    async with (
+        FaultServer(faults, handler=greet("hello", b"\xff")) as server,
+        start("listen", server.url, "--journal", file) as program,
+    ):
+        first = [await program.out.line() for _ in range(4)]
+        program.process.terminate()
+        status, out, _ = await program.end()
+    async with start("listen", "--replay", file) as program:
+        again = await program.end()
+
+    assert 0 == status
+    assert first == out
+    assert (0, first) == again[:2]
+    assert again[2][0].startswith("* messages of ")
+    assert again[2][0].endswith("1012 SERVICE_RESTART 'back soon'")
+
+
+@posix
+async def test_a_journal_that_fails_is_told_even_if_quiet(start, tmp_path):
+    """And the program goes on: it is beside the session."""
+    file = str(tmp_path / "feed.journal")
+    another = JournalFiles(file, 2**20, 4)  # Somebody else's, who has it open.
+    another.write([encode(JournalRecord(time=1.0, epoch=1, item="hello"))], 1.0)
+    async with (
+        FaultServer(handler=greet("hello")) as server,
+        start("listen", server.url, "--quiet", "--journal", file) as program,
+    ):
+        assert "hello" == await program.out.line()
+        told = await program.err.line()
+    another.close()
+
+    assert told.startswith(f"* the journal is not written: {file}: another channel or program")
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("nowhere/feed.journal", "the journal cannot be written: "),
+        ("", "the journal cannot be written: Is a directory"),
+        ("other", "the file is no journal"),
+    ],
+)
+def test_a_journal_that_cannot_be_written_is_told_before_anything_is_tried(
+    tmp_path, capsys, place, complaint
+):
+    (tmp_path / "other").write_text("hello\n")
+
+    assert 2 == main(["listen", "ws://h.test/", "--journal", str(tmp_path / place)])
+
+    printed = capsys.readouterr()
+
+    assert "" == printed.out
+    assert complaint in printed.err
+
+
+def test_a_journal_that_is_there_already_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr("wsclient.open_channel", lambda *_, **options: opened.append(options))
+    for _ in range(2):
+        prepare(parse(["listen", "ws://h/", "--journal", "feed.journal"]), Printer(None, None))
+        files = JournalFiles("feed.journal", 2**20, 4)
+        files.write([encode(JournalRecord(time=1.0, epoch=1, item="hello"))], 1.0)
+        files.close()
+
+    assert ["feed.journal"] * 2 == [options["journal"].path for options in opened]
+
+
+def test_quiet_tells_of_the_journal_and_of_nothing_else(capsys):
+    arguments = parse(["listen", "ws://h/", "--quiet", "--journal", "feed.journal"])
+    told = []
+    printer = SimpleNamespace(tell=told.append)
+    [observer] = _observers(arguments, Voice(printer), printer)
+    observer(wsclient.JournalFailed(channel="h", cause="the disk is full"))
+    observer(wsclient.SuspendDetected(channel="h", duration=5.0))
+    observer(wsclient.JournalRecovered(channel="h"))
+
+    assert [
+        "* the journal is not written: the disk is full",
+        "* the journal is written again",
+    ] == told
 
 
 # Secrets.

@@ -39,6 +39,20 @@ def test_an_event_has_its_name_and_its_fields():
     } == event_object(event)
 
 
+@pytest.mark.parametrize(("subprotocol", "shown"), [("secret", "…"), (None, None)])
+def test_what_an_event_does_not_show_is_not_shown_here(subprotocol, shown):
+    event = wsclient.ConnectionOpened(
+        channel="feed",
+        endpoint="ws://h",
+        attempt=1,
+        epoch=1,
+        duration=0.5,
+        subprotocol=subprotocol,
+    )
+
+    assert shown == event_object(event)["subprotocol"]
+
+
 def test_a_gap_is_an_object_of_its_own():
     gap = wsclient.Gap(
         after=1,

@@ -102,7 +102,7 @@ async def test_over_tls_version_cipher_and_certificate_are_told(tls, trusting):
     assert ("localhost", "127.0.0.1") == step.values["certificate"]["names"]
     assert step.values["certificate"]["days"] > 30
     assert step.notes[0].startswith("certificate of localhost, 127.0.0.1, by ")
-    assert "subprotocol chat; no compression" == notes["upgrade"].text
+    assert "subprotocol 2 of the 2 offered; no compression" == notes["upgrade"].text
 
 
 async def test_headers_and_the_credentials_of_the_url_are_sent():
@@ -141,7 +141,10 @@ async def test_compression_that_is_agreed_on_and_the_servers_name_are_told():
         )
     step = notes["upgrade"]
 
-    assert "no subprotocol (of chat); permessage-deflate; server_no_context_takeover" == step.text
+    assert (
+        "no subprotocol of the 1 offered; permessage-deflate; server_no_context_takeover"
+        == step.text
+    )
     assert ("server: nginx/1",) == step.notes
     assert "ping" == failure.step
 

@@ -96,6 +96,8 @@ ECHOED = {
     "own_codec.py": ["7"],
     "record.py": ["hello"],
     "redact.py": ['[\'{"token": "…"}\']'],
+    "small.py": ["hello"],
+    "refresh.py": ["hello"],
     "request.py": ["{'op': 'balance', 'id': 1}"],
     "typed.py": ["Trade(price=7.0, size=1.0)", "Quote(bid=6.5, ask=7.5)"],
 }
@@ -425,6 +427,14 @@ def test_readme_shows_the_bot_of_the_tutorial() -> None:
 
     assert program("dice_bot.py") in in_readme
     assert program("dice_bot.py").count("\n") <= 32
+
+
+def test_page_on_the_relay_shows_the_example() -> None:
+    example = (ROOT / "examples/relay.py").read_text(encoding="utf-8")
+    shown = [block.code for block in blocks() if block.page == "relay-without-loss.md"]
+
+    assert 2 == len(shown)
+    assert [] == [code for code in shown if code not in example]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

@@ -346,6 +346,17 @@ def test_values_are_such_as_any_renderer_knows(event, values):
     assert None not in entry.values()
 
 
+def test_what_an_event_does_not_show_is_not_shown_here(handler):
+    """Some services take a token for a subprotocol."""
+    out = configure_structlog(structlog.processors.JSONRenderer())
+    for subprotocol in ("secret", None):
+        event = events.ConnectionOpened(**PLACE, epoch=3, duration=0.5, subprotocol=subprotocol)
+        LoggingObserver()(event)
+    entries = [json.loads(line) for line in out.getvalue().splitlines()]
+
+    assert ["…", None] == [entry.get("subprotocol") for entry in entries]
+
+
 async def test_each_fact_of_a_session_is_logged_once(autojump_clock, handler):
     recorder = EventRecorder()
     with memory_network() as network:

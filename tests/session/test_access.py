@@ -113,6 +113,15 @@ async def test_an_endpoint_is_named_as_soon_as_its_function_has_told_it():
     assert "<Address wss://there.test>" == repr(address)
 
 
+def test_an_address_that_cannot_be_made_can_be_printed():
+    """A traceback with its variables asks for it."""
+    with pytest.raises(ValueError, match="scheme") as caught:
+        Address("http://server.test/", None)
+    made = caught.value.__traceback__.tb_next.tb_frame.f_locals["self"]
+
+    assert "<Address ?>" == repr(made)
+
+
 def test_a_function_is_named_without_what_it_holds():
     async def where(key):
         return "ws://home.test"

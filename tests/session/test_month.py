@@ -1,6 +1,6 @@
 """A month in the life of a subscription: tokens that expire, rotations, and a bad network.
 
-Three days of it, unless ``WSCLIENT_SERVERS=all``: a month takes the better part of a minute.
+Two days of it, unless ``WSCLIENT_SERVERS=all``: a month takes the better part of a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .subscribing import Positioned
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-DAYS = 30 if os.environ.get("WSCLIENT_SERVERS") == "all" else 3
+DAYS = 30 if os.environ.get("WSCLIENT_SERVERS") == "all" else 2
 DROPS = 10 * DAYS
 EVERY = 60.0
 """Seconds between two values."""

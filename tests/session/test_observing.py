@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import trio
 
@@ -54,6 +56,25 @@ def test_a_failing_observer_harms_nobody_and_is_reported_to_the_others():
         assert "Broken" == reports[0].observer
     # It is not told of its own failure.
     assert 1 == broken.calls
+
+
+def test_an_error_that_is_told_has_forgotten_what_our_frames_held():
+    shown = []
+
+    def look(event):
+        told = traceback.TracebackException.from_exception(event.error, capture_locals=True)
+        shown.append("".join(told.format()))
+
+    module = {"__name__": "wsclient.somewhere"}
+    exec("def call(handler, token):\n    handler()", module)
+    try:
+        module["call"](lambda: 1 / 0, "s3cret")
+    except ZeroDivisionError as error:
+        event = HandlerFailed(channel="feed", handler="h", subject="s", error=error)
+    Observers([look])(event)
+
+    assert "in call" in shown[0]
+    assert "s3cret" not in shown[0]
 
 
 def test_several_failing_observers_are_each_reported_to_whoever_is_left():

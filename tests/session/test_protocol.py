@@ -29,6 +29,12 @@ from wsclient.testing import ScriptedServer
 from .subscribing import Positioned, PubSub
 
 
+def test_the_parameters_of_a_wish_are_not_printed():
+    wish = wsclient.Wish(key="trades", parameters={"token": "s3cret"}, number=1)
+
+    assert "s3cret" not in repr(wish)
+
+
 class Whole(PubSub):
     """A service that has an opinion on everything."""
 

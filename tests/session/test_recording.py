@@ -9,6 +9,7 @@ import math
 import os
 import stat
 import sys
+import traceback
 
 import pytest
 import trio
@@ -406,6 +407,20 @@ async def test_what_is_redacted_never_reaches_the_disk(autojump_clock, recording
 
     assert ["token …", "plain"] == items(path)
     assert b"c4n4ry" not in path.read_bytes()
+
+
+async def test_what_was_to_be_redacted_is_not_in_the_traceback_either(
+    autojump_clock, recording, recorder, path
+):
+    def redact(message):
+        raise LookupError("mine")
+
+    put(await recording(Journal(path, redact=redact)), "c4n4ry")
+    await trio.sleep(1)
+    [failed] = recorder.of(events.HandlerFailed)
+    *_, last = traceback.walk_tb(failed.error.__traceback__)
+
+    assert ("redact", {}) == (last[0].f_code.co_name, last[0].f_locals)
 
 
 async def test_what_cannot_be_redacted_is_not_written_and_told_once(

@@ -1,17 +1,20 @@
 """No sink shows a secret: canaries wherever secrets go in, and every sink at once.
 
-What structlog's renderers and the standard library show is in ``tests/observers``.
+Renderers show tracebacks with the variables in them, wherever they can.  What an exception shows
+that reaches the user is in ``tests/test_tracebacks.py``, what a terminal shows in ``tests/cli``.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
 import socket
 
 import prometheus_client
 import pytest
+import structlog
 import trio
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -45,6 +48,23 @@ pytestmark = pytest.mark.skipif(
 CANARY = "c4n4ry"
 URL = f"ws://{CANARY}user:{CANARY}pass@server.test/{CANARY}path?{CANARY}key={CANARY}value"
 PROXY = f"http://{CANARY}user:{CANARY}pass@proxy.test:3128"
+
+RENDERERS = {
+    "structlog, rich with variables": [structlog.dev.ConsoleRenderer(colors=False)],
+    "structlog, plain": [
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
+    ],
+    "structlog, JSON with variables": [
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(default=repr),
+    ],
+    "structlog, logfmt": [
+        structlog.processors.format_exc_info,
+        structlog.processors.LogfmtRenderer(),
+    ],
+}
 
 STORIES = {
     "a rough life": [
@@ -118,7 +138,15 @@ class Sinks:
         self._folder = folder
         self.journal = wsclient.Journal(folder / "journal")
         self._told = []
+        self._out = {name: io.StringIO() for name in RENDERERS}
+        logs = [
+            wsclient.LoggingObserver(
+                structlog.wrap_logger(structlog.PrintLogger(self._out[name]), processors)
+            )
+            for name, processors in RENDERERS.items()
+        ]
         self.observers = [
+            *logs,
             self.recorder,
             self.metrics,
             tracing,
@@ -148,6 +176,7 @@ class Sinks:
             "lines": "".join(json_line(event_object(event)) for event in self.recorder.events),
             "journal": journal.read_text() if journal.exists() else "",
             "objects": repr([*self.observers, self.journal]),
+            **{name: out.getvalue() for name, out in self._out.items()},
         }
 
     def close(self):
@@ -204,8 +233,8 @@ async def live(sinks, url, *, proxy=None, **functions):
         pass
 
 
-def check(sinks, log):
-    shown = sinks.shown()
+def check(sinks, log, *, but=frozenset()):
+    shown = {name: text for name, text in sinks.shown().items() if name not in but}
     shown["log"] = "\n".join(
         logging.Formatter().format(record) + repr(vars(record)) for record in log.records
     )
@@ -219,7 +248,10 @@ def check(sinks, log):
 @pytest.mark.parametrize("source", SOURCES)
 async def test_no_sink_shows_a_secret(autojump_clock, sinks, log, story, source):
     with memory_network() as network:
-        async with FaultServer(STORIES[story], network=network, subprotocols=["chat"]):
+        # Many a server takes the first subprotocol that it is offered, and so tells a token again.
+        async with FaultServer(
+            STORIES[story], network=network, subprotocols=[f"{CANARY}-token", "chat"]
+        ):
             await live(sinks, **SOURCES[source])
 
     check(sinks, log)
@@ -274,5 +306,156 @@ async def test_the_canary_would_be_seen(autojump_clock, sinks, log):
     found = {name for name, text in sinks.shown().items() if CANARY in text}
 
     # A close reason is for people to read.
-    assert {"spans", "systemd", "events", "lines", "journal"} == found
+    assert {"spans", "systemd", "events", "lines", "journal", *RENDERERS} == found
     assert any(CANARY in record.getMessage() for record in log.records)
+
+
+# --- subscriptions, requests and bots -------------------------------------------------------------
+
+
+async def be_a_service(connection):
+    """Takes what is fit to be taken, and refuses the rest."""
+    async for message in connection:
+        asked = json.loads(message)
+        channel = {"channel": asked.get("channel")}
+        if asked.get("op") == "subscribe" and asked["channel"] == "good":
+            await connection.send(json.dumps({"op": "subscribed", **channel}))
+            await connection.send(json.dumps({**channel, "seq": 1, "data": {"type": "trade"}}))
+        elif asked.get("op") == "subscribe":
+            retry = asked["channel"] == "later"
+            error = {"op": "error", **channel, "error": "no", "retry": retry}
+            await connection.send(json.dumps(error))
+        elif asked.get("method") == "hang up":
+            await connection.close(1001)
+        elif asked.get("method") == "login":
+            error = {"code": -1, "message": "no"}
+            await connection.send(json.dumps({"id": asked["id"], "error": error, "jsonrpc": "2.0"}))
+
+
+class Spelling(wsclient.JsonPubSub):
+    correlation = wsclient.JsonRpcCorrelation()
+
+
+async def take(channel, key, parameters, **given):
+    try:
+        async with channel.subscribe(key, parameters, **given) as feed:
+            await feed.receive()
+            await trio.sleep_forever()
+    except wsclient.SubscriptionFailed as failure:
+        return repr(failure)
+
+
+async def test_no_sink_shows_parameters_or_requests(autojump_clock, sinks, log):
+    options = wsclient.ConnectionOptions(extra_headers={"Authorization": f"Bearer {CANARY}"})
+    things = []
+
+    async def backfill(gap):
+        raise LookupError("no past")
+
+    with memory_network() as network:
+        async with (
+            FaultServer([NONE, NONE], network=network, handler=be_a_service),
+            wsclient.open_channel(
+                URL, connection=options, protocol=Spelling(), observers=sinks.observers
+            ) as channel,
+            trio.open_nursery() as nursery,
+        ):
+            parameters = {"token": CANARY}
+            nursery.start_soon(functools.partial(take, channel, "good", parameters, after=0))
+            nursery.start_soon(functools.partial(take, channel, "good", parameters, after=5))
+            nursery.start_soon(take, channel, "later", parameters)
+            await take(channel, "bad", parameters)
+            await take(channel, "worse", {"token": CANARY, "x": object()})
+            feed = channel.subscribe("feed", parameters, backfill=backfill)
+            wish = wsclient.Wish(key="k", parameters=parameters, number=1)
+            for method in ("login", "hang up"):
+                with pytest.raises(wsclient.WebSocketError):
+                    await channel.request({"method": method, "params": [CANARY]}, timeout=5)
+            await sinks.recorder.wait_for(events.ConnectionReady, count=2)
+            receipt = await channel.send(json.dumps({"op": CANARY}))
+            things += [channel, feed, wish, receipt, channel.explain(), channel.outages]
+            things += [channel.statistics(), channel.send_channel, channel.receive_channel]
+            nursery.cancel_scope.cancel()
+
+    assert {"SubscriptionRefused", "ConnectionLost"} <= set(sinks.recorder.names())
+    assert CANARY not in repr(things)
+    check(sinks, log, but={"journal"})
+
+
+async def test_no_sink_shows_a_message_that_a_bot_fails_at(autojump_clock, sinks, log):
+    """Its own frames are shown with what they hold, so here they let go of it."""
+    bot = wsclient.Bot(URL, observers=sinks.observers, protocol=Spelling())
+
+    @bot.on("order")
+    def fail(given, context):
+        del given, context
+        raise LookupError("mine")
+
+    @bot.on("bid")
+    async def fail_later(given, context):
+        del given, context
+        raise LookupError("mine")
+
+    @bot.on("ask")
+    def want_a_number(ask: int):
+        raise AssertionError("it is none")
+
+    @bot.subscribe("good", {"token": CANARY})
+    def fail_at_a_value(given, context):
+        del given, context
+        raise LookupError("mine")
+
+    @bot.every(1)
+    def fail_in_time():
+        raise LookupError("mine")
+
+    @bot.on_error
+    def fail_at_a_failure(given, context):
+        del given, context
+        raise LookupError("mine")
+
+    async def serve(connection):
+        for kind in ("order", "bid", "ask"):
+            await connection.send(json.dumps({"type": kind, "token": CANARY}))
+        await connection.send(f"not json: {CANARY}")
+        await connection.send(json.dumps({"token": CANARY}))
+        await be_a_service(connection)
+
+    with memory_network() as network:
+        async with FaultServer(network=network, handler=serve), trio.open_nursery() as nursery:
+            await nursery.start(bot.serve)
+            await trio.sleep(2)
+            nursery.cancel_scope.cancel()
+    failed = [event.subject for event in sinks.recorder.of(events.HandlerFailed)]
+
+    assert {"order", "bid", "every 1 s"} <= set(failed)
+    assert {"MessageUndecoded"} <= set(sinks.recorder.names())
+    assert CANARY not in repr([bot, bot.unhandled])
+    check(sinks, log, but={"journal"})
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_what_a_journal_redacts_is_nowhere(autojump_clock, sinks, log, tmp_path, works):
+    def redact(message):
+        if not works:
+            raise LookupError("mine")
+        return message.replace(CANARY, "…")
+
+    async def serve(connection):
+        await connection.send(f'{{"token": "{CANARY}"}}')
+        await trio.sleep_forever()
+
+    journal = wsclient.Journal(tmp_path / "redacted", redact=redact)
+    with memory_network() as network:
+        async with (
+            FaultServer(network=network, handler=serve),
+            wsclient.open_channel(URL, journal=journal, observers=sinks.observers) as channel,
+        ):
+            await channel.receive()
+            await trio.sleep(1)
+    told = [event.subject for event in sinks.recorder.of(events.HandlerFailed)]
+
+    assert ([] if works else ["a message for the journal"]) == told
+    assert CANARY not in (tmp_path / "redacted").read_text()
+    assert CANARY not in repr(journal)
+    check(sinks, log, but={"journal"})

@@ -761,6 +761,27 @@ async def test_s6_3_moving_to_a_new_connection_misses_nothing_and_repeats_nothin
         assert channel.statistics().gaps == 0
 
 
+@pytest.mark.parametrize("redundancy", [1, 2])
+async def test_s3_ready_says_whether_anything_was_missed_since_the_connection_before(
+    autojump_clock, network, recorder, redundancy
+):
+    service = Service()
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=Positioned(), observers=[recorder], redundancy=redundancy
+        ) as channel,
+    ):
+        await channel.wait_ready()
+        await trio.sleep(5)
+        assert channel.has_standby == (redundancy == 2)
+        service.connections[0].reset()
+        await trio.sleep(5)
+
+        assert channel.is_resumed == (redundancy == 2)
+    assert [None, redundancy == 2] == [event.resumed for event in recorder.of(ConnectionReady)]
+
+
 async def test_rotation_needs_positions_or_dedupe(autojump_clock, server, open_channel):
     with pytest.raises(ValueError, match="a protocol with positions"):
         open_channel(PubSub(), rotate_every=10)

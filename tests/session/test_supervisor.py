@@ -266,7 +266,7 @@ async def test_the_events_tell_the_whole_story(autojump_clock, network, recorder
     ] == recorder.of(RetryScheduled)
     assert [
         ConnectionReady(**place, attempt=2, epoch=1, outage=None),
-        ConnectionReady(**place, attempt=2, epoch=2, outage=3.0, outage_attempts=1),
+        ConnectionReady(**place, attempt=2, epoch=2, outage=3.0, resumed=False, outage_attempts=1),
     ] == recorder.of(ConnectionReady)
     assert [ChannelClosed(channel="feed", cancelled=0, lost_unknown=0)] == recorder.of(
         ChannelClosed

@@ -232,3 +232,9 @@ def test_acknowledged_messages_may_repeat_and_must_not_be_forgotten():
     forgotten = attrs.evolve(lost, outcomes=())
 
     assert ["I1", "I5"] == [breach.invariant for breach in check(History(sent=(forgotten,)))]
+
+
+def test_i6_what_a_crash_has_brought_back_has_no_place_in_the_order():
+    late = attrs.evolve(sent(1), is_back=True)
+
+    assert [] == check(History(sent=(late, sent(2)), server=sides([2], [1])), ["I6"])

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 import trio
 
 from wsclient import events
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.connection import WebSocketConnection, open_background_nursery
 from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed, SubscriptionFailed
 from wsclient.events import (
@@ -124,6 +125,7 @@ class Bot(Router):
 
     _is_root: ClassVar[bool] = True
 
+    @forgetful
     def __init__(
         self,
         url: Url | Sequence[Url],
@@ -287,6 +289,7 @@ class Bot(Router):
 
     # Serving.
 
+    @forgetful
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM; for programs that do nothing else.
 
@@ -303,6 +306,7 @@ class Bot(Router):
         """
         trio.run(self._serve_until_signal)
 
+    @forgetful
     async def serve(
         self, *, task_status: trio.TaskStatus[DurableChannel] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -379,9 +383,12 @@ class Bot(Router):
             RuntimeError: The bot does not serve.
             trio.ClosedResourceError, ChannelFailed: As :meth:`DurableChannel.send`, and its others.
         """
-        return await self.channel.send(
-            self._codec.encode(value), delivery=delivery, ttl=ttl, key=key
-        )
+        try:
+            message = self._codec.encode(value)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+        return await self.channel.send(message, delivery=delivery, ttl=ttl, key=key)
 
     async def _serve_until_signal(self) -> None:
         if threading.current_thread() is not threading.main_thread():

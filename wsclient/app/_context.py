@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from wsclient._discretion import forget_locals
 from wsclient.events import Delivery
 from wsclient.session import DurableChannel, Receipt
 
@@ -40,4 +41,8 @@ class Context:
 
         A handler that asks for ``reply`` gets this.
         """
-        return await self.bot.send(value, delivery=delivery, ttl=ttl, key=key)
+        try:
+            return await self.bot.send(value, delivery=delivery, ttl=ttl, key=key)
+        except BaseException as error:
+            forget_locals(error)
+            raise

@@ -1,8 +1,9 @@
 """The command line: arguments and printing, on top of the public names.
 
-``wsclient listen`` listens to a server and ``wsclient repl`` talks to one, ``wsclient run`` runs a
-bot, ``wsclient demo`` shows what a channel lives through and ``wsclient backoff`` when clients come
-back after an outage, and ``wsclient doctor`` says what runs here.
+``wsclient listen`` listens to a server, or replays what a journal has kept of one, and ``wsclient
+repl`` talks to one, ``wsclient run`` runs a bot, ``wsclient demo`` shows what a channel lives
+through and ``wsclient backoff`` when clients come back after an outage, and ``wsclient doctor``
+says what runs here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ._importing import BrokenError, NotFoundError
 from ._listen import prepare
 from ._printer import Printer
 from ._repl import prepare_repl
+from ._replay import prepare_replay
 from ._run import run_bot
 from ._running import FAILED, INTERRUPTED, Command, run
 from ._text import escape_lines
@@ -72,6 +74,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def _prepare(arguments: Arguments, printer: Printer) -> Command:
     assert not isinstance(arguments, RunArguments)
     match arguments:
+        case ListenArguments(replay=str()):
+            return prepare_replay(arguments, printer)
         case ListenArguments():
             return prepare(arguments, printer)
         case ReplArguments():

@@ -23,7 +23,7 @@ from ._text import escape
 
 _MAIN_HELP: Final = """\
 commands:
-  listen URL    print what a server sends, across any number of connections
+  listen URL    print what a server sends, across any number of connections, or what was kept of it
   repl URL      send and receive by hand
   run BOT       import a bot and let it serve
   demo          see a server die in different ways, and a channel live through it
@@ -45,8 +45,15 @@ With --json both go to the standard output, one object a line, in ASCII:
   {"event": "connection_lost", …}          and so on: the classes of wsclient's events, in lower
                                            case with underscores, with the fields of these classes
 
-Exit status: 0 when asked to stop (SIGTERM, or nobody reads the output any more), 1 when the channel
-gave up (the standard error says why), 2 for wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
+With --journal FILE what is received is kept there, too: 64 MiB at most, in four files, FILE.1 and
+so on being the older ones. With --replay FILE, and no URL, it is printed again, without a server:
+messages as they came, and what is missing on the standard error, or with --json in its place, each
+object with the time (Unix time) and the epoch of its connection; and
+  {"event": "not_recorded", "messages": 3, …}   messages that came there and could not be kept
+
+Exit status: 0 when asked to stop (SIGTERM, or nobody reads the output any more) and at a journal's
+end, 1 when the channel gave up (the standard error says why) or a journal cannot be read on, 2 for
+wrong usage, 130 when interrupted (SIGINT, Ctrl-C).
 """
 
 _DEMO_HELP: Final = """\
@@ -143,6 +150,8 @@ Exit status: 0, 1 if the policy's own code fails, 2 for wrong usage, 130 when in
 Ctrl-C).
 """
 
+_EXPLICIT: Final = re.compile("ignored explicit argument.*", re.DOTALL)
+
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -151,12 +160,16 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 class ListenArguments:
     """``wsclient listen``."""
 
-    url: str = attrs.field(repr=False)
+    url: str | None = attrs.field(repr=False)
+    """``None`` where a journal is replayed."""
     messages: tuple[str, ...]
     headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
     subprotocols: tuple[str, ...]
     json: bool
     quiet: bool
+    journal: str | None = None
+    replay: str | None = None
+    speed: float = math.inf
 
 
 @attrs.frozen(kw_only=True)
@@ -230,6 +243,8 @@ class _Parser(argparse.ArgumentParser):
     """Says in two lines what is wrong."""
 
     def error(self, message: str) -> NoReturn:
+        # It would quote the value: who types -h for -H gives it a header.
+        message = _EXPLICIT.sub("it takes no value", message)
         complain(self.prog.removeprefix("wsclient").strip(), message)
         sys.exit(2)
 
@@ -280,7 +295,7 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_opening(parser)
+    _add_opening(parser, is_optional=True)
     parser.add_argument(
         "--send",
         metavar="TEXT",
@@ -293,7 +308,27 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         "--json", action="store_true", help="print messages and events as JSON, one object a line"
     )
     parser.add_argument("--quiet", action="store_true", help="print messages only, not the story")
+    parser.add_argument(
+        "--journal", metavar="FILE", help="keep what is received there; nobody else may read it"
+    )
+    parser.add_argument(
+        "--replay", metavar="FILE", help="print what a journal holds, and connect to nobody"
+    )
+    parser.add_argument(
+        "--speed",
+        metavar="N",
+        type=_between(0.001, 1_000_000),
+        help="replay N times as fast as it came: 1 takes as long (default: do not wait)",
+    )
     given = _known(parser, argv)
+    if given.replay is None and given.url is None:
+        parser.error("a URL is expected, or --replay FILE")
+    if given.replay is not None and (
+        given.url or given.send or given.header or given.subprotocol or given.journal
+    ):
+        parser.error("--replay connects to nobody: no URL, and nothing that is for one")
+    if given.speed is not None and given.replay is None:
+        parser.error("--speed is for --replay")
     return ListenArguments(
         url=given.url,
         messages=tuple(given.send),
@@ -301,6 +336,9 @@ def _parse_listen(argv: Sequence[str]) -> ListenArguments:
         subprotocols=tuple(given.subprotocol),
         json=given.json,
         quiet=given.quiet,
+        journal=given.journal,
+        replay=given.replay,
+        speed=math.inf if given.speed is None else given.speed,
     )
 
 

@@ -37,6 +37,9 @@ FEED_PAUSE: Final = 0.02
 SEND_PAUSE: Final = 0.1
 """Seconds between two messages to the server."""
 
+_INSTANT: Final = 0.001
+"""Seconds; less does not count, for times are added up and subtracted."""
+
 SETTLE: Final = 1.0
 """Seconds in which each end hears the other's last word, before one more is said."""
 
@@ -248,7 +251,7 @@ class Demo:
             fault = connection.visit.fault
             age = trio.current_time() - connection.visit.opened_at
             # Otherwise the client has left before: then it was not the fault.
-            if fault.after and age >= fault.after:
+            if fault.after and age > fault.after - _INSTANT:
                 self._strike(self._first[connection.number])
 
     def _strike(self, passage: Passage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import wsclient
 
@@ -21,9 +22,11 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
         What to run.
 
     Raises:
-        TypeError, ValueError: The URL, a header or a subprotocol cannot be used.
+        TypeError, ValueError: The URL, a header, a subprotocol or the journal cannot be used.
     """
+    assert arguments.url is not None
     voice = JsonVoice(printer) if arguments.json else Voice(printer)
+    journal = None if arguments.journal is None else _writable(arguments.journal)
     opening = wsclient.open_channel(
         arguments.url,
         connection=wsclient.ConnectionOptions(
@@ -31,7 +34,8 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
         ),
         # What may wait is bounded already, by what fits a command line.
         limits=wsclient.Limits(outbox_messages=math.inf, outbox_size=math.inf),
-        observers=() if arguments.quiet else (voice.tell,),
+        journal=journal,
+        observers=_observers(arguments, voice, printer),
     )
 
     async def listen() -> int:
@@ -51,6 +55,41 @@ def prepare(arguments: ListenArguments, printer: Printer) -> Command:
         return OK
 
     return listen
+
+
+def _writable(path: str) -> wsclient.Journal:
+    """The journal, if it looks as if it could be written.
+
+    Raises:
+        ValueError: It does not.
+    """
+    journal = wsclient.Journal(path)
+    folder = os.path.dirname(path) or os.curdir
+    try:
+        next(journal.records(), None)
+    except FileNotFoundError:
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"the journal cannot be written: {folder}") from None
+    except OSError as error:
+        raise ValueError(f"the journal cannot be written: {error.strerror}") from None
+    return journal
+
+
+def _observers(
+    arguments: ListenArguments, voice: Voice, printer: Printer
+) -> tuple[wsclient.Observer, ...]:
+    if not arguments.quiet:
+        return (voice.tell,)
+    if arguments.journal is None:
+        return ()
+    journal_voice = Voice(printer)
+
+    def tell(event: wsclient.Event) -> None:
+        # Not the story, but what the user relies on.
+        if isinstance(event, (wsclient.JournalFailed, wsclient.JournalRecovered)):
+            journal_voice.tell(event)
+
+    return (tell,)
 
 
 class Voice:

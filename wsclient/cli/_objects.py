@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -37,7 +37,13 @@ def json_line(values: Mapping[str, Any]) -> str:
 
 
 def _fields(value: attrs.AttrsInstance) -> dict[str, Any]:
-    return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    fields: Iterable[attrs.Attribute[Any]] = attrs.fields(type(value))
+    return {field.name: _shown(getattr(value, field.name), field) for field in fields}
+
+
+def _shown(value: Any, field: attrs.Attribute[Any]) -> Any:
+    # What an event does not show itself is not shown here.
+    return field.repr(value) if callable(field.repr) and value is not None else _plain(value)
 
 
 def _plain(value: Any) -> Any:

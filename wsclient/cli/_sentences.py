@@ -22,7 +22,8 @@ def _sentence_for(event: wsclient.Event) -> str | None:
         case wsclient.ConnectionFailed():
             return f"attempt {event.attempt} failed: {event.cause}"
         case wsclient.ConnectionOpened(subprotocol=str()):
-            return f"the server chose subprotocol {event.subprotocol}"
+            # Not which: some services take a token for one.
+            return "the server chose a subprotocol"
         case wsclient.ConnectionReady(outage=None):
             return "connected"
         case wsclient.ConnectionReady(outage=float() as outage):
@@ -43,6 +44,10 @@ def _sentence_for(event: wsclient.Event) -> str | None:
             return f"connecting again in {seconds(event.delay)}"
         case wsclient.GapDetected(gap=gap):
             return f"messages of {seconds(gap.until - gap.since)} may be missing"
+        case wsclient.JournalFailed():
+            return f"the journal is not written: {event.cause}"
+        case wsclient.JournalRecovered():
+            return "the journal is written again"
         case wsclient.ChannelClosed():
             return "closed" + _unsent(event.cancelled, event.lost_unknown)
         case wsclient.ChannelGaveUp():

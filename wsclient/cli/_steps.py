@@ -291,10 +291,13 @@ class Examination:
                 )
             if patience.cancelled_caught:
                 raise self._late()
-            chosen = connection.subprotocol
+            # By their numbers: some services take a token for one.
+            offered, chosen = len(goal.subprotocols), None
+            if connection.subprotocol is not None:
+                chosen = goal.subprotocols.index(connection.subprotocol) + 1
             found.text = f"subprotocol {chosen}" if chosen else "no subprotocol"
-            if goal.subprotocols and not chosen:
-                found.text += f" (of {', '.join(goal.subprotocols)})"
+            if offered:
+                found.text += f" of the {offered} offered"
             found.text += f"; {', '.join(connection.extensions) or 'no compression'}"
             for name, value in connection.handshake_headers:
                 if name in (b"server", b"via", b"x-powered-by"):

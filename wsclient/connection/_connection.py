@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Final, NoReturn, Protocol
 
 import trio
 
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.codes import CloseCode, CloseReason, is_sendable
 from wsclient.errors import ConnectionClosed, DisconnectionTimeout
 from wsclient.options import ConnectionOptions
@@ -359,17 +360,22 @@ class WebSocketConnection(trio.abc.AsyncResource):
             ConnectionClosed: The connection is closed or closing.
             ValueError: ``message`` is of another type, or cannot be encoded as UTF-8.
         """
-        if not is_cancelled() and self._join_burst(message):
-            return
-        self._check_open()
-        if isinstance(message, str):
-            if not message.isascii():
-                message.encode()  # A lone surrogate is the caller's mistake, not the writer's.
-        elif not isinstance(message, bytes):
-            raise ValueError("message must be str or bytes")
-        if not await self._writer.post(self._protocol.send_message, message):
-            raise ConnectionClosed(self._closed)
+        try:
+            if not is_cancelled() and self._join_burst(message):
+                return
+            self._check_open()
+            if isinstance(message, str):
+                if not message.isascii():
+                    message.encode()  # A lone surrogate is the caller's mistake, not the writer's.
+            elif not isinstance(message, bytes):
+                raise ValueError("message must be str or bytes")
+            if not await self._writer.post(self._protocol.send_message, message):
+                raise ConnectionClosed(self._closed)
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
+    @forgetful
     async def send_parts(self, parts: AsyncIterable[str | bytes] | Iterable[str | bytes]) -> None:
         """Send one message in parts, each as it comes, without ever having it whole.
 

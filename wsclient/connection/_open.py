@@ -16,6 +16,7 @@ from typing import Final, Unpack
 import attrs
 import trio
 
+from wsclient._discretion import forgetful
 from wsclient.errors import ConnectionRejected, ConnectionTimeout, HandshakeError
 from wsclient.options import (
     CONNECT_TIMEOUT,
@@ -46,6 +47,7 @@ _TURNS: Final = 20
 that anybody would notice: some 10 µs each."""
 
 
+@forgetful
 def open_websocket(
     host: str,
     port: int,
@@ -118,6 +120,7 @@ class _Block:
     ) -> None:
         self._wanted = (host, port, resource, use_ssl, options)
 
+    @forgetful
     async def __aenter__(self) -> WebSocketConnection:
         self._connection = await _connect_in_time(*self._wanted)
         del self._wanted
@@ -154,6 +157,7 @@ async def _connect_in_time(
     ) from trio.TooSlowError()
 
 
+@forgetful
 def open_websocket_url(
     url: str,
     ssl_context: ssl.SSLContext | None = None,
@@ -202,6 +206,7 @@ def open_websocket_url(
     )
 
 
+@forgetful
 async def connect_websocket(
     nursery: trio.Nursery,
     host: str,
@@ -256,6 +261,7 @@ async def connect_websocket(
     return await _start(nursery, connection)
 
 
+@forgetful
 async def connect_websocket_url(
     nursery: trio.Nursery,
     url: str,
@@ -301,6 +307,7 @@ async def connect_websocket_url(
     )
 
 
+@forgetful
 async def wrap_client_stream(
     nursery: trio.Nursery,
     stream: trio.abc.Stream,

@@ -89,9 +89,12 @@ class LoggingObserver:
 
 def _values(event: Event | events.Gap) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name in attrs.fields_dict(type(event)):
+    for name, field in attrs.fields_dict(type(event)).items():
         value = getattr(event, name)
-        if isinstance(value, BaseException):
+        if callable(field.repr) and value is not None:
+            # What it does not show itself is not shown here.
+            values[name] = field.repr(value)
+        elif isinstance(value, BaseException):
             # Its text and traceback, where the user's configuration prints them.
             values["exc_info"] = value
         elif isinstance(value, events.Gap):

@@ -51,6 +51,8 @@ class Address:
         self._ssl_context = ssl_context
         self._provider: UrlProvider | None = None
         self.target: Target | None = None
+        # First of all: a traceback with locals asks for the repr of what is made here.
+        self.endpoint = "?"
         if callable(url):
             self._provider = url
             self.endpoint = f"{_name(url)}()"

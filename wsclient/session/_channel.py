@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient._discretion import forget_locals, forgetful
 from wsclient.connection import MessageIterator, WebSocketConnection, round_trips
 from wsclient.errors import (
     ChannelFailed,
@@ -626,7 +627,11 @@ class DurableChannel:
             ValueError: ``Delivery.ACKED`` without a strategy of acknowledging, or a message that
                 cannot carry its id.
         """
-        return await self._accept(self._offer(message, delivery, ttl, key))
+        try:
+            return await self._accept(self._offer(message, delivery, ttl, key))
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
     async def _accept(self, entry: Entry) -> Receipt:
         if entry.delivery is Delivery.DIRECT:
@@ -659,10 +664,14 @@ class DurableChannel:
             trio.ClosedResourceError, ChannelFailed, OutboxFull, NotConnected, TypeError,
                 UnicodeEncodeError, ValueError: As :meth:`send`.
         """
-        entry = self._offer(message, delivery, ttl, key)
-        if delivery is Delivery.DIRECT:
-            self._check_connected()
-        receipt = self._outbox.accept_nowait(entry)
+        try:
+            entry = self._offer(message, delivery, ttl, key)
+            if delivery is Delivery.DIRECT:
+                self._check_connected()
+            receipt = self._outbox.accept_nowait(entry)
+        except BaseException as error:
+            forget_locals(error)
+            raise
         self._supervisor.wake_writer()
         return receipt
 
@@ -712,6 +721,7 @@ class DurableChannel:
             raise SendUnknown(receipt.outcome, receipt.truth)
         return receipt
 
+    @forgetful
     async def request(
         self,
         message: Any,
@@ -760,6 +770,7 @@ class DurableChannel:
 
     # Subscribing.
 
+    @forgetful
     def subscribe(
         self,
         key: Hashable,
@@ -831,6 +842,7 @@ class DurableChannel:
             limits=Limits() if limits is None else limits,
         )
 
+    @forgetful
     def stream(
         self,
         message: Any,

@@ -10,6 +10,8 @@ from typing import Self, TypeVar
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from wsclient._discretion import forget_locals
+
 T = TypeVar("T")
 
 
@@ -164,7 +166,11 @@ class DurableSendChannel(_Handle, SendChannel[str | bytes]):
             ChannelFailed: The channel has given up.
             TypeError: The message is neither ``str`` nor ``bytes``.
         """
-        await self._while_open(lambda: self._send(value))
+        try:
+            await self._while_open(lambda: self._send(value))
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
     def send_nowait(self, value: str | bytes) -> None:
         """Let the channel accept a message if there is room.
@@ -173,8 +179,12 @@ class DurableSendChannel(_Handle, SendChannel[str | bytes]):
             trio.WouldBlock: There is none.
             trio.ClosedResourceError, ChannelFailed, TypeError: As :meth:`send`.
         """
-        self._check_open()
-        self._send_nowait(value)
+        try:
+            self._check_open()
+            self._send_nowait(value)
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
     def clone(self) -> DurableSendChannel:
         """Another handle on the same channel."""

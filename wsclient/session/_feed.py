@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 import attrs
 import trio
 
+from wsclient._discretion import forget_locals
 from wsclient.errors import SubscriptionFailed
 from wsclient.events import Gap, Overflow
 from wsclient.options import Limits, OverflowPolicy, RetryPolicy
@@ -492,6 +493,7 @@ class Feed:
         """Nothing more will come."""
         if self._is_over:
             return
+        forget_locals(error)
         self._error = error
         self._release(may_join=False)
         self._end(discard=discard)

@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient._discretion import forget_locals
 from wsclient.codes import CloseCode, CloseReason
 from wsclient.connection import (
     Ping,
@@ -174,6 +175,7 @@ class Line:
                     f"the on_connect hook raised {type(error).__name__}: {error}"
                 )
                 failed.__cause__ = error
+        forget_locals(failed)
         if self.connection.closed is not None:
             # Whatever the hook made of it, this is what happened.
             return ConnectionClosed(self.connection.closed)
@@ -433,6 +435,8 @@ async def cancel_when_closed(connection: WebSocketConnection, scope: trio.Cancel
 def _forget_frames(error: BaseException | None) -> None:
     """Take the tracebacks from ``error`` and from what caused it.
 
+    More than :func:`forget_locals` does, since the session keeps these errors: an emptied frame
+    still holds those that it was called from.
     The frames of an attempt hold the URL and the headers, and tracebacks that show locals (rich's
     and structlog's do) would print them wherever a failure is logged.
     What a user's function has raised keeps its own.

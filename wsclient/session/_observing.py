@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 
+from wsclient._discretion import forget_locals
 from wsclient.events import Event, Observer, ObserverFailed
 from wsclient.observers import LoggingObserver
 
@@ -32,6 +33,8 @@ class Observers:
                 )
 
     def __call__(self, event: Event) -> None:
+        # Observers print it, with its traceback and perhaps with the variables in there.
+        forget_locals(getattr(event, "error", None))
         for observer in self._observers:
             try:
                 observer(event)
@@ -41,6 +44,7 @@ class Observers:
     def _report(self, failed: Observer, event: Event, error: Exception) -> None:
         if isinstance(event, ObserverFailed):
             return  # Reporting failed as well: there is nobody left to tell.
+        forget_locals(error)
         report = ObserverFailed(channel=event.channel, observer=_name(failed), error=error)
         others = [observer for observer in self._observers if observer is not failed]
         for observer in others or [LoggingObserver()]:

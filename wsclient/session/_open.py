@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, TypeVar
 import attrs
 import trio
 
+from wsclient._discretion import forgetful
 from wsclient.connection import WebSocketConnection, open_background_nursery
 from wsclient.errors import ChannelFailed, ConnectionTimeout
 from wsclient.events import Observer
@@ -37,6 +38,7 @@ Url: TypeAlias = str | UrlProvider
 _FIXED: Final = ": what stays the same goes into connection=ConnectionOptions(extra_headers=…)"
 
 
+@forgetful
 def open_channel(
     url: Url | Sequence[Url],
     *,
@@ -187,6 +189,7 @@ async def _wait_ready(channel: DurableChannel, seconds: float) -> None:
     ) from channel._supervisor.losses.last_error
 
 
+@forgetful
 async def connect_channel(
     nursery: trio.Nursery,
     url: Url | Sequence[Url],

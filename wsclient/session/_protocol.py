@@ -27,8 +27,8 @@ class Wish:
 
     key: Hashable
     """What it is called by the program, and (often) by the service."""
-    parameters: Any = None
-    """Whatever else the service wants to know."""
+    parameters: Any = attrs.field(default=None, repr=False)
+    """Whatever else the service wants to know; not printed, for it may be a secret."""
     number: int
     """Tells it from every other that this channel has asked for, on whichever connection."""
     after: Any = None

@@ -9,7 +9,7 @@ are missing in the journal, which says how many, and the session feels nothing.
 from __future__ import annotations
 
 import math
-import os
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import trio
 from wsclient import events
 from wsclient.connection import open_background_nursery
 from wsclient.events import Event, Gap, Overflow
+from wsclient.options import file_path
 
 from ._clock import WallClock, wall_clock
 from ._inbox import MESSAGE_COST, Message, Way
@@ -37,17 +38,6 @@ LAST_WRITE: Final = 0.5
 """Seconds that the last records may take to be written when the channel ends."""
 
 MIN_SIZE: Final = 4096
-
-
-def _path(given: object) -> str:
-    if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"path must be str or os.PathLike, not {type(given).__name__}")
-    path = os.fspath(given)
-    if not isinstance(path, str):
-        raise TypeError(f"path must be of str, not of {type(path).__name__}")
-    if not path or "\0" in path:
-        raise ValueError("path must name a file")
-    return path
 
 
 def _at_least(minimum: int) -> Callable[[Any, attrs.Attribute[int], object], None]:
@@ -78,7 +68,7 @@ class Journal:
     be kept.
     """
 
-    path: str = attrs.field(converter=_path)
+    path: str = attrs.field(converter=file_path)
     """The file; older ones have ``.1``, ``.2``… behind its name.  The folder must exist."""
     max_size: int = attrs.field(default=16 * 2**20, kw_only=True, validator=_at_least(MIN_SIZE))
     """Bytes of each file: 16 MiB is what an editor opens.  A message that does not fit is not
@@ -338,6 +328,8 @@ class Recorder:
                 try:
                     item = self._redacted(message)
                 except Exception as error:  # A user's function may raise anything.
+                    # What was to be redacted is in there.
+                    traceback.clear_frames(error.__traceback__)
                     failed = error
                     self._missing += 1
                 else:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 import trio
 
+from wsclient._discretion import forgetful
 from wsclient.errors import (
     ChannelFailed,
     DeliveryError,
@@ -292,6 +293,7 @@ class Replies:
         self._request = _Request(inbox)
         self._number = 0
 
+    @forgetful
     async def __aenter__(self) -> Self:
         if self._number:
             raise RuntimeError("a request is sent once: ask again")

@@ -43,6 +43,7 @@ from wsclient.errors import (
     OutboxLocked,
 )
 from wsclient.events import Delivery
+from wsclient.options import file_path
 
 from ._clock import WallClock, wall_clock
 
@@ -140,17 +141,6 @@ class Storage(Protocol):
         ...
 
 
-def _path(given: object) -> str:
-    if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"path must be str or os.PathLike, not {type(given).__name__}")
-    path = os.fspath(given)
-    if not isinstance(path, str):
-        raise TypeError(f"path must be of str, not of {type(path).__name__}")
-    if not path or "\0" in path:
-        raise ValueError("path must name a file")
-    return path
-
-
 @attrs.frozen
 class SqliteOutbox:
     """Keeps a channel's outbox in a file, so that what was accepted survives a crash.
@@ -159,7 +149,7 @@ class SqliteOutbox:
     whichever process.
     """
 
-    path: str = attrs.field(converter=_path)
+    path: str = attrs.field(converter=file_path)
     """The file; made with mode 0600 where there is none, in a folder that exists.
 
     It needs a file system of this machine: locks and ``fsync`` over a network promise less.

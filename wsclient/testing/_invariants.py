@@ -44,6 +44,10 @@ class SentMessage:
     """Who sent it: the order is kept for each task that sends."""
     may_repeat: bool = False
     """Whether it may arrive twice although it is not ``ACKED``."""
+    is_back: bool = False
+    """Whether a crash has brought it back from a disk, though its sender knew it to be over.
+
+    Then it has no place in the order."""
 
 
 @attrs.frozen(kw_only=True)
@@ -198,7 +202,7 @@ def order_is_kept(history: History) -> Iterator[str]:
             first.setdefault(key, len(first))
     last: dict[Hashable, SentMessage] = {}
     for message in history.sent:
-        if message.key in first:
+        if message.key in first and not message.is_back:
             before = last.get(message.sender)
             if before is not None and first[before.key] > first[message.key]:
                 yield f"{message.key} was sent after {before.key} and read before it"

@@ -139,6 +139,8 @@ class _Tracked:
     """Whether it was cut off by the end of its process."""
     is_refused: bool = False
     """Whether that call has said that it was not accepted, and that no process will find it."""
+    is_back: bool = False
+    """Whether a crash has brought it back, though its sender knew it to be over."""
     commits: int = 0
     """How many commits had succeeded when it was noticed that nothing more becomes of it."""
 
@@ -188,6 +190,13 @@ class _Tracked:
         self.receipt = receipt
         self.is_accepted = True
         self.outcomes = []
+
+    def come_back(self, receipt: wsclient.Receipt) -> None:
+        """A process has found it, and goes on with it."""
+        has_outcome = bool(self.outcomes) and self.outcomes != [Outcome.STORED]
+        has_raised = not self.is_accepted and not self.is_cut
+        self.is_back = self.is_back or has_outcome or has_raised
+        self.accept(receipt)
 
     def note_before(self) -> None:
         """What follows is of the message that is sent now; a request may have sent others."""
@@ -606,7 +615,7 @@ class _Simulation:
         for key, stored in found.items():
             tracked = self.tracked[key]
             if key in entries:
-                tracked.accept(entries[key].receipt)
+                tracked.come_back(entries[key].receipt)
                 continue
             tracked.note_before()
             tracked.commits = self.disk.commits
@@ -681,6 +690,7 @@ class _Simulation:
             truth=tracked.truth,
             sender=tracked.send.sender,
             may_repeat=self.schedule.promises.resend_unknown or tracked.send.is_repeatable,
+            is_back=tracked.is_back,
         )
 
     def _side(self, visit: Visit) -> ServerSide:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 import trio
 
+from wsclient._discretion import made_forgetful
 from wsclient.app._codec import JsonCodec
 from wsclient.connection import WebSocketConnection
 from wsclient.errors import EstablishError, ProviderError, ReplyError
@@ -110,6 +111,7 @@ class _GraphqlTransportWs(Protocol):
     correlation: Correlation | None = _Queries()
 
 
+@made_forgetful
 @attrs.frozen(kw_only=True)
 class GraphqlTransportWs(_GraphqlTransportWs):
     """``graphql-transport-ws``: GraphQL subscriptions, queries and mutations over one connection.

@@ -167,6 +167,7 @@ class Enrolment:
         self._confirmed_at = -math.inf
         self._confirmed = 0
         self._room: WaitingRoom | None = None
+        self._restored: set[_Entry] = set()
         self.is_ready: bool = False
         """Whether messages flow over the connection, for the channel."""
 
@@ -394,6 +395,8 @@ class Enrolment:
         if self.connection.closed is not None:
             return ConnectionClosed(self.connection.closed)
         if failed is None:
+            if self._room is not None:
+                self._restored = {entry for entry in self._entries.values() if entry.is_there}
             self._wanted.observe(
                 events.SubscriptionsRestored(
                     channel=self._wanted.name,
@@ -579,7 +582,8 @@ class Enrolment:
         room, self._room = self._room, None
         for entry in tuple(self._entries.values()):
             if entry.is_there:
-                self._take_up(entry, meets=covers)
+                # The pong says nothing of what was taken after its ping.
+                self._take_up(entry, meets=covers and entry in self._restored)
         for entry, item, message in room.values:
             if isinstance(item, SubscriptionEnded):
                 if self._entries.get(entry.wish.key) is entry:

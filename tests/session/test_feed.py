@@ -831,7 +831,7 @@ async def test_a_feed_that_is_left_before_its_join_has_begun_asks_for_nothing(
             await confirm(server)
             await channel.wait_ready()
             feed.close()
-            await feed.join()
+            await feed._join()
             await settle()
 
         assert channel.state is ChannelState.READY

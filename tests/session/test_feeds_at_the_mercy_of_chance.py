@@ -593,7 +593,7 @@ class World:
         assert ChannelState.CLOSED is self.channel.state
         assert [] == list(subscriptions)
         assert [] == list(subscriptions._enrolments)
-        assert [] == [feed for feed in subscriptions._joining if feed.joins]
+        assert [] == [feed for feed in subscriptions._joining if feed._joins]
 
 
 def seeds():

@@ -425,7 +425,7 @@ class Enrolment:
             self._changed = trio.Event()
             if self.is_ready and joins is not None:
                 for feed in self._wanted.joins():
-                    joins.start_soon(feed.join)
+                    joins.start_soon(feed._join)
             try:
                 wake_at = await self._catch_up()
             except ConnectionClosed:

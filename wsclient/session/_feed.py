@@ -100,7 +100,7 @@ class Owner(Protocol):
         """Want it no more."""
 
     def needs_join(self, feed: Feed) -> None:
-        """Call :meth:`Feed.join` on a connection that is ready."""
+        """Call ``Feed._join`` on a connection that is ready."""
 
     def tell_gap(self, gap: Gap) -> None:
         """Tell the observers."""
@@ -298,22 +298,22 @@ class Feed:
         if self._is_open:
             self._is_open = False
             self._owner.remove(self)
-        self._end(discard=True)
+        self._finish(discard=True)
 
     # For who brings.
 
     @property
-    def after(self) -> Any:
+    def _after(self) -> Any:
         """The position behind which the server may go on."""
         # What waits was received, and is newer than all that was let in.
         return self._continuity.last if self._waiting is None else self._waiting
 
     @property
-    def is_new(self) -> bool:
+    def _is_new(self) -> bool:
         """Whether the server has never had the subscription since it was wanted."""
         return not self._has_begun
 
-    def begin(
+    def _begin(
         self, gap: Gap | None, *sources: object, overlaps: bool = False, joins_late: bool = False
     ) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing.
@@ -346,7 +346,7 @@ class Feed:
             if self._recovers:
                 self._hold()
 
-    def widen(self, source: object, *, resumes: bool, meets: bool) -> None:
+    def _widen(self, source: object, *, resumes: bool, meets: bool) -> None:
         """Another connection brings the same.
 
         Args:
@@ -357,12 +357,12 @@ class Feed:
         self._continuity.widen(resumes=resumes)
         self._sources[source] = meets and any(self._sources.values())
 
-    def part_from(self, source: object) -> None:
+    def _part_from(self, source: object) -> None:
         """A connection brings it no more."""
         self._sources.pop(source, None)
         self._ahead.pop(source, None)
 
-    def interrupt(self) -> None:
+    def _interrupt(self) -> None:
         """The server has it no more."""
         if self._is_live:
             self._is_live = False
@@ -385,7 +385,7 @@ class Feed:
     def _is_holding(self) -> bool:
         return self._held is not None
 
-    def publish(self, item: Item) -> None:
+    def _publish(self, item: Item) -> None:
         """Something was published."""
         if not self._is_holding:
             self._deliver(item, may_join=True)
@@ -489,16 +489,16 @@ class Feed:
             self._held = Inbox(limits, size_of=_size, beside=self._owner.inbox)
             self._owner.needs_join(self)
 
-    def end(self, error: Exception | None, *, discard: bool = False) -> None:
+    def _end(self, error: Exception | None, *, discard: bool = False) -> None:
         """Nothing more will come."""
         if self._is_over:
             return
         forget_locals(error)
         self._error = error
         self._release(may_join=False)
-        self._end(discard=discard)
+        self._finish(discard=discard)
 
-    def _end(self, *, discard: bool) -> None:
+    def _finish(self, *, discard: bool) -> None:
         self._is_over = True
         self._is_live = False
         self._live.set()
@@ -516,24 +516,24 @@ class Feed:
     # Joining.
 
     @property
-    def joins(self) -> bool:
+    def _joins(self) -> bool:
         """Whether :meth:`join` is to be called."""
         return self._held is not None and self._joining is None and not self._is_over
 
-    async def join(self) -> None:
+    async def _join(self) -> None:
         """Bring what is missing; cancelled, it is begun anew on the next connection."""
-        if not self.joins:
+        if not self._joins:
             return  # It was left since.
         with trio.CancelScope() as self._joining:
             try:
-                await self._join()
+                await self._bring_missing()
             finally:
                 self._joining = None
                 if self._held is not None:
                     # The connection is lost: on the next one it is begun anew.
                     self._owner.needs_join(self)
 
-    async def _join(self) -> None:
+    async def _bring_missing(self) -> None:
         self._gather()
         gap, may_fill, self._may_fill = self._question(), self._may_fill, True
         if gap is not None and may_fill:

@@ -82,7 +82,7 @@ class Subscription:
 
         A feed that has none yet has missed nothing that the others have.
         """
-        positions = [feed.after for feed in self.feeds if feed.after is not None]
+        positions = [feed._after for feed in self.feeds if feed._after is not None]
         try:
             return min(positions, default=None)
         except Exception:  # They have no order: the oldest feed's will do.
@@ -92,7 +92,7 @@ class Subscription:
         """Something was published."""
         # An observer that is told of it may leave one.
         for feed in tuple(self.feeds):
-            feed.publish(item)
+            feed._publish(item)
 
     def take_up(
         self,
@@ -115,12 +115,12 @@ class Subscription:
         self.there[enrolment] = trio.current_time()
         if is_back:
             for feed in self.feeds:
-                feed.begin(gap_of(feed), enrolment, overlaps=self.overlaps)
+                feed._begin(gap_of(feed), enrolment, overlaps=self.overlaps)
             self.broken = None
             return
         self.overlaps = True
         for feed in self.feeds:
-            feed.widen(enrolment, resumes=resumes, meets=meets)
+            feed._widen(enrolment, resumes=resumes, meets=meets)
 
     def part_from(self, enrolment: Enrolment, broken: _Break) -> None:
         """The server has it no more on a connection, if it had it."""
@@ -130,11 +130,11 @@ class Subscription:
         if trio.current_time() - since >= self._stable_after:
             self._backoff.reset()
         for feed in self.feeds:
-            feed.part_from(enrolment)
+            feed._part_from(enrolment)
         if not self.there:
             self.broken = broken
             for feed in self.feeds:
-                feed.interrupt()
+                feed._interrupt()
 
     def back_off(self, error: Exception) -> float:
         """The server does not take it: ask later; returns in how many seconds."""
@@ -234,8 +234,8 @@ class Subscriptions:
         if subscription.there:
             # The others have gone on since the position that this one begins at.
             gap = self.hole(feed.key, "it has begun later than others of its key")
-            feed.begin(
-                None if feed.after is None else gap,
+            feed._begin(
+                None if feed._after is None else gap,
                 *subscription.there,
                 overlaps=subscription.overlaps,
                 joins_late=True,
@@ -272,7 +272,7 @@ class Subscriptions:
         self._has_ended = True
         for subscription in self:
             for feed in subscription.feeds:
-                feed.end(None, discard=discard)
+                feed._end(None, discard=discard)
         self._enrolments.clear()
         self._joining.clear()
 
@@ -358,7 +358,7 @@ class Subscriptions:
     def joins(self) -> list[Feed]:
         """The feeds that are to join now; each is given once."""
         feeds, self._joining = self._joining, {}
-        return [feed for feed in feeds if feed.joins]
+        return [feed for feed in feeds if feed._joins]
 
     def of(self, key: Hashable) -> Subscription | None:
         """What is wanted of a key, if something is."""
@@ -387,10 +387,10 @@ class Subscriptions:
         broken = subscription.broken
 
         def gap_of(feed: Feed) -> Gap | None:
-            if resumed and _reaches_to(asked_after, feed.after):
+            if resumed and _reaches_to(asked_after, feed._after):
                 return None
-            if feed.is_new:
-                if feed.after is None:
+            if feed._is_new:
+                if feed._after is None:
                     return None
                 # It begins where another process has left it.
                 return self.hole(feed.key, "the server did not go on where it was asked to")
@@ -444,7 +444,7 @@ class Subscriptions:
             )
         if not may_retry:
             for feed in subscription.feeds:
-                feed.end(error)
+                feed._end(error)
         self.changed()
 
 

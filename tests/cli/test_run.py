@@ -294,8 +294,8 @@ def test_a_change_while_the_bot_starts_is_followed_all_the_same(folder, capsys, 
 
     def run():
         write(folder, "ws://127.0.0.1:9/", "changed")
-        # Until the first signal has come, and nobody listened.  Not in runs of trio's: a signal that
-        # comes as one ends finds the socket closed that it is to wake it by, and that is told.
+        # Until the first signal has come, and nobody listened.  Not in runs of trio's: a signal
+        # that comes as one ends finds the socket closed that it is to wake it by: that is told.
         while not early:
             time.sleep(0.01)
         trio.run(listen)
@@ -312,7 +312,7 @@ def test_a_bot_that_ends_while_it_is_being_told_to_is_told_no_more(folder, early
     def run():
         write(folder, "ws://127.0.0.1:9/", "changed")
         while not early:
-            trio.run(trio.sleep, 0.01)
+            time.sleep(0.01)
 
     serve(run)
 

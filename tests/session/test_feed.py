@@ -768,6 +768,39 @@ async def test_a_gap_that_comes_while_a_snapshot_is_taken_is_behind_it_and_takes
         assert gap.after_position == 5
 
 
+async def test_a_gap_that_is_older_than_the_snapshot_is_made_irrelevant_by_it_too(
+    autojump_clock, server, open_channel
+):
+    may_fail = trio.Event()
+    asked = []
+
+    async def past(gap):
+        asked.append(gap.after_position)
+        await may_fail.wait()
+        if len(asked) == 1:
+            raise LookupError("too long ago")
+        return []
+
+    async with open_channel() as channel:
+        async with channel.subscribe("a", backfill=past, snapshot=snapshots(0, 9)) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 4)
+            await settle()
+            # While the past is asked for, in vain, there is another loss.
+            await ended(server, channel)
+            await publish(server, 8, 9, 10)
+            await settle()
+            may_fail.set()
+
+            state, one, gap, second, ten = await take(feed, 5)
+            assert (state, one, second, ten) == ("state at 0", 1, "state at 9", 10)
+            assert gap.after_position == 1
+    assert asked == [1]
+
+
 async def test_behind_every_gap_among_what_waits_for_a_snapshot_another_one_is_taken(
     autojump_clock, server, open_channel
 ):

@@ -621,7 +621,8 @@ class Feed:
     async def _join_snapshot(self, take: TakeSnapshot) -> None:
         backoff = Backoff(self._owner.retry)
         for _ in range(_SNAPSHOTS):
-            # What is told of them is older than the snapshot will be.
+            # What is told of those that are here is older than the snapshot will be.
+            self._gather()
             told_of = len(self._early)
             snapshot = await self._take_snapshot(take, backoff)
             self._gather()

@@ -739,6 +739,26 @@ async def test_s6_2_the_server_is_asked_to_go_on_behind_what_waits_for_a_backfil
         assert feed.repeated == 1
 
 
+async def test_what_a_backfill_has_brought_does_not_come_again_behind_a_loss_meanwhile(
+    autojump_clock, server, open_channel
+):
+    past = Past(2, 3, 4, 5)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await settle()
+        await ended(server, channel)
+        # The past is asked for after these were published, and before they come.
+        await publish(server, 4, 5, 6)
+        await settle()
+        past.may_go_on.set()
+
+        assert await take(feed, 6) == [1, 2, 3, 4, 5, 6]
+    assert [after for after, _ in past.asked] == [1, 5]
+
+
 async def test_a_gap_that_comes_while_a_snapshot_is_taken_is_behind_it_and_takes_another(
     autojump_clock, server, open_channel
 ):

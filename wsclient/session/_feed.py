@@ -374,8 +374,8 @@ class Feed:
             self._backfill is not None and self._continuity.last is not None
         )
 
-    def _doubt(self, gap: Gap) -> None:
-        self._continuity.raise_doubt(gap)
+    def _doubt(self, gap: Gap, *, waited: bool = False) -> None:
+        self._continuity.raise_doubt(gap, waited=waited)
         if self._continuity.last is None:
             # No position will ever prove that nothing is missing.
             self._tell(self._continuity.doubt)
@@ -684,7 +684,7 @@ class Feed:
                 is_new = self._deliver(item, may_join=may_join and not is_first)
                 is_first = is_first and not is_new
             else:
-                self._doubt(item)
+                self._doubt(item, waited=True)
                 if may_join and self._recovers:
                     self._hold()
 

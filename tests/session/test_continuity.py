@@ -215,6 +215,18 @@ def test_what_was_brought_may_come_again_live_also_behind_a_second_doubt():
     assert continuity.follow(6, hole) == Repeated()
 
 
+@pytest.mark.parametrize(("waited", "verdict"), [(True, Repeated), (False, WentBack)])
+def test_what_was_brought_may_come_again_behind_a_loss_that_has_waited_for_it(waited, verdict):
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+    assert continuity.recover(6) is None
+    continuity.settle()
+
+    continuity.raise_doubt(interrupted(), waited=waited)
+
+    assert isinstance(continuity.follow(6, hole), verdict)
+
+
 def test_a_value_without_a_position_leaves_the_last_one_as_it_is():
     continuity = Continuity(consecutive, last=5)
     continuity.move(None)

@@ -739,6 +739,54 @@ async def test_s6_2_the_server_is_asked_to_go_on_behind_what_waits_for_a_backfil
         assert feed.repeated == 1
 
 
+async def test_what_a_backfill_has_brought_does_not_come_again_behind_a_loss_meanwhile(
+    autojump_clock, server, open_channel
+):
+    past = Past(2, 3, 4, 5)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await settle()
+        await ended(server, channel)
+        # The past is asked for after these were published, and before they come.
+        await publish(server, 4, 5, 6)
+        await settle()
+        past.may_go_on.set()
+
+        assert await take(feed, 6) == [1, 2, 3, 4, 5, 6]
+    assert [after for after, _ in past.asked] == [1, 5]
+
+
+async def test_behind_a_loss_meanwhile_a_backfill_that_has_failed_is_asked_again(
+    autojump_clock, server, open_channel
+):
+    may_go_on = trio.Event()
+    asked = []
+
+    async def past(gap):
+        asked.append(gap.after_position)
+        await may_go_on.wait()
+        if len(asked) == 1:
+            raise LookupError("not now")
+        return [2, 3, 4]
+
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await settle()
+        await ended(server, channel)
+        await publish(server, 5)
+        await settle()
+        may_go_on.set()
+
+        assert await take(feed, 5) == [1, 2, 3, 4, 5]
+    assert asked == [1, 1]
+
+
 async def test_a_gap_that_comes_while_a_snapshot_is_taken_is_behind_it_and_takes_another(
     autojump_clock, server, open_channel
 ):
@@ -799,6 +847,40 @@ async def test_a_gap_that_is_older_than_the_snapshot_is_made_irrelevant_by_it_to
             assert (state, one, second, ten) == ("state at 0", 1, "state at 9", 10)
             assert gap.after_position == 1
     assert asked == [1]
+
+
+async def test_behind_a_gap_that_comes_while_a_snapshot_is_taken_the_past_is_not_asked_for(
+    autojump_clock, server, open_channel
+):
+    may_go_on = trio.Event()
+    given = snapshots(0, 9, 9)
+    asked = []
+
+    async def snapshot():
+        if asked:
+            await may_go_on.wait()
+        return await given()
+
+    async def past(gap):
+        asked.append(gap.after_position)
+        raise LookupError("too long ago")
+
+    async with open_channel() as channel:
+        async with channel.subscribe("a", backfill=past, snapshot=snapshot) as feed:
+            await confirm(server)
+            await settle()
+            await cut(server, channel)
+            await confirm(server)
+            await settle()
+            await ended(server, channel)
+            await publish(server, 8, 9, 10)
+            await settle()
+            may_go_on.set()
+            first, gap, second, later_gap, third, ten = await take(feed, 6)
+            assert (first, second) == ("state at 0", "state at 9")
+            assert (third, ten) == ("state at 9", 10)
+            assert (gap.after_position, later_gap.after_position) == (0, 9)
+    assert asked == [0]
 
 
 async def test_behind_every_gap_among_what_waits_for_a_snapshot_another_one_is_taken(

@@ -70,12 +70,17 @@ class Continuity:
         self._floor: Any = None
         self._expects_repeats = False
 
-    def raise_doubt(self, gap: Gap) -> None:
-        """The stream was interrupted, and goes on somewhere."""
+    def raise_doubt(self, gap: Gap, *, waited: bool = False) -> None:
+        """The stream was interrupted, and goes on somewhere.
+
+        Args:
+            gap: What may be missing.
+            waited: Whether that was while something before it was brought.
+        """
         if self.doubt is not None:
             before = self.doubt
             gap = attrs.evolve(gap, after=before.after, since=before.since, reason=before.reason)
-        else:
+        elif not waited or self._floor is None:
             # Of an earlier doubt, some may have been brought, and come live as well.
             self._floor = self.last
         self.doubt = attrs.evolve(gap, after_position=self.last)

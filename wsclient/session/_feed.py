@@ -374,8 +374,8 @@ class Feed:
             self._backfill is not None and self._continuity.last is not None
         )
 
-    def _doubt(self, gap: Gap) -> None:
-        self._continuity.raise_doubt(gap)
+    def _doubt(self, gap: Gap, *, waited: bool = False) -> None:
+        self._continuity.raise_doubt(gap, waited=waited)
         if self._continuity.last is None:
             # No position will ever prove that nothing is missing.
             self._tell(self._continuity.doubt)
@@ -544,7 +544,7 @@ class Feed:
                 return
         if self._snapshot is not None:
             await self._join_snapshot(self._snapshot)
-        self._release()
+        self._release(fills=self._snapshot is None)
 
     def _question(self) -> Gap | None:
         """What is missing, and can be asked for."""
@@ -662,12 +662,13 @@ class Feed:
             self._owner.tell_failed(self._owner.is_next, "a position", error)
         return True
 
-    def _release(self, *, may_join: bool = True) -> None:
+    def _release(self, *, may_join: bool = True, fills: bool = True) -> None:
         """Let what was held go its way.
 
         Args:
             may_join: Whether what is missing may be asked for, but for what is missing before the
                 first of them: that was asked for just now, in vain.
+            fills: Whether that may be the past, right at the beginning.
         """
         if self._held is None:
             return
@@ -684,8 +685,10 @@ class Feed:
                 is_new = self._deliver(item, may_join=may_join and not is_first)
                 is_first = is_first and not is_new
             else:
-                self._doubt(item)
+                self._doubt(item, waited=True)
                 if may_join and self._recovers:
+                    # A snapshot may have what comes live behind this, and the past has not.
+                    self._may_fill = fills or not is_first
                     self._hold()
 
     def _put_aside(self, item: Item | Gap | Overflow) -> None:

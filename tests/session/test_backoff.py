@@ -226,3 +226,9 @@ async def test_s4_1_the_default_with_another_cap_stays_below_it():
 def test_a_cap_that_is_no_time_is_refused(cap):
     with pytest.raises(ValueError, match="cap must be above 0"):
         default_wait(cap)
+
+
+async def test_where_giving_up_is_no_choice_a_policy_that_gives_up_is_a_long_pause(autojump_clock):
+    backoff = Backoff(RetryPolicy(wait=tenacity.wait_fixed(2), stop=tenacity.stop_after_attempt(2)))
+
+    assert [2, 30, 30] == [backoff.next_pause(OSError()) for _ in range(3)]

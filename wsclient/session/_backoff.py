@@ -70,6 +70,10 @@ def default_wait(cap: float = CAP) -> Callable[[Any], float]:
 _DEFAULT_WAIT: Final = default_wait()
 
 
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds between two attempts where the policy would give up, and something else lives on."""
+
+
 class Backoff:
     """The delays of one channel, by its policy.
 
@@ -92,6 +96,11 @@ class Backoff:
     def reset(self) -> None:
         """A connection was stable: count anew."""
         self._state = None
+
+    def next_pause(self, error: BaseException) -> float:
+        """Seconds to wait after a failure, where giving up is no choice."""
+        delay = self.next_delay(error)
+        return _LONGEST_PAUSE if delay is None else delay
 
     def next_delay(self, error: BaseException) -> float | None:
         """Seconds to wait after a failure; ``None`` to give up.

@@ -42,9 +42,6 @@ _END: Final = object()
 _MET: Final = object()
 """The source of what waits, if its connection had met the stream."""
 
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds between two attempts where the retry policy would give up."""
-
 _SNAPSHOTS: Final = 5
 """How many are taken in a row that are too old, before a gap is told instead."""
 
@@ -517,7 +514,7 @@ class Feed:
 
     @property
     def _joins(self) -> bool:
-        """Whether :meth:`join` is to be called."""
+        """Whether :meth:`_join` is to be called."""
         return self._held is not None and self._joining is None and not self._is_over
 
     async def _join(self) -> None:
@@ -628,7 +625,7 @@ class Feed:
             self._gather()
             if self._reaches(snapshot.position):
                 break
-            await trio.sleep(_pause(backoff, None))
+            await trio.sleep(backoff.next_pause(RuntimeError("the snapshot is too old")))
         if self._continuity.doubt is not None:
             self._tell(self._continuity.doubt)
         self._settle(told_of)
@@ -647,7 +644,7 @@ class Feed:
                 return snapshot
             except Exception as error:  # A user's hook may raise anything.
                 self._owner.tell_failed(take, "snapshot", error)
-                await trio.sleep(_pause(backoff, error))
+                await trio.sleep(backoff.next_pause(error))
 
     def _reaches(self, position: Any) -> bool:
         """Whether the first live value behind a snapshot's position may be next to it."""
@@ -732,8 +729,3 @@ def _of_values(limits: Limits) -> Limits:
     if key is None:
         return limits
     return attrs.evolve(limits, inbox_key=lambda item: key(item.value))
-
-
-def _pause(backoff: Backoff, error: Exception | None) -> float:
-    delay = backoff.next_delay(error or RuntimeError("the snapshot is too old"))
-    return _LONGEST_PAUSE if delay is None else delay

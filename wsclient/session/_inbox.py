@@ -118,13 +118,13 @@ class Inbox(Mailbox[Message | Mark]):
     @property
     def has_room(self) -> bool:
         """Whether the reader may read on."""
-        return self._fits and not (self._full and self._find_full())
+        # Asked at each read: where nothing is full, two looks are all.
+        return (not self._edge or self._fits) and not (self._full and self._find_full())
 
     @property
     def _fits(self) -> bool:
         return (
-            not self._edge
-            or self._is_within
+            self._is_within
             or self._drops
             or self._ended
             or (len(self._waits) > 0 and self._cost <= self._edge + self._overrun_size)

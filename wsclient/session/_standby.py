@@ -61,9 +61,6 @@ LONGEST_WAIT: Final = 60.0
 """Seconds after which the first one is left although it has subscriptions that the second one has
 not: as long as a subscription that failed once, or a few times, takes to be there."""
 
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds between two attempts where the retry policy would give up: the first one lives on."""
-
 
 class Standby:
     """Keeps a second connection, as long as there is a first one.
@@ -137,8 +134,7 @@ class Standby:
 
     def back_off(self, error: BaseException) -> None:
         """A connection, or an attempt at a second one, was lost: leave time before the next."""
-        delay = self._backoff.next_delay(error)
-        self._not_before = trio.current_time() + (_LONGEST_PAUSE if delay is None else delay)
+        self._not_before = trio.current_time() + self._backoff.next_pause(error)
 
     def begin_anew(self) -> None:
         """Count anew: a connection was stable."""

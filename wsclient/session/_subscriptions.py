@@ -31,9 +31,6 @@ from ._inbox import Inbox, Message
 from ._protocol import Protocol
 from ._rate import Bucket
 
-_LONGEST_PAUSE = 30.0
-"""Seconds between two attempts where the retry policy would give up."""
-
 
 @attrs.frozen
 class _Break:
@@ -138,8 +135,7 @@ class Subscription:
 
     def back_off(self, error: Exception) -> float:
         """The server does not take it: ask later; returns in how many seconds."""
-        delay = self._backoff.next_delay(error)
-        seconds = _LONGEST_PAUSE if delay is None else delay
+        seconds = self._backoff.next_pause(error)
         self.not_before = trio.current_time() + seconds
         return seconds
 

@@ -1856,6 +1856,37 @@ async def test_a_stop_that_comes_before_the_first_step_is_not_forgotten(
             bot.stop()
 
 
+async def test_a_bot_that_still_writes_what_was_sent_serves(autojump_clock, bot, network):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await bot.send("owed")
+        bot.stop()
+        await trio.sleep(1)
+
+        with pytest.raises(RuntimeError, match="serving already"):
+            await bot.serve()
+        bot.stop()
+    async with FaultServer(network=network) as server, trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        # What has stopped the last time is over.
+        await server.wait_connections(1)
+        bot.stop()
+
+
+async def test_a_bot_serves_already_while_its_outbox_is_opened(tmp_path):
+    outbox = wsclient.SqliteOutbox(tmp_path / "outbox.db")
+    async with FaultServer() as server, trio.open_nursery() as nursery:
+        bot = wsclient.Bot(server.url, outbox=outbox, observers=())
+        nursery.start_soon(bot.serve)
+        await trio.testing.wait_all_tasks_blocked()
+
+        with pytest.raises(RuntimeError, match="serving already"):
+            await bot.serve()
+        with trio.fail_after(20):
+            await server.wait_connections(1)
+        bot.stop()
+
+
 async def test_a_bot_whose_channel_is_closed_returns(autojump_clock, bot, network):
     async with FaultServer(network=network), trio.open_nursery() as nursery:
         channel = await nursery.start(bot.serve)
@@ -2075,6 +2106,23 @@ async def test_a_second_signal_does_not_wait_for_the_handler(nursery):
     # As Ctrl-C ends any program of Python: 130 in a shell.
     assert -signal.SIGINT == completed.returncode
     assert b"KeyboardInterrupt" in completed.stderr
+
+
+def test_a_second_signal_does_not_wait_for_what_was_sent():
+    def signal_again(event):
+        if isinstance(event, StateChanged) and event.state is ChannelState.DRAINING:
+            signal.raise_signal(signal.SIGTERM)
+
+    # Nobody is there, so that what is sent waits.
+    bot = wsclient.Bot("ws://127.0.0.1:9", retry=EVERY_SECOND, observers=[signal_again])
+
+    @bot.every(0.01)
+    async def owe(context):
+        await context.send("owed")
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        bot.run()
 
 
 async def test_a_signal_during_an_outage_ends_a_program_at_once(nursery):

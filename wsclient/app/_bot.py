@@ -191,6 +191,7 @@ class Bot(Router):
         self._plan = self._planned(())
         self._channel: DurableChannel | None = None
         self._receiving: set[trio.CancelScope] = set()
+        self._is_serving = False
         self._is_stopping = False
         self._departures: deque[ConnectionLost | ConnectionLeft] = deque(maxlen=_DEPARTURES)
         self._departed = trio.lowlevel.ParkingLot()
@@ -319,34 +320,16 @@ class Bot(Router):
             Exception: What a handler raised, with ``HandlerErrors.RAISE``.
             RuntimeError: The bot serves already.
         """
-        if self._channel is not None:
+        if self._is_serving:
             raise RuntimeError("the bot is serving already")
-        plan = self._plan
-        async with open_channel(
-            self._url,
-            on_connect=self._establish if plan.connect else None,
-            observers=(self._notice,),
-            **self._channel_options,
-        ) as channel:
-            self._channel = channel
-            try:
-                async with open_background_nursery() as nursery:
-                    for timer in plan.timers:
-                        nursery.start_soon(self._keep_time, timer)
-                    for subscription in plan.subscriptions:
-                        # One after the other, so that they are asked for in this order.
-                        await nursery.start(self._keep_subscription, subscription)
-                    for task in plan.connected:
-                        nursery.start_soon(self._keep_connected, task)
-                    nursery.start_soon(self._tell_departures)
-                    task_status.started(channel)
-                    await self._handle_messages(channel, nursery)
-                    self._is_stopping = True
-                    await self._work.wait_done()
-            finally:
-                self._channel = None
-                self._is_stopping = False
-                self._departures.clear()
+        self._is_serving = True
+        try:
+            await self._serve(task_status)
+        finally:
+            # Not before what was sent is written: who stops us meanwhile does so once more.
+            self._is_serving = False
+            self._is_stopping = False
+            self._departures.clear()
 
     def stop(self) -> None:
         """Let handlers at work finish, what was sent be written, and :meth:`serve` return.
@@ -389,6 +372,32 @@ class Bot(Router):
             forget_locals(error)
             raise
         return await self.channel.send(message, delivery=delivery, ttl=ttl, key=key)
+
+    async def _serve(self, task_status: trio.TaskStatus[DurableChannel]) -> None:
+        plan = self._plan
+        async with open_channel(
+            self._url,
+            on_connect=self._establish if plan.connect else None,
+            observers=(self._notice,),
+            **self._channel_options,
+        ) as channel:
+            self._channel = channel
+            try:
+                async with open_background_nursery() as nursery:
+                    for timer in plan.timers:
+                        nursery.start_soon(self._keep_time, timer)
+                    for subscription in plan.subscriptions:
+                        # One after the other, so that they are asked for in this order.
+                        await nursery.start(self._keep_subscription, subscription)
+                    for task in plan.connected:
+                        nursery.start_soon(self._keep_connected, task)
+                    nursery.start_soon(self._tell_departures)
+                    task_status.started(channel)
+                    await self._handle_messages(channel, nursery)
+                    self._is_stopping = True
+                    await self._work.wait_done()
+            finally:
+                self._channel = None
 
     async def _serve_until_signal(self) -> None:
         if threading.current_thread() is not threading.main_thread():

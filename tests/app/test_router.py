@@ -159,6 +159,7 @@ def test_a_type_is_told_from_a_function(value, expected):
         ({"concurrency": True}, TypeError, "must be int, not bool"),
         ({"concurrency": 2, "ordered_by": "key"}, TypeError, "a function of a message, not str"),
         ({"ordered_by": len}, ValueError, "all messages are in order already"),
+        ({"concurrency": 2, "ordered_by": hook}, TypeError, "must not be asynchronous: hook"),
     ],
 )
 def test_a_concurrency_that_makes_no_sense_is_refused(router, options, error, text):
@@ -301,3 +302,14 @@ def test_an_object_that_is_called_is_a_predicate(router):
     (one,) = router._walk()
 
     assert predicate is one.registration.match("").predicate
+
+
+def test_an_object_that_is_asynchronous_is_a_handler(router):
+    class Handler:
+        async def __call__(self, message: Trade):
+            pass
+
+    handler = Handler()
+
+    assert handler is router.on(handler)
+    assert [(Role.MESSAGES, "")] == registered(router)

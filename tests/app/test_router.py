@@ -261,6 +261,13 @@ def test_a_router_does_not_include_itself(router):
             outer.include(included)
 
 
+def test_a_subscription_that_cannot_be_asked_for_is_refused_where_it_is_registered(router):
+    with pytest.raises(TypeError, match="key must be hashable, not list"):
+        router.subscribe(["trades"])
+    with pytest.raises(ValueError, match='commit must be "after" or "before"'):
+        router.subscribe("trades", commit="never")
+
+
 @pytest.mark.parametrize("seconds", [None, "1", True])
 def test_an_interval_is_a_number(router, seconds):
     with pytest.raises(TypeError, match="needs seconds"):

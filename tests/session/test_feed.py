@@ -17,7 +17,7 @@ from wsclient import (
     SubscriptionOptions,
 )
 from wsclient.events import HandlerFailed
-from wsclient.session._feed import Snapshot
+from wsclient.session._feed import Snapshot, check_wish
 from wsclient.testing import ScriptedServer
 
 from .subscribing import Positioned, PubSub, settle
@@ -951,3 +951,29 @@ async def test_a_feed_that_is_left_before_its_join_has_begun_asks_for_nothing(
 
         assert channel.state is ChannelState.READY
     assert len(past.asked) <= 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "text"),
+    [
+        ({"key": []}, TypeError, "key must be hashable, not list"),
+        ({"priority": "high"}, TypeError, "priority must be a number, not str"),
+        ({"priority": True}, TypeError, "priority must be a number, not bool"),
+        ({"backfill": 7}, TypeError, "backfill must be an async function, not int"),
+        ({"snapshot": 7}, TypeError, "snapshot must be an async function, not int"),
+        ({"commit": "never"}, ValueError, 'commit must be "after" or "before"'),
+        ({"limits": 7}, TypeError, "limits must be Limits, not int"),
+    ],
+)
+def test_what_no_feed_can_be_made_of_is_said(argument, error, text):
+    right = {
+        "key": "trades",
+        "priority": 0,
+        "backfill": None,
+        "snapshot": print,
+        "commit": "after",
+        "limits": None,
+    }
+    check_wish(**right)
+    with pytest.raises(error, match=text):
+        check_wish(**right | argument)

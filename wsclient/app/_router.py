@@ -18,6 +18,7 @@ from wsclient.session import (
     DurableChannel,
     Feed,
     TakeSnapshot,
+    check_wish,
 )
 
 from ._context import Context
@@ -428,8 +429,10 @@ class Router:
 
         Raises:
             TypeError: The handler cannot be called so, or its value cannot be converted to what it
-                is annotated with.
+                is annotated with; or another argument cannot be used.
+            ValueError: Likewise.
         """
+        check_wish(key, priority, backfill, snapshot, commit, limits)
 
         def register(handler: H) -> H:
             self._add(

@@ -33,7 +33,7 @@ from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
-from ._feed import Backfill, Commit, Feed, TakeSnapshot
+from ._feed import Backfill, Commit, Feed, TakeSnapshot, check_wish
 from ._inbox import Inbox, Mark, Message
 from ._line import Settings
 from ._observing import Observers
@@ -817,19 +817,7 @@ class DurableChannel:
                 "subscribe() needs to know how the service spells subscriptions:"
                 " open the channel with protocol=…"
             )
-        try:
-            hash(key)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {type(key).__name__}") from None
-        for function, name in ((backfill, "backfill"), (snapshot, "snapshot")):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be an async function, not {type(function).__name__}")
-        if commit not in ("after", "before"):
-            raise ValueError(f'commit must be "after" or "before", not {commit!r}')
-        if isinstance(priority, bool) or not isinstance(priority, (int, float)):
-            raise TypeError(f"priority must be a number, not {type(priority).__name__}")
-        if limits is not None and not isinstance(limits, Limits):
-            raise TypeError(f"limits must be Limits, not {type(limits).__name__}")
+        check_wish(key, priority, backfill, snapshot, commit, limits)
         return Feed(
             self._subscriptions,
             key,

@@ -59,6 +59,34 @@ class Snapshot:
 TakeSnapshot: TypeAlias = Callable[[], Awaitable[Snapshot]]
 
 
+def check_wish(
+    key: object,
+    priority: object,
+    backfill: object,
+    snapshot: object,
+    commit: object,
+    limits: object,
+) -> None:
+    """Refuse what ``DurableChannel.subscribe`` cannot use.
+
+    Raises:
+        TypeError, ValueError: An argument cannot be used.
+    """
+    try:
+        hash(key)
+    except TypeError:
+        raise TypeError(f"key must be hashable, not {type(key).__name__}") from None
+    for function, name in ((backfill, "backfill"), (snapshot, "snapshot")):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be an async function, not {type(function).__name__}")
+    if commit not in ("after", "before"):
+        raise ValueError(f'commit must be "after" or "before", not {commit!r}')
+    if isinstance(priority, bool) or not isinstance(priority, (int, float)):
+        raise TypeError(f"priority must be a number, not {type(priority).__name__}")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be Limits, not {type(limits).__name__}")
+
+
 @attrs.frozen(eq=False)
 class Item:
     """A value, as it waits in a feed."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -1614,6 +1615,122 @@ async def test_a_task_that_notices_first_that_its_connection_is_gone_has_not_fai
 
     assert [1006] == noticed[:1]
     assert [] == recorder.of(HandlerFailed)
+
+
+@pytest.mark.parametrize("how", ["alone", "in a nursery"])
+async def test_s7_2_a_task_that_fails_as_its_connection_ends_has_a_dead_letter(
+    autojump_clock, recorder, network, how
+):
+    letters = []
+
+    async def write(failed):
+        await trio.sleep(1)
+        letters.append(failed.error)
+
+    bot = wsclient.Bot(
+        "ws://server.test", retry=EVERY_SECOND, handler_errors=write, observers=[recorder]
+    )
+    began = []
+
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            if len(began) == 1:
+                raise LookupError("mine")
+
+    @bot.while_connected
+    async def task(connection):
+        began.append(connection)
+        if how == "alone":
+            await give_back()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with (
+        FaultServer([Fault.reset(after=5), NONE], network=network),
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(bot.serve)
+        await recorder.wait_for(ConnectionReady, count=2)
+        await trio.sleep(5)
+        bot.stop()
+
+    assert 2 == len(began)
+    assert 1 == len(letters) == len(recorder.of(HandlerFailed))
+    assert [LookupError] == [
+        type(error) for error in getattr(letters[0], "exceptions", [letters[0]])
+    ]
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), KeyboardInterrupt()])
+async def test_s7_2_a_task_that_fails_because_its_bot_stops_is_told(
+    autojump_clock, bot, recorder, network, error
+):
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    @bot.while_connected
+    async def task(connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    async def serve():
+        await bot.serve()
+        ended.append(True)
+
+    ended = []
+    is_told = isinstance(error, Exception)
+    with (
+        nullcontext() if is_told else pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True)
+    ):
+        async with FaultServer(network=network), trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await recorder.wait_for(ConnectionReady)
+            await trio.testing.wait_all_tasks_blocked()
+            bot.stop()
+
+    assert is_told == bool(ended) == bool(recorder.of(HandlerFailed))
+
+
+async def test_a_task_ends_with_its_channel_though_a_handler_is_at_work(
+    autojump_clock, bot, network
+):
+    ends = []
+
+    @bot.while_connected
+    async def task(connection):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ends.append(trio.current_time())
+
+    @bot.on("x")
+    async def close(message, channel):
+        await channel.aclose()
+        await trio.sleep(1)
+
+    async with FaultServer(network=network, handler=says({"type": "x"})):
+        await bot.serve()
+    assert [0] == ends
+    assert 1 == trio.current_time()
+
+
+async def test_s7_2_a_channel_of_the_tasks_own_may_give_up(autojump_clock, bot, recorder, network):
+    @bot.while_connected
+    async def task(connection):
+        raise wsclient.ChannelFailed("another", ())
+
+    async with FaultServer(network=network), trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await trio.sleep(5)
+        bot.stop()
+    assert 1 == bot.failed == len(recorder.of(HandlerFailed))
 
 
 async def test_s7_2_a_task_can_end_the_bot(autojump_clock, network):

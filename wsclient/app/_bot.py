@@ -29,8 +29,9 @@ import trio
 from wsclient import events
 from wsclient._discretion import forget_locals, forgetful
 from wsclient.connection import WebSocketConnection, open_background_nursery
-from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed, SubscriptionFailed
+from wsclient.errors import ChannelFailed, CodecError, SubscriptionFailed
 from wsclient.events import (
+    ChannelState,
     ConnectionLeft,
     ConnectionLost,
     Delivery,
@@ -453,20 +454,33 @@ class Bot(Router):
                 self._work.end()
 
     async def _keep_connected(self, task: Call) -> None:
-        async def live(connection: WebSocketConnection) -> None:
-            context = Context(self, self.channel, None, connection, Role.CONNECTED.value, task.name)
-            try:
-                await task.route(connection, context=context)
-            except ConnectionClosed as error:
-                # It is about to be cancelled for that, and has only noticed first.
-                if connection.closed is None:
-                    await self._failed(task.name, error, subject=Role.CONNECTED.value)
-            except Exception as error:  # A user's task may raise anything.
-                await self._failed(task.name, error, subject=Role.CONNECTED.value)
+        channel = self.channel
+        last: WebSocketConnection | None = None
 
-        # What the channel says in the end, it says to who receives.
-        with suppress(ChannelFailed):
-            await self.channel.while_connected(live)
+        async def live(connection: WebSocketConnection) -> None:
+            nonlocal last
+            if connection is last:
+                return  # It has raised on this one.
+            last = connection
+            context = Context(self, channel, None, connection, Role.CONNECTED.value, task.name)
+            await task.route(connection, context=context)
+
+        while True:
+            try:
+                await channel.while_connected(live)
+                return
+            except Exception as error:  # A user's task may raise anything.
+                if channel.state is ChannelState.FAILED and isinstance(error, ChannelFailed):
+                    return  # What the channel says in the end, it says to who receives.
+                # Out here: in there, all that waits is cancelled as the connection ends.
+                await self._failed(task.name, error, subject=Role.CONNECTED.value)
+            except BaseExceptionGroup as group:
+                # The bot ends, and of several tasks in there some had to fail because of that.
+                cancelled, others = group.split(trio.Cancelled)
+                if cancelled is None or not isinstance(others, ExceptionGroup):
+                    raise
+                await self._failed(task.name, others, subject=Role.CONNECTED.value)
+                raise cancelled from None
 
     async def _keep_subscription(
         self, call: Call, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -35,7 +35,7 @@ from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
 from ._feed import Backfill, Commit, Feed, TakeSnapshot, check_wish
 from ._inbox import Inbox, Mark, Message
-from ._line import Settings
+from ._line import Line, Settings
 from ._observing import Observers
 from ._outages import Outage
 from ._outbox import Entry, Outbox
@@ -463,7 +463,8 @@ class DurableChannel:
 
         Give it to a nursery: ``nursery.start_soon(channel.while_connected, task)``.
         The task is cancelled when its connection is lost or left, and begins anew on the next one;
-        one that returns has done its work for this connection.
+        one that returns has done its work for this connection, and so has one that notices first
+        that its connection is closed, and raises :class:`ConnectionClosed`.
 
         Args:
             task: An async function; see :meth:`connection` for what it gets.
@@ -472,16 +473,24 @@ class DurableChannel:
             ChannelFailed: The channel has given up.
             BaseException: What ``task`` raises.
         """
+        last: Line | None = None
         while True:
             try:
                 await self.wait_ready()
             except trio.ClosedResourceError:
                 return
             line = self._supervisor.ready_line
-            if line is not None:
+            if line is None:
+                continue
+            try:
                 with line.life():
-                    await task(line.connection)
+                    if line is not last:
+                        last = line
+                        await task(line.connection)
                     await trio.sleep_forever()
+            except Exception as error:
+                if line.connection.closed is None or not _says_closed(error):
+                    raise
 
     # Receiving.
 
@@ -1128,6 +1137,13 @@ def follow(
         return await next_message()
 
     return MessageIterator(channel._inbox.batches, next_message, after_mark)
+
+
+def _says_closed(error: Exception) -> bool:
+    """Whether it says only that a connection is closed; also where several tasks say so."""
+    if isinstance(error, ExceptionGroup):
+        return all(_says_closed(each) for each in error.exceptions)
+    return isinstance(error, ConnectionClosed)
 
 
 def _checked(ack: object) -> Ack | None:

@@ -207,6 +207,43 @@ async def test_a_backfill_that_fails_leaves_a_gap_and_is_told(
     assert type(told.error) is (LookupError if failure == "raises" else trio.TooSlowError)
 
 
+@pytest.mark.parametrize("hook", ["backfill", "snapshot"])
+async def test_s7_2_a_hook_that_fails_as_it_is_cut_off_is_told_and_the_channel_lives(
+    autojump_clock, server, open_channel, recorder, hook
+):
+    calls = []
+
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("mine")
+
+    async def bring(*_):
+        calls.append(trio.current_time())
+        if len(calls) == 1:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give_back)
+                nursery.start_soon(trio.sleep_forever)
+        return Snapshot("all", 6) if hook == "snapshot" else [5, 6]
+
+    async with open_channel() as channel, channel.subscribe("a", **{hook: bring}) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        for number in (4, 7):
+            await cut(server, channel)
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, number)
+        with trio.fail_after(60):
+            while await feed.receive() != 7:
+                pass
+
+    assert 2 <= len(calls)
+    (told,) = recorder.of(HandlerFailed)
+    assert (hook, [LookupError]) == (told.subject, [type(each) for each in told.error.exceptions])
+
+
 async def test_a_backfill_that_is_cut_off_begins_anew_on_the_next_connection(
     autojump_clock, server, open_channel
 ):

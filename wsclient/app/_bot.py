@@ -28,7 +28,7 @@ import trio
 
 from wsclient import events
 from wsclient._discretion import forget_locals, forgetful
-from wsclient.connection import WebSocketConnection, open_background_nursery
+from wsclient.connection import WebSocketConnection, failure_in, open_background_nursery
 from wsclient.errors import ChannelFailed, CodecError, SubscriptionFailed
 from wsclient.events import (
     ChannelState,
@@ -469,18 +469,14 @@ class Bot(Router):
             try:
                 await channel.while_connected(live)
                 return
-            except Exception as error:  # A user's task may raise anything.
+            except BaseException as raised:  # A user's task may raise anything.
+                error = failure_in(raised)
+                if error is None:
+                    raise
                 if channel.state is ChannelState.FAILED and isinstance(error, ChannelFailed):
                     return  # What the channel says in the end, it says to who receives.
                 # Out here: in there, all that waits is cancelled as the connection ends.
                 await self._failed(task.name, error, subject=Role.CONNECTED.value)
-            except BaseExceptionGroup as group:
-                # The bot ends, and of several tasks in there some had to fail because of that.
-                cancelled, others = group.split(trio.Cancelled)
-                if cancelled is None or not isinstance(others, ExceptionGroup):
-                    raise
-                await self._failed(task.name, others, subject=Role.CONNECTED.value)
-                raise cancelled from None
 
     async def _keep_subscription(
         self, call: Call, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

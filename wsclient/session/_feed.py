@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from wsclient._discretion import forget_locals
+from wsclient.connection import failure_in
 from wsclient.errors import SubscriptionFailed
 from wsclient.events import Gap, Overflow
 from wsclient.options import Limits, OverflowPolicy, RetryPolicy
@@ -610,7 +611,10 @@ class Feed:
                 past = await answer
             for value in past:
                 await self._bring(value)
-        except Exception as error:  # A user's hook may raise anything.
+        except BaseException as raised:  # A user's hook may raise anything.
+            error = failure_in(raised)
+            if error is None:
+                raise
             self._owner.tell_failed(self._backfill, "backfill", error)
             return False
         return True
@@ -670,7 +674,10 @@ class Feed:
                 if not isinstance(snapshot, Snapshot):
                     raise TypeError(f"snapshot must give Snapshot, not {type(snapshot).__name__}")
                 return snapshot
-            except Exception as error:  # A user's hook may raise anything.
+            except BaseException as raised:  # A user's hook may raise anything.
+                error = failure_in(raised)
+                if error is None:
+                    raise
                 self._owner.tell_failed(take, "snapshot", error)
                 await trio.sleep(backoff.next_pause(error))
 

@@ -361,9 +361,8 @@ class Feed:
 
     def _interrupt(self) -> None:
         """The server has it no more."""
-        if self._is_live:
-            self._is_live = False
-            self._live = trio.Event()
+        self._is_live = False
+        self._live = trio.Event()
 
     @property
     def _recovers(self) -> bool:

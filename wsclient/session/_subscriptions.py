@@ -67,6 +67,7 @@ class Subscription:
         self.overlaps = False
         """Whether several connections have brought the same since it was there again."""
         self.broken: _Break | None = None
+        """Where it was lost last."""
 
     @property
     def rank(self) -> tuple[float, int]:
@@ -113,7 +114,6 @@ class Subscription:
         if is_back:
             for feed in self.feeds:
                 feed._begin(gap_of(feed), enrolment, overlaps=self.overlaps)
-            self.broken = None
             return
         self.overlaps = True
         for feed in self.feeds:
@@ -266,7 +266,9 @@ class Subscriptions:
     def finish(self, *, discard: bool) -> None:
         """The channel has ended: nothing more will come."""
         self._has_ended = True
-        for subscription in self:
+        # An observer that is told what was missing may leave a feed.
+        wanted, self._wanted = self._wanted, {}
+        for subscription in wanted.values():
             for feed in subscription.feeds:
                 feed._end(None, discard=discard)
         self._enrolments.clear()
@@ -338,9 +340,7 @@ class Subscriptions:
 
     def leave(self, enrolment: Enrolment, reason: str) -> None:
         """A connection is over, or nobody listens to it any more."""
-        if enrolment not in self._enrolments:
-            return
-        del self._enrolments[enrolment]
+        self._enrolments.pop(enrolment, None)
         broken = _Break(enrolment.epoch, enrolment.connection.last_received, reason)
         for subscription in self:
             subscription.part_from(enrolment, broken)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-from contextlib import suppress
 
 import pytest
 import trio
@@ -32,7 +32,7 @@ from wsclient.events import (
 )
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
-from .subscribing import PubSub, Service, by_connection, settle
+from .subscribing import Positioned, PubSub, Service, by_connection, say, settle
 
 IS_FULL = os.environ.get("WSCLIENT_SERVERS") == "all"
 
@@ -379,7 +379,7 @@ async def test_what_is_too_much_to_read_behind_a_full_inbox_is_another_attempt(
     async with open_channel(limits=limits) as channel:
         async with channel.subscribe("a"), channel.subscribe("b"):
             await restore(server, channel)
-            with suppress(trio.BrokenResourceError):
+            with contextlib.suppress(trio.BrokenResourceError):
                 for number in range(200):
                     await server.send(f"number {number}")
             await channel.wait_state(ChannelState.WAITING)
@@ -800,3 +800,37 @@ async def test_s6_2_what_came_while_it_was_given_up_is_missing_also_where_the_se
 
             gap = await anext(feed.items())
             assert (gap.after_position, gap.before_position) == (5, 7)
+
+
+# Two connections.
+
+
+async def test_s6_3_a_stream_that_ends_on_the_second_connection_ends_behind_what_it_has_brought(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        await say(first, 1)
+        second = await two.accept(nursery)
+        await say(second, 2, 3)
+        await second.say('{"op": "refused", "key": "a"}')
+        await settle()
+        assert await feed.receive() == 1
+        await say(first, 2)
+        await two.cover(first)
+
+        assert [2, 3] == [value async for value in feed]
+
+
+async def test_a_subscription_that_is_taken_back_while_its_end_waits_is_gone_and_no_more(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel:
+        async with channel.subscribe("a"):
+            first = await two.accept(nursery)
+            second = await two.accept(nursery)
+            await second.say('{"op": "refused", "key": "a"}')
+            await settle()
+        await two.cover(first)
+
+        assert channel.statistics().subscriptions_wanted == 0

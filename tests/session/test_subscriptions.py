@@ -279,15 +279,17 @@ async def test_the_feed_that_is_farthest_behind_says_where_to_go_on(
 async def test_a_feed_that_comes_later_is_told_what_the_others_have_had(
     autojump_clock, server, open_channel
 ):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as first:
+    async with open_channel(Growing()) as channel, channel.subscribe("a") as first:
         await confirm(server)
         await publish(server, 7)
         await first.receive()
-        async with channel.subscribe("a", after=4) as second:
+        async with channel.subscribe("a", after=4) as second, channel.subscribe("a") as third:
             await publish(server, 8)
 
             gap = await anext(second.items())
             assert (gap.after_position, gap.before_position) == (4, 8)
+            assert gap.reason == "it has begun later than others of its key"
+            assert await anext(third.items()) == 8
 
 
 # The server's refusals.
@@ -356,19 +358,6 @@ async def test_a_subscription_that_is_taken_and_ended_at_once_sees_no_hot_loop(
             await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
 
         assert trio.current_time() - began_at > 20
-
-
-async def test_a_subscription_that_the_protocol_cannot_spell_fails_its_feed(
-    autojump_clock, server, open_channel
-):
-    class Strict(PubSub):
-        def subscribe(self, wish):
-            raise ValueError("parameters must be a mapping")
-
-    async with open_channel(Strict()) as channel, channel.subscribe("a") as feed:
-        with pytest.raises(SubscriptionFailed, match="parameters must be a mapping"):
-            await feed.receive()
-        await channel.wait_ready()
 
 
 async def test_a_protocol_without_subscriptions_says_so(autojump_clock, server, open_channel):
@@ -640,41 +629,6 @@ async def test_a_feed_that_is_left_by_an_observer_is_in_nobodys_way(
             assert [1, 3] == [await second.receive(), await second.receive()]
 
 
-async def test_what_matters_more_since_another_feed_wants_it_is_asked_for_first(
-    autojump_clock, network
-):
-    service = Service()
-    options = wsclient.SubscriptionOptions(rate=wsclient.SendRate(messages=1, reserve=0))
-    async with (
-        FaultServer(handler=service.handler, network=network) as server,
-        wsclient.open_channel(
-            server.url, protocol=PubSub(), observers=[], subscriptions=options
-        ) as channel,
-        channel.subscribe("x"),
-        channel.subscribe("y"),
-    ):
-        async with channel.subscribe("z", priority=9):
-            async with channel.subscribe("y", priority=7):
-                pass
-            await channel.wait_ready()
-
-        assert ["z", "x", "y"] == [key for _, key, _ in service.asked]
-
-
-async def test_a_subscription_that_is_left_while_it_backs_off_is_asked_for_no_more(
-    autojump_clock, server, open_channel
-):
-    async with open_channel() as channel, channel.subscribe("b"):
-        await confirm(server, "b")
-        async with channel.subscribe("a"):
-            await server.expect(lambda message: '"a"' in message)
-            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
-            await settle()
-        await trio.sleep(60)
-
-        assert len(server.messages) == 2
-
-
 async def test_i10_a_channel_that_has_ended_holds_no_connection_and_no_feed(
     autojump_clock, server, open_channel
 ):
@@ -728,3 +682,41 @@ async def test_a_backfill_can_ask_the_server_itself(autojump_clock, server, open
             await server.send({"id": 1, "values": [2, 3]})
 
             assert await take(feed, 4) == [1, 2, 3, 4]
+
+
+async def test_a_feed_that_was_refused_is_left_although_another_has_its_key(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await server.expect(lambda message: '"a"' in message)
+            await server.send({"op": "refused", "key": "a", "why": "no such stream"})
+            await settle()
+            second = channel.subscribe("a")
+            await second.__aenter__()
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await second.receive() == 1
+
+
+async def test_s6_3_what_was_asked_for_before_another_connection_had_it_may_repeat_that_one(
+    autojump_clock, two, nursery
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery, confirm=False)
+        await first.say(later)
+        second = await two.by_hand.accept()
+        nursery.start_soon(two._listen, second)
+        await two.cover(first)
+        await trio.sleep(2)
+        # Both are asked now.
+        await first.say('{"op": "subscribed", "key": "a"}')
+        await say(first, 1, 2)
+        await first.say(later)
+        await second.say('{"op": "subscribed", "key": "a"}')
+        await say(second, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 1

@@ -996,8 +996,9 @@ async def test_s2_4_committed_before_a_position_moves_with_its_value(
     autojump_clock, server, open_channel
 ):
     async with open_channel(Positioned()) as channel:
-        async with channel.subscribe("a", commit="before") as feed:
-            await confirm(server)
+        async with channel.subscribe("a", after=0, commit="before") as feed:
+            assert feed.position == 0
+            await confirm(server, resumed=True)
             await publish(server, 1)
             await feed.receive()
 

@@ -10,7 +10,7 @@ import trio.testing
 
 import wsclient
 from wsclient import ChannelState, Gap, Limits, OverflowPolicy
-from wsclient.errors import ReplyError, SubscriptionFailed
+from wsclient.errors import ChannelFailed, ReplyError, SubscriptionFailed
 from wsclient.events import (
     ConnectionReady,
     GapDetected,
@@ -251,6 +251,7 @@ async def test_another_process_goes_on_where_the_last_one_was(autojump_clock, se
     async with open_channel(Positioned()) as channel, channel.subscribe("a", after=41) as feed:
         await server.expect({"op": "subscribe", "key": "a", "after": 41})
         await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        assert feed.position == 41
         await publish(server, 42)
 
         assert await anext(feed.items()) == 42
@@ -290,6 +291,42 @@ async def test_a_feed_that_comes_later_is_told_what_the_others_have_had(
             assert (gap.after_position, gap.before_position) == (4, 8)
             assert gap.reason == "it has begun later than others of its key"
             assert await anext(third.items()) == 8
+
+
+async def test_where_values_may_come_again_at_any_time_they_are_dropped(
+    autojump_clock, server, open_channel
+):
+    class Repeating(Positioned):
+        repeats = True
+
+    async with open_channel(Repeating()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 2, 1, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 2
+
+
+async def test_what_is_left_out_of_what_waits_when_the_channel_gives_up_lies_on_the_last_connection(
+    autojump_clock, server, open_channel
+):
+    async def past(gap):
+        await trio.sleep_forever()
+
+    with pytest.raises(ChannelFailed):
+        async with open_channel(Positioned()) as channel:
+            async with channel.subscribe("a", backfill=past) as feed:
+                await confirm(server)
+                await channel.wait_ready()
+                await publish(server, 1, 3, 7)
+                await server.close(3003)
+                told = await take(feed, 5)
+                await feed.receive()
+
+    assert [1, 3, 7] == told[::2]
+    assert [(1, 1, 1, 3), (1, 1, 3, 7)] == [
+        (gap.after, gap.before, gap.after_position, gap.before_position) for gap in told[1::2]
+    ]
 
 
 # The server's refusals.

@@ -186,6 +186,8 @@ class Subscriptions:
         self._orders = itertools.count()
         self._wanted: dict[Hashable, Subscription] = {}
         self._enrolments: dict[Enrolment, None] = {}
+        self._epoch = 0
+        """Of the connection that was lost last."""
         self._joining: dict[Feed, None] = {}
         self._has_ended = False
         self.moved = trio.Event()
@@ -272,7 +274,6 @@ class Subscriptions:
             for feed in subscription.feeds:
                 feed._end(None, discard=discard)
         self._enrolments.clear()
-        self._joining.clear()
 
     # What a feed needs.
 
@@ -294,8 +295,8 @@ class Subscriptions:
         return self.protocol.is_next(before, after)
 
     def hole(self, key: Hashable, reason: str) -> Gap:
-        """A gap on the present connection."""
-        epoch = max((enrolment.epoch for enrolment in self._enrolments), default=0)
+        """A gap on the present connection, or the last one."""
+        epoch = max((enrolment.epoch for enrolment in self._enrolments), default=self._epoch)
         now = self._now()
         return Gap(
             after=epoch,
@@ -341,6 +342,7 @@ class Subscriptions:
     def leave(self, enrolment: Enrolment, reason: str) -> None:
         """A connection is over, or nobody listens to it any more."""
         self._enrolments.pop(enrolment, None)
+        self._epoch = enrolment.epoch
         broken = _Break(enrolment.epoch, enrolment.connection.last_received, reason)
         for subscription in self:
             subscription.part_from(enrolment, broken)

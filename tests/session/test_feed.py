@@ -900,6 +900,30 @@ async def test_a_feed_that_is_left_before_its_join_has_begun_asks_for_nothing(
     assert len(past.asked) <= 1
 
 
+async def test_a_service_that_counts_anew_while_the_past_is_asked_for_is_told_although_it_resumes(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 100)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 1, 2)
+        await cut(server, channel)
+        # It goes on behind the second value, which it repeats.
+        await confirm(server, resumed=True)
+        await publish(server, 2, 3)
+        await settle()
+        past.may_go_on.set()
+
+        told = await take(feed, 5)
+        assert [100, 1, 2, 3] == [item for item in told if not isinstance(item, Gap)]
+        assert (told[1].after_position, told[1].before_position) == (100, 1)
+        assert feed.repeated == 1
+
+
 # Positions.
 
 

@@ -697,7 +697,9 @@ async def test_a_position_that_cannot_be_found_is_told_and_its_value_received(
         await publish(server, 1)
 
         assert await feed.receive() == 1
-    assert recorder.of(HandlerFailed)[0].subject == "a position"
+    failed = recorder.of(HandlerFailed)[0]
+    assert failed.subject == "a position"
+    assert failed.handler.endswith(".Broken")
 
 
 async def test_a_backfill_can_ask_the_server_itself(autojump_clock, server, open_channel):

@@ -331,7 +331,9 @@ class Feed:
         self._continuity.begin(overlaps=overlaps, resumes=gap is None or joins_late)
         self._repeats_to = None
         if gap is None:
-            self._continuity.expect_repeats()
+            # What is repeated is what waits, if something does.
+            if self._waiting is None:
+                self._continuity.expect_repeats()
             self._repeats_to = self._waiting
             # Also where the first snapshot was interrupted: it is wanted still.
             if self._snapshot is not None and self._continuity.last is None:

@@ -26,6 +26,7 @@ from wsclient import (
 )
 from wsclient.errors import SubscriptionFailed
 from wsclient.events import (
+    ConnectionLeft,
     ConnectionLost,
     HandlerFailed,
     SubscriptionRefused,
@@ -1165,9 +1166,12 @@ async def test_s6_3_the_end_of_what_is_wanted_anew_meanwhile_is_not_the_new_ones
 
 
 async def test_s6_3_a_connection_that_rotates_waits_for_what_the_new_one_has_not_yet(
-    autojump_clock, two, nursery
+    autojump_clock, two, nursery, recorder
 ):
-    async with two.open(Positioned(), rotate_every=1000) as channel, channel.subscribe("a") as feed:
+    async with (
+        two.open(Positioned(), rotate_every=1000, observers=[recorder]) as channel,
+        channel.subscribe("a") as feed,
+    ):
         first = await two.accept(nursery)
         channel.rotate("the test")
         second = await two.accept(nursery, confirm=False)
@@ -1175,9 +1179,11 @@ async def test_s6_3_a_connection_that_rotates_waits_for_what_the_new_one_has_not
         await two.cover(first)
         await say(first, 1)
         await trio.sleep(2)
-        # The first one is not left before.
+        assert recorder.of(ConnectionLeft) == []
         await say(first, 2)
         await second.say('{"op": "subscribed", "key": "a"}')
+        with trio.fail_after(1):
+            await recorder.wait_for(ConnectionLeft)
         await say(second, 3)
 
         assert [1, 2, 3] == await take(feed, 3)

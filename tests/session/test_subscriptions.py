@@ -28,6 +28,7 @@ from .subscribing import (
     Service,
     confirm,
     cut,
+    cut_and_confirm,
     publish,
     say,
     settle,
@@ -327,6 +328,21 @@ async def test_what_is_left_out_of_what_waits_when_the_channel_gives_up_lies_on_
     assert [(1, 1, 1, 3), (1, 1, 3, 7)] == [
         (gap.after, gap.before, gap.after_position, gap.before_position) for gap in told[1::2]
     ]
+
+
+async def test_a_gap_begins_when_the_last_was_heard_and_ends_when_the_subscription_is_there(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        assert await feed.receive() == 1
+        began_at = trio.current_time()
+        await trio.sleep(30)
+        await cut_and_confirm(server, channel)
+
+        gap = await anext(feed.items())
+        assert gap.until - gap.since == pytest.approx(trio.current_time() - began_at)
 
 
 # The server's refusals.

@@ -403,8 +403,7 @@ class Subscriptions:
                 subscription=feed.key,
             )
 
-        if not subscription.there:
-            subscription.overlaps = overlaps
+        subscription.overlaps = overlaps
         subscription.take_up(enrolment, gap_of, resumes=resumed, meets=meets)
         self._tell_moved()
 

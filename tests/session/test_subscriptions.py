@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 import trio
@@ -333,7 +334,8 @@ async def test_what_is_left_out_of_what_waits_when_the_channel_gives_up_lies_on_
 async def test_a_gap_begins_when_the_last_was_heard_and_ends_when_the_subscription_is_there(
     autojump_clock, server, open_channel
 ):
-    async with open_channel() as channel, channel.subscribe("a") as feed:
+    silent = wsclient.HeartbeatOptions(interval=math.inf)
+    async with open_channel(heartbeat=silent) as channel, channel.subscribe("a") as feed:
         await confirm(server)
         await publish(server, 1)
         assert await feed.receive() == 1

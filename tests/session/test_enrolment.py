@@ -1187,3 +1187,23 @@ async def test_s6_3_a_connection_that_rotates_waits_for_what_the_new_one_has_not
         await say(second, 3)
 
         assert [1, 2, 3] == await take(feed, 3)
+
+
+async def test_s6_3_a_connection_that_rotates_waits_for_nothing_that_it_has_lost_itself(
+    autojump_clock, two, nursery, recorder
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with (
+        two.open(Positioned(), rotate_every=1000, observers=[recorder]) as channel,
+        channel.subscribe("a"),
+    ):
+        first = await two.accept(nursery)
+        channel.rotate("the test")
+        second = await two.accept(nursery, confirm=False)
+        await second.say(later)
+        await two.cover(first)
+        assert recorder.of(ConnectionLeft) == []
+
+        await first.say(later)
+        with trio.fail_after(1):
+            await recorder.wait_for(ConnectionLeft)

@@ -459,6 +459,24 @@ async def test_values_that_come_before_the_confirmation_come_behind_its_gap(
         assert await anext(items) == 1
 
 
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [({}, "the server has ended it"), ({"why": "busy"}, "the peer refuses: busy")],
+)
+async def test_a_subscription_that_the_server_ends_for_a_while_goes_on_behind_a_gap(
+    autojump_clock, server, open_channel, why, reason
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await server.send({"op": "refused", "key": "a", "later": True, **why})
+        await confirm(server)
+        await publish(server, 2)
+
+        one, gap, two = await take(feed, 3)
+        assert (one, gap.reason, gap.after, gap.before, two) == (1, reason, 1, 1, 2)
+
+
 async def test_a_subscription_that_was_there_for_long_backs_off_anew(
     autojump_clock, server, open_channel, recorder
 ):

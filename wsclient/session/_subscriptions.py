@@ -442,7 +442,6 @@ class Subscriptions:
         if not may_retry:
             for feed in subscription.feeds:
                 feed._end(error)
-        self.changed()
 
 
 def _reaches_to(asked_after: Any, last: Any) -> bool:

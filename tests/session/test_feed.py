@@ -1182,6 +1182,73 @@ async def test_a_feed_is_used_inside_of_its_block(autojump_clock, server, open_c
                 pass
 
 
+async def test_a_position_stays_where_it_is_while_nothing_with_a_position_comes(
+    autojump_clock, server, open_channel
+):
+    class Sparse(PubSub):
+        def position(self, value):
+            return value or None
+
+    async with open_channel(Sparse()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 7, 0)
+        assert [7, 0] == await take(feed, 2)
+        for _ in range(2):
+            with trio.move_on_after(1):
+                await feed.receive()
+
+            assert feed.position == 7
+
+
+async def test_what_waits_in_a_feed_that_is_left_is_dropped(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            await confirm(server)
+            await publish(server, 1, 2)
+            await settle()
+        with pytest.raises(trio.EndOfChannel):
+            await feed.receive()
+
+
+async def test_a_feed_that_was_left_before_the_channel_gave_up_is_no_part_of_its_failure(
+    autojump_clock, server, open_channel
+):
+    with pytest.raises(ChannelFailed):
+        async with open_channel() as channel:
+            async with channel.subscribe("a") as feed:
+                await confirm(server)
+                await channel.wait_ready()
+            await server.close(3003)
+            await channel.receive()
+    with pytest.raises(trio.EndOfChannel):
+        await feed.receive()
+    with pytest.raises(trio.ClosedResourceError):
+        await feed.wait_live()
+
+
+async def test_a_feed_is_entered_once_at_a_time_too(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with feed:
+                pass
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+
+
+async def test_entering_and_waiting_are_checkpoints(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        feed = channel.subscribe("a")
+        with trio.testing.assert_checkpoints():
+            await feed.__aenter__()
+        await confirm(server)
+        await feed.wait_live()
+        with trio.testing.assert_checkpoints():
+            await feed.wait_live()
+        feed.close()
+
+
 async def test_waiting_for_what_is_not_there_yet(autojump_clock, server, open_channel):
     async with open_channel() as channel, channel.subscribe("a") as feed:
         with trio.move_on_after(1) as patience:

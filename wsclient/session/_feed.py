@@ -292,9 +292,8 @@ class Feed:
 
         The server is told if there is a connection; if not, nobody needs to be.
         """
-        if self._is_open:
-            self._is_open = False
-            self._owner.remove(self)
+        self._is_open = False
+        self._owner.remove(self)
         self._finish(discard=True)
 
     # For who brings.

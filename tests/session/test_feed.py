@@ -1280,6 +1280,28 @@ async def test_waiting_for_a_feed_that_was_left_ends(autojump_clock, server, ope
             await feed.wait_live()
 
 
+async def test_a_feed_to_which_nothing_is_brought_waits_for_no_other(
+    autojump_clock, server, open_channel
+):
+    async with (
+        open_channel() as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b") as other,
+    ):
+        await confirm(server, "a")
+        await publish(server, 1)
+        assert await take(feed, 1) == [1]
+        await confirm(server, "b")
+        await channel.wait_ready()
+        await cut(server, channel)
+        await confirm(server, "a")
+        await publish(server, 5)
+
+        gap, five = await take(feed, 2)
+        assert (gap.after_position, five) == (1, 5)
+        assert not other.is_live
+
+
 async def test_values_and_gaps_end_with_their_stream(autojump_clock, server, open_channel):
     async with open_channel() as channel, channel.subscribe("a") as feed:
         await confirm(server)
@@ -1436,6 +1458,30 @@ async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
             gap = await anext(items)
             assert (gap.after_position, gap.before_position) == (1, 4)
             assert await anext(items) == 4
+
+
+async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_either(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            first.die()
+            third = await two.accept(nursery)
+            await two.cover(second)
+            await say(third, 4)
+
+            one, gap, four = await take(feed, 3)
+            assert (one, gap.after_position, gap.before_position, four) == (1, 1, 4, 4)
 
 
 async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):

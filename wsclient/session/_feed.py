@@ -310,7 +310,7 @@ class Feed:
         return not self._has_begun
 
     def _begin(
-        self, gap: Gap | None, *sources: object, overlaps: bool = False, joins_late: bool = False
+        self, gap: Gap | None, *sources: object, overlaps: bool, joins_late: bool = False
     ) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing.
 

@@ -14,6 +14,8 @@ import wsclient
 from wsclient.options import DeliveryOptions, HeartbeatOptions, RetryPolicy
 from wsclient.testing import EventRecorder, memory_network
 
+from .subscribing import Two
+
 A_DAY = 24 * 3600.0
 
 
@@ -236,6 +238,11 @@ class ByHand:
 def by_hand(network, make_peer):
     """A server that the test plays, and the channel to it."""
     return ByHand(network.listen("hand.test", 80), make_peer)
+
+
+@pytest.fixture
+def two(by_hand):
+    return Two(by_hand)
 
 
 @pytest.fixture

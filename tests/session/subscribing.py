@@ -6,8 +6,10 @@ import json
 from collections import defaultdict
 
 import trio
+import trio.testing
 
-from wsclient import Protocol, Published, Subscribed, SubscriptionEnded, Unsubscribed
+import wsclient
+from wsclient import ChannelState, Protocol, Published, Subscribed, SubscriptionEnded, Unsubscribed
 from wsclient.errors import ReplyError
 
 
@@ -42,6 +44,13 @@ class Positioned(PubSub):
 
     def is_next(self, before, after):
         return after == before + 1
+
+
+class Growing(PubSub):
+    """Positions only grow: they do not tell whether something is between two of them."""
+
+    def position(self, value):
+        return value
 
 
 class Service:
@@ -89,3 +98,79 @@ def by_connection(asked):
     for number, key, _ in asked:
         found[number].append(key)
     return dict(found)
+
+
+async def confirm(server, key="a", **more):
+    """Play the server that is asked for a subscription."""
+    await server.expect(
+        lambda message: f'"{key}"' in message and '"subscribe"' in message, within=60
+    )
+    await server.send({"op": "subscribed", "key": key, **more})
+
+
+async def cut(server, channel):
+    """Cut the connection, and let the next one come."""
+    await settle()
+    await server.reset()
+    await channel.wait_state(ChannelState.WAITING)
+    await server.accept(within=60)
+
+
+async def cut_and_confirm(server, channel, **more):
+    """Cut the connection, and confirm the subscription on the next one."""
+    await cut(server, channel)
+    await confirm(server, **more)
+    await channel.wait_ready()
+
+
+async def publish(server, *numbers, key="a"):
+    for number in numbers:
+        await server.send({"key": key, "n": number})
+
+
+async def take(feed, count):
+    """The next values, and what is missing between them."""
+    items = feed.items()
+    return [await anext(items) for _ in range(count)]
+
+
+class Two:
+    """A server of which the test says every word, on each connection."""
+
+    def __init__(self, by_hand):
+        self.by_hand = by_hand
+
+    def open(self, protocol, **options):
+        return wsclient.open_channel(
+            "ws://hand.test",
+            protocol=protocol,
+            retry=wsclient.RetryPolicy(wait=lambda _: 1),
+            heartbeat=wsclient.HeartbeatOptions(interval=1000, timeout=1000),
+            **{"observers": [], **options},
+        )
+
+    async def accept(self, nursery, *, confirm=True):
+        """Let one more connection come, which asks for `a`."""
+        heard = await self.by_hand.accept()
+        await heard.hear(1)
+        nursery.start_soon(self._listen, heard)
+        if confirm:
+            await heard.say('{"op": "subscribed", "key": "a"}')
+            await settle()
+        return heard
+
+    async def _listen(self, heard):
+        while await heard.listen():
+            pass
+
+    async def cover(self, first):
+        """Let the first connection answer, so that the second one is read."""
+        await settle()
+        await first.pong()
+        await settle()
+
+
+async def say(heard, *numbers):
+    for n in numbers:
+        await heard.say(f'{{"key": "a", "n": {n}}}')
+    await settle()

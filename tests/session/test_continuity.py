@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from wsclient import Gap
@@ -112,8 +113,11 @@ def test_behind_a_loss_a_position_that_is_not_greater_is_a_stream_that_has_gone_
     verdict = continuity.follow(position, hole)
 
     assert isinstance(verdict, WentBack)
-    assert "the stream has gone back" in verdict.gap.reason
-    assert (verdict.gap.after_position, verdict.gap.before_position) == (100, position)
+    gap = hole("the stream has gone back")
+    if not is_settled:
+        # It tells of the loss as well.
+        gap = interrupted(reason="it was cut; the stream has gone back")
+    assert verdict.gap == attrs.evolve(gap, after_position=100, before_position=position)
 
 
 def test_what_was_brought_may_come_again_live_and_what_was_before_may_not():
@@ -215,14 +219,17 @@ def test_what_was_brought_may_come_again_live_also_behind_a_second_doubt():
     assert continuity.follow(6, hole) == Repeated()
 
 
-@pytest.mark.parametrize(("waited", "verdict"), [(True, Repeated), (False, WentBack)])
-def test_what_was_brought_may_come_again_behind_a_loss_that_has_waited_for_it(waited, verdict):
+@pytest.mark.parametrize(
+    ("how", "verdict"),
+    [({"waited": True}, Repeated), ({"waited": False}, WentBack), ({}, WentBack)],
+)
+def test_what_was_brought_may_come_again_behind_a_loss_that_has_waited_for_it(how, verdict):
     continuity = Continuity(consecutive, last=5)
     continuity.raise_doubt(interrupted())
     assert continuity.recover(6) is None
     continuity.settle()
 
-    continuity.raise_doubt(interrupted(), waited=waited)
+    continuity.raise_doubt(interrupted(), **how)
 
     assert isinstance(continuity.follow(6, hole), verdict)
 
@@ -232,3 +239,42 @@ def test_a_value_without_a_position_leaves_the_last_one_as_it_is():
     continuity.move(None)
 
     assert continuity.last == 5
+
+
+def test_a_loss_that_has_waited_for_what_may_come_again_ends_that():
+    continuity = Continuity(consecutive, last=5)
+    continuity.expect_repeats()
+
+    continuity.raise_doubt(interrupted(), waited=True)
+
+    assert isinstance(continuity.follow(3, hole), WentBack)
+
+
+def test_behind_a_new_value_a_loss_that_has_waited_is_a_loss_like_every_other():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+    continuity.settle()
+    continuity.move(8)
+
+    continuity.raise_doubt(interrupted(), waited=True)
+    assert continuity.recover(9) is None
+
+    assert continuity.follow(9, hole) == Repeated()
+    assert isinstance(continuity.follow(8, hole), WentBack)
+
+
+def test_where_a_doubtful_stream_goes_on_where_it_was_old_values_may_come_again():
+    continuity = Continuity(consecutive, last=5)
+    continuity.raise_doubt(interrupted())
+    continuity.expect_repeats()
+
+    assert continuity.follow(5, hole) == Repeated()
+
+
+def test_a_doubt_ends_with_the_first_value_behind_it():
+    continuity = Continuity(growing, last=5)
+    continuity.raise_doubt(interrupted())
+    assert continuity.follow(6, hole) is not None
+    continuity.move(6)
+
+    assert continuity.follow(7, hole) is None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-from contextlib import suppress
 
 import pytest
 import trio
@@ -24,7 +24,9 @@ from wsclient import (
     Subscribed,
     SubscriptionOptions,
 )
+from wsclient.errors import SubscriptionFailed
 from wsclient.events import (
+    ConnectionLeft,
     ConnectionLost,
     HandlerFailed,
     SubscriptionRefused,
@@ -32,7 +34,18 @@ from wsclient.events import (
 )
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
-from .subscribing import PubSub, Service, by_connection, settle
+from .subscribing import (
+    Positioned,
+    PubSub,
+    Service,
+    by_connection,
+    confirm,
+    cut,
+    publish,
+    say,
+    settle,
+    take,
+)
 
 IS_FULL = os.environ.get("WSCLIENT_SERVERS") == "all"
 
@@ -379,7 +392,7 @@ async def test_what_is_too_much_to_read_behind_a_full_inbox_is_another_attempt(
     async with open_channel(limits=limits) as channel:
         async with channel.subscribe("a"), channel.subscribe("b"):
             await restore(server, channel)
-            with suppress(trio.BrokenResourceError):
+            with contextlib.suppress(trio.BrokenResourceError):
                 for number in range(200):
                     await server.send(f"number {number}")
             await channel.wait_state(ChannelState.WAITING)
@@ -800,3 +813,397 @@ async def test_s6_2_what_came_while_it_was_given_up_is_missing_also_where_the_se
 
             gap = await anext(feed.items())
             assert (gap.after_position, gap.before_position) == (5, 7)
+
+
+async def test_a_subscription_that_the_protocol_cannot_spell_fails_its_feed(
+    autojump_clock, server, open_channel
+):
+    class Strict(PubSub):
+        def subscribe(self, wish):
+            raise ValueError("parameters must be a mapping")
+
+    async with open_channel(Strict()) as channel, channel.subscribe("a") as feed:
+        with pytest.raises(SubscriptionFailed, match="parameters must be a mapping"):
+            await feed.receive()
+        await channel.wait_ready()
+
+
+async def test_a_subscription_that_is_left_while_it_backs_off_is_asked_for_no_more(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("b"):
+        await confirm(server, "b")
+        async with channel.subscribe("a"):
+            await server.expect(lambda message: '"a"' in message)
+            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
+            await settle()
+        await trio.sleep(60)
+
+        assert len(server.messages) == 2
+
+
+async def test_what_mattered_more_as_long_as_another_feed_wanted_it_is_asked_for_in_its_turn(
+    autojump_clock, network
+):
+    service = Service()
+    options = wsclient.SubscriptionOptions(rate=wsclient.SendRate(messages=1, reserve=0))
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], subscriptions=options
+        ) as channel,
+        channel.subscribe("x"),
+        channel.subscribe("y"),
+    ):
+        async with channel.subscribe("z", priority=9):
+            async with channel.subscribe("y", priority=7):
+                pass
+            await channel.wait_ready()
+
+        assert ["z", "x", "y"] == [key for _, key, _ in service.asked]
+
+
+async def test_what_matters_more_since_another_feed_wants_it_is_asked_for_first(
+    autojump_clock, network
+):
+    service = Service()
+    options = SubscriptionOptions(rate=SendRate(messages=1, reserve=0))
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], subscriptions=options
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, "xyz"),
+    ):
+        await trio.sleep(0.5)
+        async with channel.subscribe("z", priority=7):
+            await trio.sleep(3)
+
+            assert ["x", "z", "y"] == [key for _, key, _ in service.asked]
+
+
+async def test_a_service_is_answered_in_the_midst_of_what_can_be_asked_at_once(
+    autojump_clock, network
+):
+    heard = []
+
+    async def handler(connection):
+        async for message in connection:
+            heard.append(json.loads(message))
+            if len(heard) == 1:
+                await connection.send(json.dumps({"ping": 1}))
+
+    async with (
+        FaultServer(handler=handler, network=network) as server,
+        wsclient.open_channel(server.url, protocol=ByNumber(), observers=[]) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, keys(40)),
+    ):
+        await trio.sleep(1)
+
+        assert 1 <= heard.index({"pong": 1}) < 40
+
+
+async def test_what_a_service_wants_no_answer_to_goes_no_further(
+    autojump_clock, server, open_channel
+):
+    class Chatty(PubSub):
+        def recognise(self, message):
+            return Answer(None) if message == "hm" else super().recognise(message)
+
+    async with open_channel(Chatty()) as channel:
+        await server.accept()
+        await server.send("hm")
+        await server.send({"for": "the channel"})
+
+        assert await channel.receive() == '{"for": "the channel"}'
+    assert server.messages == []
+
+
+async def test_a_position_may_stand_beside_a_value(autojump_clock, server, open_channel):
+    class Beside(PubSub):
+        def recognise(self, message):
+            signal = super().recognise(message)
+            if isinstance(signal, Published):
+                return Published(signal.tag, "value", position=signal.value)
+            return signal
+
+    async with open_channel(Beside()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 7)
+        assert await feed.receive() == "value"
+        await cut(server, channel)
+
+        await server.expect({"op": "subscribe", "key": "a", "after": 7})
+
+
+async def test_a_protocol_whose_service_needs_no_unsubscribing_says_nothing(
+    autojump_clock, server, open_channel
+):
+    class Silent(PubSub):
+        def unsubscribe(self, wish, token):
+            return None
+
+    async with open_channel(Silent()) as channel:
+        for _ in range(2):
+            async with channel.subscribe("a"):
+                await confirm(server)
+                await channel.wait_ready()
+                await settle()
+            await settle()
+    assert ["subscribe", "subscribe"] == [
+        message["op"] for message in map(json.loads, server.messages)
+    ]
+
+
+async def test_what_is_left_while_it_waits_for_its_confirmation_is_given_up_untold(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options) as channel, channel.subscribe("b"):
+        await confirm(server, "b")
+        await channel.wait_ready()
+        async with channel.subscribe("a"):
+            await is_asked(server, "a")
+        await trio.sleep(10)
+
+        assert channel.state is ChannelState.READY
+    assert recorder.of(SubscriptionRefused) == []
+
+
+async def test_late_values_of_what_was_left_long_ago_go_to_the_channel(
+    autojump_clock, server, open_channel, monkeypatch
+):
+    monkeypatch.setattr("wsclient.session._enrolment.REMEMBERED", 2)
+    async with open_channel() as channel:
+        for key in "abc":
+            async with channel.subscribe(key):
+                await confirm(server, key)
+                await channel.wait_ready()
+            await server.expect({"op": "unsubscribe", "key": key})
+        for key in "cba":
+            await publish(server, 1, key=key)
+
+        assert await channel.receive() == '{"key": "a", "n": 1}'
+        assert channel.statistics().messages_received == 1
+
+
+async def test_what_mattered_more_for_a_while_is_asked_for_in_its_turn(autojump_clock, network):
+    service = Service()
+    options = SubscriptionOptions(rate=SendRate(messages=1, reserve=0))
+    async with (
+        FaultServer(handler=service.handler, network=network) as server,
+        wsclient.open_channel(
+            server.url, protocol=PubSub(), observers=[], subscriptions=options
+        ) as channel,
+        trio.open_nursery() as nursery,
+        Keep(nursery, channel, "xyz"),
+    ):
+        await trio.sleep(0.5)
+        async with channel.subscribe("z", priority=7):
+            pass
+        await trio.sleep(3)
+
+        assert ["x", "y", "z"] == [key for _, key, _ in service.asked]
+
+
+async def test_what_was_missed_is_asked_for_once_the_channel_is_ready_and_not_before(
+    autojump_clock, server, open_channel
+):
+    asked = []
+
+    async def past(gap):
+        asked.append(channel.state)
+        return [2]
+
+    async with (
+        open_channel(Positioned()) as channel,
+        channel.subscribe("a", backfill=past) as feed,
+        channel.subscribe("b"),
+    ):
+        await confirm(server, "a")
+        await confirm(server, "b")
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server, "a")
+        await settle()
+        assert asked == []
+
+        await confirm(server, "b")
+        await publish(server, 3)
+        assert [1, 2, 3] == await take(feed, 3)
+    assert asked == [ChannelState.READY]
+
+
+async def test_a_protocol_that_cannot_spell_unsubscribing_is_told_and_the_rest_goes_on(
+    autojump_clock, server, open_channel, recorder
+):
+    class Broken(PubSub):
+        def unsubscribe(self, wish, token):
+            raise KeyError("token")
+
+    async with open_channel(Broken()) as channel:
+        async with channel.subscribe("a"):
+            await confirm(server)
+            await channel.wait_ready()
+        async with channel.subscribe("b") as feed:
+            await confirm(server, "b")
+            await publish(server, 1, key="b")
+            assert await feed.receive() == 1
+    failed = recorder.of(HandlerFailed)
+    assert ["unsubscribing"] * 2 == [event.subject for event in failed]
+    assert isinstance(failed[0].error, KeyError)
+
+
+# Two connections.
+
+
+async def test_s6_3_a_stream_that_waits_for_its_end_ends_once(autojump_clock, two, nursery):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await say(second, 1)
+        for _ in range(2):
+            await second.say('{"op": "refused", "key": "a"}')
+        await settle()
+        await two.cover(first)
+
+        assert [1] == [value async for value in feed]
+
+
+async def test_s6_3_a_stream_that_ends_on_the_second_connection_ends_behind_what_it_has_brought(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        await say(first, 1)
+        second = await two.accept(nursery)
+        await say(second, 2, 3)
+        await second.say('{"op": "refused", "key": "a"}')
+        await settle()
+        assert await feed.receive() == 1
+        await say(first, 2)
+        await two.cover(first)
+
+        assert [2, 3] == [value async for value in feed]
+
+
+async def test_a_subscription_that_is_taken_back_while_its_end_waits_is_gone_and_no_more(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel:
+        async with channel.subscribe("a"):
+            first = await two.accept(nursery)
+            second = await two.accept(nursery)
+            await second.say('{"op": "refused", "key": "a"}')
+            await settle()
+        await two.cover(first)
+
+        assert channel.statistics().subscriptions_wanted == 0
+
+
+async def test_s6_3_messages_that_both_bring_are_known_by_their_key_before_and_after_the_pong(
+    autojump_clock, two, nursery
+):
+    async with (
+        two.open(PubSub(), redundancy=2, dedupe=lambda message: message) as channel,
+        channel.subscribe("a") as feed,
+    ):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await say(first, 1)
+        # They wait.
+        await say(second, 1, 2)
+        await two.cover(first)
+        await say(first, 2, 3)
+        await say(second, 3, 4)
+
+        assert [1, 2, 3, 4] == await take(feed, 4)
+
+
+async def test_s6_3_what_the_second_connection_has_still_to_confirm_is_taken_up_when_it_does(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.by_hand.accept()
+        nursery.start_soon(two._listen, second)
+        await settle()
+        await second.say('{"op": "subscribed", "key": "a"}')
+        await settle()
+        async with channel.subscribe("b"):
+            await settle()
+            # Only then the pong: b is on its way still.
+            await two.cover(first)
+            await say(first, 1)
+            await say(second, 1, 2)
+
+            assert [1, 2] == await take(feed, 2)
+
+
+async def test_s6_3_the_end_of_what_is_wanted_anew_meanwhile_is_not_the_new_ones(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel:
+        async with channel.subscribe("a"):
+            first = await two.accept(nursery)
+            second = await two.accept(nursery)
+            await second.say('{"op": "refused", "key": "a"}')
+            await settle()
+        await first.say('{"op": "unsubscribed", "key": "a"}')
+        await second.say('{"op": "unsubscribed", "key": "a"}')
+        async with channel.subscribe("a") as feed:
+            await settle()
+            await two.cover(first)
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 1, 2)
+
+            assert [1, 2] == await take(feed, 2)
+
+
+async def test_s6_3_a_connection_that_rotates_waits_for_what_the_new_one_has_not_yet(
+    autojump_clock, two, nursery, recorder
+):
+    async with (
+        two.open(Positioned(), rotate_every=1000, observers=[recorder]) as channel,
+        channel.subscribe("a") as feed,
+    ):
+        first = await two.accept(nursery)
+        channel.rotate("the test")
+        second = await two.accept(nursery, confirm=False)
+        await second.say('{"op": "refused", "key": "a", "why": "busy", "later": true}')
+        await two.cover(first)
+        await say(first, 1)
+        await trio.sleep(2)
+        assert recorder.of(ConnectionLeft) == []
+        await say(first, 2)
+        await second.say('{"op": "subscribed", "key": "a"}')
+        with trio.fail_after(1):
+            await recorder.wait_for(ConnectionLeft)
+        await say(second, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+
+
+async def test_s6_3_a_connection_that_rotates_waits_for_nothing_that_it_has_lost_itself(
+    autojump_clock, two, nursery, recorder
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with (
+        two.open(Positioned(), rotate_every=1000, observers=[recorder]) as channel,
+        channel.subscribe("a"),
+    ):
+        first = await two.accept(nursery)
+        channel.rotate("the test")
+        second = await two.accept(nursery, confirm=False)
+        await second.say(later)
+        await two.cover(first)
+        assert recorder.of(ConnectionLeft) == []
+
+        await first.say(later)
+        with trio.fail_after(1):
+            await recorder.wait_for(ConnectionLeft)

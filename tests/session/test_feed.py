@@ -1,4 +1,4 @@
-"""Joining: what a feed missed is brought, or made irrelevant, before it goes on."""
+"""What a feed gives: each value once and in order, and what is missing where it is missing."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from wsclient import (
     Gap,
     Limits,
     Overflow,
+    OverflowPolicy,
     Published,
     Subscribed,
     SubscriptionOptions,
 )
-from wsclient.events import HandlerFailed
+from wsclient.errors import ChannelFailed, ReplyError, SubscriptionFailed
+from wsclient.events import GapDetected, HandlerFailed, InboxOverflowed
 from wsclient.session._feed import Snapshot, check_wish
 from wsclient.testing import ScriptedServer
 
-from .subscribing import Positioned, PubSub, settle
-
-
-class Growing(PubSub):
-    """Positions only grow: they do not tell whether something is between two of them."""
-
-    def position(self, value):
-        return value
+from .subscribing import (
+    Growing,
+    Positioned,
+    PubSub,
+    confirm,
+    cut,
+    cut_and_confirm,
+    publish,
+    say,
+    settle,
+    take,
+)
 
 
 @pytest.fixture
@@ -39,33 +45,10 @@ async def server(network):
 @pytest.fixture
 def open_channel(server, recorder):
     def open_channel(protocol=None, **options):
-        return wsclient.open_channel(
-            server.url, protocol=protocol or Positioned(), observers=[recorder], **options
-        )
+        options.setdefault("observers", [recorder])
+        return wsclient.open_channel(server.url, protocol=protocol or Positioned(), **options)
 
     return open_channel
-
-
-async def confirm(server, **more):
-    await server.expect(lambda message: '"subscribe"' in message, within=60)
-    await server.send({"op": "subscribed", "key": "a", **more})
-
-
-async def publish(server, *numbers):
-    for number in numbers:
-        await server.send({"key": "a", "n": number})
-
-
-async def cut(server, channel):
-    await settle()
-    await server.reset()
-    await channel.wait_state(ChannelState.WAITING)
-    await server.accept(within=60)
-
-
-async def take(feed, count):
-    items = feed.items()
-    return [await anext(items) for _ in range(count)]
 
 
 class Past:
@@ -126,27 +109,6 @@ async def test_a_backfill_may_be_an_async_generator(autojump_clock, server, open
 
         assert await take(feed, 5) == [1, 2, 3, 4, 5]
     assert closed == [1]
-
-
-async def test_a_backfill_can_ask_the_server_itself(autojump_clock, server, open_channel):
-    async with open_channel(
-        delivery=wsclient.DeliveryOptions(correlation=wsclient.JsonCorrelation())
-    ) as channel:
-
-        async def past(gap):
-            reply = await channel.request({"op": "history", "after": gap.after_position})
-            return reply["values"]
-
-        async with channel.subscribe("a", backfill=past) as feed:
-            await confirm(server)
-            await publish(server, 1)
-            await cut(server, channel)
-            await confirm(server)
-            await publish(server, 4)
-            await server.expect({"op": "history", "after": 1, "id": 1})
-            await server.send({"id": 1, "values": [2, 3]})
-
-            assert await take(feed, 4) == [1, 2, 3, 4]
 
 
 async def test_what_a_backfill_leaves_out_is_a_gap(autojump_clock, server, open_channel):
@@ -569,21 +531,6 @@ async def test_what_is_no_snapshot_is_said(autojump_clock, server, open_channel,
     assert "snapshot must give Snapshot, not int" in str(recorder.of(HandlerFailed)[0].error)
 
 
-async def test_a_position_that_cannot_be_found_is_told_and_its_value_received(
-    autojump_clock, server, open_channel, recorder
-):
-    class Broken(PubSub):
-        def position(self, value):
-            raise KeyError("seq")
-
-    async with open_channel(Broken()) as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        await publish(server, 1)
-
-        assert await feed.receive() == 1
-    assert recorder.of(HandlerFailed)[0].subject == "a position"
-
-
 async def test_positions_without_an_order_are_told_and_their_values_received(
     autojump_clock, server, open_channel, recorder
 ):
@@ -988,6 +935,720 @@ async def test_a_feed_that_is_left_before_its_join_has_begun_asks_for_nothing(
 
         assert channel.state is ChannelState.READY
     assert len(past.asked) <= 1
+
+
+async def test_a_service_that_counts_anew_while_the_past_is_asked_for_is_told_although_it_resumes(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 100)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 1, 2)
+        await cut(server, channel)
+        # It goes on behind the second value, which it repeats.
+        await confirm(server, resumed=True)
+        await publish(server, 2, 3)
+        await settle()
+        past.may_go_on.set()
+
+        told = await take(feed, 5)
+        assert [100, 1, 2, 3] == [item for item in told if not isinstance(item, Gap)]
+        assert (told[1].after_position, told[1].before_position) == (100, 1)
+        assert feed.repeated == 1
+
+
+# Positions.
+
+
+async def test_s6_2_where_the_server_cannot_go_on_a_gap_stands_between_the_positions(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 2)
+        await cut_and_confirm(server, channel)
+        await publish(server, 7)
+
+        items = feed.items()
+        assert [1, 2] == [await anext(items), await anext(items)]
+        gap = await anext(items)
+        assert (gap.after_position, gap.before_position, gap.subscription) == (2, 7, "a")
+        assert await anext(items) == 7
+        assert not channel.is_resumed
+    assert gap in [event.gap for event in recorder.of(GapDetected)]
+
+
+async def test_s6_2_no_gap_where_the_next_position_proves_that_nothing_is_missing(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut_and_confirm(server, channel)
+        await publish(server, 2)
+
+        items = feed.items()
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_positions_that_are_left_out_on_one_connection_are_a_gap(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 4)
+
+        items = feed.items()
+        assert await anext(items) == 1
+        gap = await anext(items)
+        assert (gap.after, gap.before, gap.after_position, gap.before_position) == (1, 1, 1, 4)
+        assert await anext(items) == 4
+
+
+async def test_a_stream_that_has_gone_back_is_told_and_nothing_of_it_is_dropped(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 100)
+        await cut_and_confirm(server, channel)
+        await publish(server, 1, 2)
+
+        items = feed.items()
+        assert await anext(items) == 100
+        assert "has gone back" in (await anext(items)).reason
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_s2_4_a_position_moves_only_after_the_value_was_handled(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        with pytest.raises(RuntimeError, match="in the handler"):
+            async with channel.subscribe("a") as feed:
+                await confirm(server)
+                await publish(server, 1, 2)
+                async for value in feed:
+                    if value == 2:
+                        raise RuntimeError("in the handler")
+
+        assert feed.position == 1
+
+
+async def test_s2_4_a_block_that_ends_well_has_handled_its_last_value(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        async with channel.subscribe("a") as feed:
+            await confirm(server)
+            await publish(server, 1, 2)
+            async for value in feed:
+                if value == 2:
+                    break
+
+        assert feed.position == 2
+
+
+async def test_s2_4_committed_before_a_position_moves_with_its_value(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(Positioned()) as channel:
+        async with channel.subscribe("a", after=0, commit="before") as feed:
+            assert feed.position == 0
+            await confirm(server, resumed=True)
+            await publish(server, 1)
+            await feed.receive()
+
+            assert feed.position == 1
+
+
+# Taking, and the ends.
+
+
+async def test_a_feed_that_nobody_takes_from_stops_the_reading_and_loses_nothing(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=10)) as feed:
+            await confirm(server)
+            await publish(server, *range(200))
+            await server.send("last")
+            with trio.move_on_after(100) as patience:
+                await channel.receive()
+            assert patience.cancelled_caught
+
+            assert list(range(200)) == [await feed.receive() for _ in range(200)]
+            assert await channel.receive() == "last"
+
+
+async def test_a_feed_that_may_drop_stops_nobody(autojump_clock, server, open_channel, recorder):
+    limits = Limits(inbox_messages=10, inbox_overflow=OverflowPolicy.DROP_OLDEST)
+    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
+        await confirm(server)
+        await publish(server, *range(200))
+        await server.send("last")
+        assert await channel.receive() == "last"
+
+        items = feed.items()
+        assert await anext(items) == Overflow(190)
+        assert [await anext(items) for _ in range(10)] == list(range(190, 200))
+    assert recorder.of(InboxOverflowed)
+
+
+async def test_a_feed_can_keep_the_newest_value_of_each_key(autojump_clock, server, open_channel):
+    limits = Limits(
+        inbox_messages=4, inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=lambda value: value % 3
+    )
+    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
+        await confirm(server)
+        await publish(server, *range(30))
+        await server.send("last")
+        assert await channel.receive() == "last"
+
+        waiting = []
+        while 29 not in waiting:
+            waiting.append(await feed.receive())
+        assert len(waiting) <= 4
+        assert {27, 28, 29} <= set(waiting)
+
+
+async def test_who_only_takes_from_feeds_is_not_in_the_way_of_reading(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        for number in range(3000):
+            await server.send(f'{{"nobody wants": {number}}}')
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+        assert channel.statistics().messages_dropped > 1000
+
+
+async def test_s2_6_a_receipt_can_be_awaited_inside_of_a_feeds_loop(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=2)) as feed:
+            await confirm(server)
+            await publish(server, *range(50))
+            await feed.receive()
+            receipt = await channel.send("question")
+
+            assert await receipt.wait() is wsclient.Outcome.RECEIVED
+
+
+async def test_a_feed_that_is_left_while_it_is_full_lets_reading_go_on(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a", limits=Limits(inbox_messages=2)):
+            await confirm(server)
+            await publish(server, *range(50))
+            await settle()
+        await server.send("next")
+
+        assert await channel.receive() == "next"
+
+
+async def test_taking_can_be_cancelled_and_loses_nothing(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        with trio.move_on_after(1):
+            await feed.receive()
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+
+
+async def test_s2_7_a_channel_that_gave_up_gives_what_was_received_and_then_its_failure(
+    autojump_clock, server, open_channel
+):
+    caught = []
+    with pytest.raises(ChannelFailed) as failed:
+        async with open_channel() as channel, channel.subscribe("a") as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, 1)
+            await server.close(3003)
+            try:
+                caught.append(await feed.receive())
+                await feed.receive()
+            except ChannelFailed as error:
+                caught.append(error)
+                raise
+
+    assert [1, failed.value] == caught
+
+
+async def test_s7_3_no_taker_of_a_feed_survives_its_end(autojump_clock, server, open_channel):
+    over = []
+
+    async def take(feed):
+        over.append([value async for value in feed])
+
+    async with trio.open_nursery() as nursery, open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            nursery.start_soon(take, feed)
+            nursery.start_soon(take, feed)
+            await settle()
+        await settle()
+
+        assert over == [[], []]
+
+
+async def test_a_feed_is_used_inside_of_its_block(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        feed = channel.subscribe("a")
+        with pytest.raises(RuntimeError, match="inside of its `async with`"):
+            await feed.receive()
+        async with feed:
+            pass
+        with pytest.raises(trio.EndOfChannel):
+            await feed.receive()
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with feed:
+                pass
+        await channel.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            async with channel.subscribe("a"):
+                pass
+
+
+async def test_a_position_stays_where_it_is_while_nothing_with_a_position_comes(
+    autojump_clock, server, open_channel
+):
+    class Sparse(PubSub):
+        def position(self, value):
+            return value or None
+
+    async with open_channel(Sparse()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 7, 0)
+        assert [7, 0] == await take(feed, 2)
+        for _ in range(2):
+            with trio.move_on_after(1):
+                await feed.receive()
+
+            assert feed.position == 7
+
+
+async def test_what_waits_in_a_feed_that_is_left_is_dropped(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            await confirm(server)
+            await publish(server, 1, 2)
+            await settle()
+        with pytest.raises(trio.EndOfChannel):
+            await feed.receive()
+
+
+async def test_a_feed_that_was_left_before_the_channel_gave_up_is_no_part_of_its_failure(
+    autojump_clock, server, open_channel
+):
+    with pytest.raises(ChannelFailed):
+        async with open_channel() as channel:
+            async with channel.subscribe("a") as feed:
+                await confirm(server)
+                await channel.wait_ready()
+            await server.close(3003)
+            await channel.receive()
+    with pytest.raises(trio.EndOfChannel):
+        await feed.receive()
+    with pytest.raises(trio.ClosedResourceError):
+        await feed.wait_live()
+
+
+async def test_a_feed_is_entered_once_at_a_time_too(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with feed:
+                pass
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+
+
+async def test_entering_and_waiting_are_checkpoints(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        feed = channel.subscribe("a")
+        with trio.testing.assert_checkpoints():
+            await feed.__aenter__()
+        await confirm(server)
+        await feed.wait_live()
+        with trio.testing.assert_checkpoints():
+            await feed.wait_live()
+        feed.close()
+
+
+async def test_waiting_for_what_is_not_there_yet(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        with trio.move_on_after(1) as patience:
+            await feed.wait_live()
+        assert patience.cancelled_caught
+
+        await confirm(server)
+        await feed.wait_live()
+        assert feed.is_live
+
+
+async def test_waiting_for_what_the_server_does_not_take_ends_with_its_reason(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        with pytest.raises(SubscriptionFailed, match="no such stream") as failed:
+            async with channel.subscribe("a") as feed:
+                await server.expect(lambda message: '"subscribe"' in message)
+                await server.send({"op": "refused", "key": "a", "why": "no such stream"})
+                await feed.wait_live()
+    assert isinstance(failed.value.__cause__, ReplyError)
+
+
+async def test_waiting_for_a_feed_that_was_left_ends(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            pass
+        with pytest.raises(trio.ClosedResourceError, match="the feed is over"):
+            await feed.wait_live()
+
+
+async def test_a_feed_to_which_nothing_is_brought_waits_for_no_other(
+    autojump_clock, server, open_channel
+):
+    async with (
+        open_channel() as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b") as other,
+    ):
+        await confirm(server, "a")
+        await publish(server, 1)
+        assert await take(feed, 1) == [1]
+        await confirm(server, "b")
+        await channel.wait_ready()
+        await cut(server, channel)
+        await confirm(server, "a")
+        await publish(server, 5)
+
+        gap, five = await take(feed, 2)
+        assert (gap.after_position, five) == (1, 5)
+        assert not other.is_live
+
+
+async def test_values_and_gaps_end_with_their_stream(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 3)
+        await server.send({"op": "refused", "key": "a"})
+
+        one, gap, three = [item async for item in feed.items()]
+        assert (one, gap.after_position, gap.before_position, three) == (1, 1, 3, 3)
+
+
+async def test_gaps_that_still_wait_at_the_end_of_a_stream_are_told_before_it(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a", backfill=Past()) as feed:
+        await confirm(server)
+        await publish(server, 1, 3)
+        await settle()
+        await ended(server, channel)
+        await publish(server, 7)
+        await server.send({"op": "refused", "key": "a"})
+
+        told = [item async for item in feed.items()]
+        assert [1, 3, 7] == [item for item in told if not isinstance(item, Gap)]
+        assert [(1, 3), (3, 7)] == [
+            (gap.after_position, gap.before_position) for gap in told if isinstance(gap, Gap)
+        ]
+
+
+@pytest.mark.parametrize("end", ["refused", "closed"])
+async def test_another_feed_may_be_left_by_an_observer_while_one_tells_its_end(
+    autojump_clock, server, open_channel, end
+):
+    past, left = Past(), []
+
+    def leave(event):
+        if isinstance(event, GapDetected):
+            left.append(event.gap.after_position)
+            second.close()
+
+    async with (
+        open_channel(observers=[leave]) as channel,
+        channel.subscribe("a", backfill=past) as first,
+        channel.subscribe("a") as second,
+    ):
+        await confirm(server)
+        await publish(server, 1)
+        assert (await first.receive(), await second.receive()) == (1, 1)
+        await cut_and_confirm(server, channel)
+        await publish(server, 7)
+        await settle()
+        left.clear()
+        second = channel.subscribe("a", after=7)
+        async with second:
+            if end == "closed":
+                await channel.aclose()
+            else:
+                await server.send({"op": "refused", "key": "a"})
+                await settle()
+
+            assert left == [1]
+            assert [] == [value async for value in second]
+
+
+async def test_a_first_snapshot_that_is_cut_off_is_taken_again_though_the_server_goes_on(
+    autojump_clock, server, open_channel
+):
+    may_go_on, taken = trio.Event(), []
+
+    async def snapshot():
+        taken.append(trio.current_time())
+        await may_go_on.wait()
+        return Snapshot("state at 5", 5)
+
+    async with open_channel() as channel, channel.subscribe("a", snapshot=snapshot) as feed:
+        await confirm(server)
+        await channel.wait_ready()
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        await publish(server, 6)
+        await settle()
+        may_go_on.set()
+
+        assert ["state at 5", 6] == await take(feed, 2)
+    assert len(taken) == 2
+
+
+# Streams without positions.
+
+
+async def test_a_stream_without_positions_tells_a_loss_at_once(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(PubSub()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut_and_confirm(server, channel)
+
+        one, gap = await take(feed, 2)
+        assert (one, gap.after, gap.before, gap.after_position) == (1, 1, 2, None)
+
+
+# Two connections, of which each says its part when the test lets it.
+
+
+async def test_s6_3_a_second_connection_that_is_ahead_hides_nothing_that_the_first_has_to_bring(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await settle()
+        await first.pong()
+        await settle()
+        # Subscribed to only then: nobody waits for the first one's pong.
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            await say(first, 2, 3)
+            # They have met.
+            await say(second, 4)
+
+            items = feed.items()
+            assert [1, 2, 3, 4] == [await anext(items) for _ in range(4)]
+
+
+async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await settle()
+        await first.pong()
+        await settle()
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            first.die()
+            await settle()
+            await say(second, 4)
+
+            items = feed.items()
+            assert await anext(items) == 1
+            gap = await anext(items)
+            assert (gap.after_position, gap.before_position) == (1, 4)
+            assert await anext(items) == 4
+
+
+async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_either(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            first.die()
+            third = await two.accept(nursery)
+            await two.cover(second)
+            await say(third, 4)
+
+            one, gap, four = await take(feed, 3)
+            assert (one, gap.after_position, gap.before_position, four) == (1, 1, 4, 4)
+
+
+async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):
+    async with two.open(Growing(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await say(second, 5)
+            # It is ahead of the other one, which goes on where the second one was before.
+            await say(first, 7)
+            await say(second, 6, 7)
+            await say(first, 8)
+            # What comes over both is known as that.
+            await say(second, 8, 9)
+
+            assert [5, 6, 7, 8, 9] == await take(feed, 5)
+
+
+async def test_a_service_that_counts_anew_is_heard_over_two_connections_too(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 100)
+        first.die()
+        second.die()
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(second, 1)
+        await say(first, 1, 2)
+
+        items = feed.items()
+        assert await anext(items) == 100
+        assert "gone back" in (await anext(items)).reason
+        assert [1, 2] == [await anext(items), await anext(items)]
+
+
+async def test_what_both_connections_bring_may_wait_for_a_backfill_over_an_outage(
+    autojump_clock, two, nursery
+):
+    may_go_on = trio.Event()
+
+    async def past(gap):
+        await may_go_on.wait()
+        return [2]
+
+    async with (
+        two.open(Positioned(), redundancy=2) as channel,
+        channel.subscribe("a", backfill=past) as feed,
+    ):
+        first = await two.accept(nursery)
+        await say(first, 1)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 3, 4)
+        await say(second, 3, 4)
+        first.die()
+        second.die()
+        third = await two.by_hand.accept()
+        await third.hear(1)
+        await third.say('{"op": "subscribed", "key": "a", "resumed": true}')
+        await say(third, 5)
+        may_go_on.set()
+
+        items = feed.items()
+        assert [1, 2, 3, 4, 5] == [await anext(items) for _ in range(5)]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_s6_3_what_is_ahead_is_not_let_in_by_waiting_for_a_backfill(
+    autojump_clock, two, nursery, is_lost
+):
+    past = Past(2)
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        # It is with both, and nobody knows where they are.
+        async with channel.subscribe("a", backfill=past) as feed:
+            await say(first, 1, 3)
+            await say(second, 6)
+            if is_lost:
+                second.die()
+                await settle()
+            past.may_go_on.set()
+            await settle()
+            await say(first, 4, 5, 6)
+
+            assert [1, 2, 3, 4, 5, 6] == await take(feed, 6)
+            assert past.asked == [(1, "a")]
+
+
+async def test_s6_3_where_the_second_is_lost_that_repeated_what_waits_nothing_is_missing(
+    autojump_clock, two, nursery
+):
+    past = Past(2)
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        async with channel.subscribe("a", backfill=past) as feed:
+            await say(first, 1, 3)
+            await say(second, 3)
+            second.die()
+            await settle()
+            past.may_go_on.set()
+            await say(first, 4)
+
+            assert [1, 2, 3, 4] == await take(feed, 4)
+            assert feed.repeated == 1
+
+
+async def test_s6_3_a_value_without_a_position_is_let_in_from_either(autojump_clock, two, nursery):
+    class Sparse(PubSub):
+        def position(self, value):
+            return value or None
+
+    async with two.open(Sparse(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await say(first, 1, 0)
+            await say(second, 0)
+
+            assert [1, 0, 0] == await take(feed, 3)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 import trio
 import trio.testing
 
 import wsclient
-from wsclient import ChannelState, Gap, Limits, Overflow, OverflowPolicy
+from wsclient import ChannelState, Gap, Limits, OverflowPolicy
 from wsclient.errors import ChannelFailed, ReplyError, SubscriptionFailed
 from wsclient.events import (
     ConnectionReady,
@@ -21,7 +22,19 @@ from wsclient.events import (
 )
 from wsclient.testing import FaultServer, ScriptedServer
 
-from .subscribing import Positioned, PubSub, Service, settle
+from .subscribing import (
+    Growing,
+    Positioned,
+    PubSub,
+    Service,
+    confirm,
+    cut,
+    cut_and_confirm,
+    publish,
+    say,
+    settle,
+    take,
+)
 
 
 @pytest.fixture
@@ -37,26 +50,6 @@ def open_channel(server, recorder):
         return wsclient.open_channel(server.url, protocol=protocol or PubSub(), **options)
 
     return open_channel
-
-
-async def confirm(server, key="a", **more):
-    """Play the server that is asked for a subscription."""
-    await server.expect(lambda message: f'"{key}"' in message and "unsub" not in message)
-    await server.send({"op": "subscribed", "key": key, **more})
-
-
-async def cut_and_confirm(server, channel, **more):
-    """Cut the connection, and confirm the subscription on the next one."""
-    await server.reset()
-    await channel.wait_state(ChannelState.WAITING)
-    await server.accept(within=60)
-    await confirm(server, **more)
-    await channel.wait_ready()
-
-
-async def publish(server, *numbers, key="a"):
-    for number in numbers:
-        await server.send({"key": key, "n": number})
 
 
 async def test_what_is_published_comes_out_of_its_feed_and_no_other(
@@ -256,114 +249,11 @@ async def test_s6_2_a_stream_with_positions_goes_on_behind_the_last_one(
     assert [None, True] == [event.resumed for event in recorder.of(ConnectionReady)]
 
 
-async def test_s6_2_where_the_server_cannot_go_on_a_gap_stands_between_the_positions(
-    autojump_clock, server, open_channel, recorder
-):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        await publish(server, 1, 2)
-        await settle()
-        await cut_and_confirm(server, channel)
-        await publish(server, 7)
-
-        items = feed.items()
-        assert [1, 2] == [await anext(items), await anext(items)]
-        gap = await anext(items)
-        assert (gap.after_position, gap.before_position, gap.subscription) == (2, 7, "a")
-        assert await anext(items) == 7
-        assert not channel.is_resumed
-    assert gap in [event.gap for event in recorder.of(GapDetected)]
-
-
-async def test_s6_2_no_gap_where_the_next_position_proves_that_nothing_is_missing(
-    autojump_clock, server, open_channel
-):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        await publish(server, 1)
-        await settle()
-        await cut_and_confirm(server, channel)
-        await publish(server, 2)
-
-        items = feed.items()
-        assert [1, 2] == [await anext(items), await anext(items)]
-
-
-async def test_positions_that_are_left_out_on_one_connection_are_a_gap(
-    autojump_clock, server, open_channel, recorder
-):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        await publish(server, 1, 4)
-
-        items = feed.items()
-        assert await anext(items) == 1
-        gap = await anext(items)
-        assert (gap.after, gap.before, gap.after_position, gap.before_position) == (1, 1, 1, 4)
-        assert await anext(items) == 4
-
-
-async def test_a_stream_that_has_gone_back_is_told_and_nothing_of_it_is_dropped(
-    autojump_clock, server, open_channel
-):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        await publish(server, 100)
-        await settle()
-        await cut_and_confirm(server, channel)
-        await publish(server, 1, 2)
-
-        items = feed.items()
-        assert await anext(items) == 100
-        assert "has gone back" in (await anext(items)).reason
-        assert [1, 2] == [await anext(items), await anext(items)]
-
-
-async def test_s2_4_a_position_moves_only_after_the_value_was_handled(
-    autojump_clock, server, open_channel
-):
-    async with open_channel(Positioned()) as channel:
-        with pytest.raises(RuntimeError, match="in the handler"):
-            async with channel.subscribe("a") as feed:
-                await confirm(server)
-                await publish(server, 1, 2)
-                async for value in feed:
-                    if value == 2:
-                        raise RuntimeError("in the handler")
-
-        assert feed.position == 1
-
-
-async def test_s2_4_a_block_that_ends_well_has_handled_its_last_value(
-    autojump_clock, server, open_channel
-):
-    async with open_channel(Positioned()) as channel:
-        async with channel.subscribe("a") as feed:
-            await confirm(server)
-            await publish(server, 1, 2)
-            async for value in feed:
-                if value == 2:
-                    break
-
-        assert feed.position == 2
-
-
-async def test_s2_4_committed_before_a_position_moves_with_its_value(
-    autojump_clock, server, open_channel
-):
-    async with open_channel(Positioned()) as channel:
-        async with channel.subscribe("a", commit="before") as feed:
-            await confirm(server)
-            await publish(server, 1)
-            await feed.receive()
-
-            assert feed.position == 1
-
-
 async def test_another_process_goes_on_where_the_last_one_was(autojump_clock, server, open_channel):
     async with open_channel(Positioned()) as channel, channel.subscribe("a", after=41) as feed:
         await server.expect({"op": "subscribe", "key": "a", "after": 41})
         await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        assert feed.position == 41
         await publish(server, 42)
 
         assert await anext(feed.items()) == 42
@@ -392,15 +282,69 @@ async def test_the_feed_that_is_farthest_behind_says_where_to_go_on(
 async def test_a_feed_that_comes_later_is_told_what_the_others_have_had(
     autojump_clock, server, open_channel
 ):
-    async with open_channel(Positioned()) as channel, channel.subscribe("a") as first:
+    async with open_channel(Growing()) as channel, channel.subscribe("a") as first:
         await confirm(server)
         await publish(server, 7)
         await first.receive()
-        async with channel.subscribe("a", after=4) as second:
+        async with channel.subscribe("a", after=4) as second, channel.subscribe("a") as third:
             await publish(server, 8)
 
             gap = await anext(second.items())
             assert (gap.after_position, gap.before_position) == (4, 8)
+            assert gap.reason == "it has begun later than others of its key"
+            assert await anext(third.items()) == 8
+
+
+async def test_where_values_may_come_again_at_any_time_they_are_dropped(
+    autojump_clock, server, open_channel
+):
+    class Repeating(Positioned):
+        repeats = True
+
+    async with open_channel(Repeating()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1, 2, 1, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 2
+
+
+async def test_what_is_left_out_of_what_waits_when_the_channel_gives_up_lies_on_the_last_connection(
+    autojump_clock, server, open_channel
+):
+    async def past(gap):
+        await trio.sleep_forever()
+
+    with pytest.raises(ChannelFailed):
+        async with open_channel(Positioned()) as channel:
+            async with channel.subscribe("a", backfill=past) as feed:
+                await confirm(server)
+                await channel.wait_ready()
+                await publish(server, 1, 3, 7)
+                await server.close(3003)
+                told = await take(feed, 5)
+                await feed.receive()
+
+    assert [1, 3, 7] == told[::2]
+    assert [(1, 1, 1, 3), (1, 1, 3, 7)] == [
+        (gap.after, gap.before, gap.after_position, gap.before_position) for gap in told[1::2]
+    ]
+
+
+async def test_a_gap_begins_when_the_last_was_heard_and_ends_when_the_subscription_is_there(
+    autojump_clock, server, open_channel
+):
+    silent = wsclient.HeartbeatOptions(interval=math.inf)
+    async with open_channel(heartbeat=silent) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        assert await feed.receive() == 1
+        began_at = trio.current_time()
+        await trio.sleep(30)
+        await cut_and_confirm(server, channel)
+
+        gap = await anext(feed.items())
+        assert gap.until - gap.since == pytest.approx(trio.current_time() - began_at)
 
 
 # The server's refusals.
@@ -471,19 +415,6 @@ async def test_a_subscription_that_is_taken_and_ended_at_once_sees_no_hot_loop(
         assert trio.current_time() - began_at > 20
 
 
-async def test_a_subscription_that_the_protocol_cannot_spell_fails_its_feed(
-    autojump_clock, server, open_channel
-):
-    class Strict(PubSub):
-        def subscribe(self, wish):
-            raise ValueError("parameters must be a mapping")
-
-    async with open_channel(Strict()) as channel, channel.subscribe("a") as feed:
-        with pytest.raises(SubscriptionFailed, match="parameters must be a mapping"):
-            await feed.receive()
-        await channel.wait_ready()
-
-
 async def test_a_protocol_without_subscriptions_says_so(autojump_clock, server, open_channel):
     async with open_channel(wsclient.Protocol()) as channel, channel.subscribe("a") as feed:
         with pytest.raises(SubscriptionFailed, match="Protocol has no subscriptions"):
@@ -528,106 +459,58 @@ async def test_values_that_come_before_the_confirmation_come_behind_its_gap(
         assert await anext(items) == 1
 
 
-# Who is slow, and who leaves.
-
-
-async def test_a_feed_that_nobody_takes_from_stops_the_reading_and_loses_nothing(
-    autojump_clock, server, open_channel
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [({}, "the server has ended it"), ({"why": "busy"}, "the peer refuses: busy")],
+)
+async def test_a_subscription_that_the_server_ends_for_a_while_goes_on_behind_a_gap(
+    autojump_clock, server, open_channel, why, reason
 ):
-    async with open_channel() as channel:
-        async with channel.subscribe("a", limits=Limits(inbox_messages=10)) as feed:
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await server.send({"op": "refused", "key": "a", "later": True, **why})
+        await confirm(server)
+        await publish(server, 2)
+
+        one, gap, two = await take(feed, 3)
+        assert (one, gap.reason, gap.after, gap.before, two) == (1, reason, 1, 1, 2)
+
+
+async def test_a_subscription_that_was_there_for_long_backs_off_anew(
+    autojump_clock, server, open_channel, recorder
+):
+    retry = wsclient.RetryPolicy(wait=lambda state: 10.0 * state.attempt_number, stable_after=60)
+    async with open_channel(retry=retry) as channel, channel.subscribe("a"):
+        for seconds in (0, 59, 61, 60):
             await confirm(server)
-            await publish(server, *range(200))
-            await server.send("last")
-            with trio.move_on_after(100) as patience:
-                await channel.receive()
-            assert patience.cancelled_caught
-
-            assert list(range(200)) == [await feed.receive() for _ in range(200)]
-            assert await channel.receive() == "last"
+            await trio.sleep(seconds)
+            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
+        await confirm(server)
+    refused = recorder.of(SubscriptionRefused)
+    assert [10, 20, 10, 10] == [event.retry_in for event in refused]
 
 
-async def test_a_feed_that_may_drop_stops_nobody(autojump_clock, server, open_channel, recorder):
+async def test_observers_are_told_of_values_that_nobody_took_in_time(
+    autojump_clock, server, open_channel, recorder
+):
     limits = Limits(inbox_messages=10, inbox_overflow=OverflowPolicy.DROP_OLDEST)
-    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
+    async with open_channel() as channel, channel.subscribe("a", limits=limits):
         await confirm(server)
         await publish(server, *range(200))
-        await server.send("last")
-        assert await channel.receive() == "last"
-
-        items = feed.items()
-        assert await anext(items) == Overflow(190)
-        assert [await anext(items) for _ in range(10)] == list(range(190, 200))
-    assert recorder.of(InboxOverflowed)
-
-
-async def test_a_feed_can_keep_the_newest_value_of_each_key(autojump_clock, server, open_channel):
-    limits = Limits(
-        inbox_messages=4, inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=lambda value: value % 3
-    )
-    async with open_channel() as channel, channel.subscribe("a", limits=limits) as feed:
-        await confirm(server)
-        await publish(server, *range(30))
-        await server.send("last")
-        assert await channel.receive() == "last"
-
-        waiting = []
-        while 29 not in waiting:
-            waiting.append(await feed.receive())
-        assert len(waiting) <= 4
-        assert {27, 28, 29} <= set(waiting)
-
-
-async def test_who_only_takes_from_feeds_is_not_in_the_way_of_reading(
-    autojump_clock, server, open_channel
-):
-    async with open_channel() as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        for number in range(3000):
-            await server.send(f'{{"nobody wants": {number}}}')
-        await publish(server, 1)
-
-        assert await feed.receive() == 1
-        assert channel.statistics().messages_dropped > 1000
-
-
-async def test_s2_6_a_receipt_can_be_awaited_inside_of_a_feeds_loop(
-    autojump_clock, server, open_channel
-):
-    async with open_channel() as channel:
-        async with channel.subscribe("a", limits=Limits(inbox_messages=2)) as feed:
-            await confirm(server)
-            await publish(server, *range(50))
-            await feed.receive()
-            receipt = await channel.send("question")
-
-            assert await receipt.wait() is wsclient.Outcome.RECEIVED
-
-
-async def test_a_feed_that_is_left_while_it_is_full_lets_reading_go_on(
-    autojump_clock, server, open_channel
-):
-    async with open_channel() as channel:
-        async with channel.subscribe("a", limits=Limits(inbox_messages=2)):
-            await confirm(server)
-            await publish(server, *range(50))
-            await settle()
-        await server.send("next")
-
-        assert await channel.receive() == "next"
-
-
-async def test_taking_can_be_cancelled_and_loses_nothing(autojump_clock, server, open_channel):
-    async with open_channel() as channel, channel.subscribe("a") as feed:
-        await confirm(server)
-        with trio.move_on_after(1):
-            await feed.receive()
-        await publish(server, 1)
-
-        assert await feed.receive() == 1
+        await settle()
+    assert [1, 190] == [event.dropped for event in recorder.of(InboxOverflowed)]
 
 
 # The ends.
+
+
+async def test_a_channel_that_has_ended_subscribes_to_nothing(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        await channel.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            async with channel.subscribe("a"):
+                pass
 
 
 async def test_s2_7_the_channels_end_ends_its_feeds(autojump_clock, server, open_channel):
@@ -640,60 +523,6 @@ async def test_s2_7_the_channels_end_ends_its_feeds(autojump_clock, server, open
         assert [] == [value async for value in feed]
         with pytest.raises(trio.ClosedResourceError):
             await feed.wait_live()
-
-
-async def test_s2_7_a_channel_that_gave_up_gives_what_was_received_and_then_its_failure(
-    autojump_clock, server, open_channel
-):
-    caught = []
-    with pytest.raises(ChannelFailed) as failed:
-        async with open_channel() as channel, channel.subscribe("a") as feed:
-            await confirm(server)
-            await channel.wait_ready()
-            await publish(server, 1)
-            await server.close(3003)
-            try:
-                caught.append(await feed.receive())
-                await feed.receive()
-            except ChannelFailed as error:
-                caught.append(error)
-                raise
-
-    assert [1, failed.value] == caught
-
-
-async def test_s7_3_no_taker_of_a_feed_survives_its_end(autojump_clock, server, open_channel):
-    over = []
-
-    async def take(feed):
-        over.append([value async for value in feed])
-
-    async with trio.open_nursery() as nursery, open_channel() as channel:
-        async with channel.subscribe("a") as feed:
-            nursery.start_soon(take, feed)
-            nursery.start_soon(take, feed)
-            await settle()
-        await settle()
-
-        assert over == [[], []]
-
-
-async def test_a_feed_is_used_inside_of_its_block(autojump_clock, server, open_channel):
-    async with open_channel() as channel:
-        feed = channel.subscribe("a")
-        with pytest.raises(RuntimeError, match="inside of its `async with`"):
-            await feed.receive()
-        async with feed:
-            pass
-        with pytest.raises(trio.EndOfChannel):
-            await feed.receive()
-        with pytest.raises(RuntimeError, match="entered once"):
-            async with feed:
-                pass
-        await channel.aclose()
-        with pytest.raises(trio.ClosedResourceError):
-            async with channel.subscribe("a"):
-                pass
 
 
 @pytest.mark.parametrize(
@@ -761,6 +590,20 @@ async def test_s6_3_moving_to_a_new_connection_misses_nothing_and_repeats_nothin
         assert channel.statistics().gaps == 0
 
 
+async def test_s6_3_what_the_second_connection_is_refused_goes_on_on_the_first(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery, confirm=False)
+        await second.say('{"op": "refused", "key": "a", "why": "one is enough"}')
+        await settle()
+        await say(first, 1)
+
+        assert await feed.receive() == 1
+        assert feed.is_live
+
+
 @pytest.mark.parametrize("redundancy", [1, 2])
 async def test_s3_ready_says_whether_anything_was_missed_since_the_connection_before(
     autojump_clock, network, recorder, redundancy
@@ -789,13 +632,6 @@ async def test_rotation_needs_positions_or_dedupe(autojump_clock, server, open_c
 
 
 # What was broken once.
-
-
-async def cut(server, channel):
-    await settle()
-    await server.reset()
-    await channel.wait_state(ChannelState.WAITING)
-    await server.accept(within=60)
 
 
 async def test_s6_2_a_feed_that_has_received_nothing_does_not_keep_the_others_from_resuming(
@@ -835,10 +671,6 @@ async def test_a_feed_that_begins_during_an_outage_has_missed_nothing(
 async def test_s6_2_a_feed_that_begins_farther_back_than_was_asked_for_is_told_so(
     autojump_clock, server, open_channel, ordered
 ):
-    class Growing(PubSub):
-        def position(self, value):
-            return value
-
     early = 3 if ordered else "three"
     async with open_channel(Growing()) as channel, channel.subscribe("a", after=7) as first:
         await server.expect({"op": "subscribe", "key": "a", "after": 7})
@@ -870,41 +702,6 @@ async def test_a_feed_that_is_left_by_an_observer_is_in_nobodys_way(
             assert [1, 3] == [await second.receive(), await second.receive()]
 
 
-async def test_what_matters_more_since_another_feed_wants_it_is_asked_for_first(
-    autojump_clock, network
-):
-    service = Service()
-    options = wsclient.SubscriptionOptions(rate=wsclient.SendRate(messages=1, reserve=0))
-    async with (
-        FaultServer(handler=service.handler, network=network) as server,
-        wsclient.open_channel(
-            server.url, protocol=PubSub(), observers=[], subscriptions=options
-        ) as channel,
-        channel.subscribe("x"),
-        channel.subscribe("y"),
-    ):
-        async with channel.subscribe("z", priority=9):
-            async with channel.subscribe("y", priority=7):
-                pass
-            await channel.wait_ready()
-
-        assert ["z", "x", "y"] == [key for _, key, _ in service.asked]
-
-
-async def test_a_subscription_that_is_left_while_it_backs_off_is_asked_for_no_more(
-    autojump_clock, server, open_channel
-):
-    async with open_channel() as channel, channel.subscribe("b"):
-        await confirm(server, "b")
-        async with channel.subscribe("a"):
-            await server.expect(lambda message: '"a"' in message)
-            await server.send({"op": "refused", "key": "a", "why": "busy", "later": True})
-            await settle()
-        await trio.sleep(60)
-
-        assert len(server.messages) == 2
-
-
 async def test_i10_a_channel_that_has_ended_holds_no_connection_and_no_feed(
     autojump_clock, server, open_channel
 ):
@@ -916,236 +713,10 @@ async def test_i10_a_channel_that_has_ended_holds_no_connection_and_no_feed(
     assert (len(subscriptions), list(subscriptions._enrolments)) == (0, [])
 
 
-# Two connections, of which each says its part when the test lets it.
-
-
-class Two:
-    """A server of which the test says every word, on each connection."""
-
-    def __init__(self, by_hand, **options):
-        self.by_hand = by_hand
-        self.options = options
-        self.first = self.second = None
-
-    def open(self, protocol, **options):
-        return wsclient.open_channel(
-            "ws://hand.test",
-            protocol=protocol,
-            retry=wsclient.RetryPolicy(wait=lambda _: 1),
-            heartbeat=wsclient.HeartbeatOptions(interval=1000, timeout=1000),
-            **{"observers": [], **options},
-        )
-
-    async def accept(self, nursery, *, confirm=True):
-        """Let one more connection come, which asks for `a`."""
-        heard = await self.by_hand.accept()
-        await heard.hear(1)
-        nursery.start_soon(self._listen, heard)
-        if confirm:
-            await heard.say('{"op": "subscribed", "key": "a"}')
-            await settle()
-        return heard
-
-    async def _listen(self, heard):
-        while await heard.listen():
-            pass
-
-    async def cover(self, first):
-        """Let the first connection answer, so that the second one is read."""
-        await settle()
-        await first.pong()
-        await settle()
-
-
-async def say(heard, *numbers):
-    for n in numbers:
-        await heard.say(f'{{"key": "a", "n": {n}}}')
-    await settle()
-
-
-class Only(PubSub):
-    """Positions only grow."""
-
-    def position(self, value):
-        return value
-
-
-@pytest.fixture
-async def two(by_hand, nursery):
-    return Two(by_hand)
-
-
-async def test_s6_3_a_stream_that_ends_on_the_second_connection_ends_behind_what_it_has_brought(
-    autojump_clock, two, nursery
-):
-    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
-        first = await two.accept(nursery)
-        await say(first, 1)
-        second = await two.accept(nursery)
-        await say(second, 2, 3)
-        await second.say('{"op": "refused", "key": "a"}')
-        await settle()
-        assert await feed.receive() == 1
-        await say(first, 2)
-        await two.cover(first)
-
-        assert [2, 3] == [value async for value in feed]
-
-
-async def test_a_subscription_that_is_taken_back_while_its_end_waits_is_gone_and_no_more(
-    autojump_clock, two, nursery
-):
-    async with two.open(Positioned(), redundancy=2) as channel:
-        async with channel.subscribe("a"):
-            first = await two.accept(nursery)
-            second = await two.accept(nursery)
-            await second.say('{"op": "refused", "key": "a"}')
-            await settle()
-        await two.cover(first)
-
-        assert channel.statistics().subscriptions_wanted == 0
-
-
-async def test_s6_3_what_the_second_connection_is_refused_goes_on_on_the_first(
-    autojump_clock, two, nursery
-):
-    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
-        first = await two.accept(nursery)
-        second = await two.accept(nursery, confirm=False)
-        await second.say('{"op": "refused", "key": "a", "why": "one is enough"}')
-        await settle()
-        await say(first, 1)
-
-        assert await feed.receive() == 1
-        assert feed.is_live
-
-
-async def test_s6_3_a_second_connection_that_is_ahead_hides_nothing_that_the_first_has_to_bring(
-    autojump_clock, two, nursery
-):
-    async with two.open(Only(), redundancy=2) as channel:
-        first, second = await two.by_hand.accept(), await two.by_hand.accept()
-        nursery.start_soon(two._listen, first)
-        nursery.start_soon(two._listen, second)
-        await settle()
-        await first.pong()
-        await settle()
-        # Subscribed to only then: nobody waits for the first one's pong.
-        async with channel.subscribe("a") as feed:
-            await settle()
-            for heard in (first, second):
-                await heard.say('{"op": "subscribed", "key": "a"}')
-                await settle()
-            await say(first, 1)
-            await say(second, 3)
-            await say(first, 2, 3)
-            # They have met.
-            await say(second, 4)
-
-            items = feed.items()
-            assert [1, 2, 3, 4] == [await anext(items) for _ in range(4)]
-
-
-async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
-    autojump_clock, two, nursery
-):
-    async with two.open(Only(), redundancy=2) as channel:
-        first, second = await two.by_hand.accept(), await two.by_hand.accept()
-        nursery.start_soon(two._listen, first)
-        nursery.start_soon(two._listen, second)
-        await settle()
-        await first.pong()
-        await settle()
-        async with channel.subscribe("a") as feed:
-            await settle()
-            for heard in (first, second):
-                await heard.say('{"op": "subscribed", "key": "a"}')
-                await settle()
-            await say(first, 1)
-            await say(second, 3)
-            first.die()
-            await settle()
-            await say(second, 4)
-
-            items = feed.items()
-            assert await anext(items) == 1
-            gap = await anext(items)
-            assert (gap.after_position, gap.before_position) == (1, 4)
-            assert await anext(items) == 4
-
-
-async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):
-    async with two.open(Only(), redundancy=2) as channel, channel.subscribe("a"):
-        first = await two.accept(nursery)
-        second = await two.accept(nursery)
-        await two.cover(first)
-        async with channel.subscribe("a") as feed:
-            await say(second, 5)
-            # It is ahead of the other one, which goes on where the second one was before.
-            await say(first, 7)
-            await say(second, 6, 7)
-
-            items = feed.items()
-            assert [5, 6, 7] == [await anext(items) for _ in range(3)]
-
-
-async def test_a_service_that_counts_anew_is_heard_over_two_connections_too(
-    autojump_clock, two, nursery
-):
-    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
-        first = await two.accept(nursery)
-        second = await two.accept(nursery)
-        await two.cover(first)
-        await say(first, 100)
-        first.die()
-        second.die()
-        first = await two.accept(nursery)
-        second = await two.accept(nursery)
-        await two.cover(first)
-        await say(second, 1)
-        await say(first, 1, 2)
-
-        items = feed.items()
-        assert await anext(items) == 100
-        assert "gone back" in (await anext(items)).reason
-        assert [1, 2] == [await anext(items), await anext(items)]
-
-
-async def test_what_both_connections_bring_may_wait_for_a_backfill_over_an_outage(
-    autojump_clock, two, nursery
-):
-    may_go_on = trio.Event()
-
-    async def past(gap):
-        await may_go_on.wait()
-        return [2]
-
-    async with (
-        two.open(Positioned(), redundancy=2) as channel,
-        channel.subscribe("a", backfill=past) as feed,
-    ):
-        first = await two.accept(nursery)
-        await say(first, 1)
-        second = await two.accept(nursery)
-        await two.cover(first)
-        await say(first, 3, 4)
-        await say(second, 3, 4)
-        first.die()
-        second.die()
-        third = await two.by_hand.accept()
-        await third.hear(1)
-        await third.say('{"op": "subscribed", "key": "a", "resumed": true}')
-        await say(third, 5)
-        may_go_on.set()
-
-        items = feed.items()
-        assert [1, 2, 3, 4, 5] == [await anext(items) for _ in range(5)]
-
-
 async def test_positions_without_an_order_are_asked_for_as_the_oldest_feed_has_them(
     autojump_clock, server, open_channel
 ):
-    async with open_channel(Only()) as channel:
+    async with open_channel(Growing()) as channel:
         async with channel.subscribe("a", after="one"), channel.subscribe("a", after=2):
             await server.expect({"op": "subscribe", "key": "a", "after": "one"})
 
@@ -1162,4 +733,85 @@ async def test_a_position_that_cannot_be_found_is_told_and_its_value_received(
         await publish(server, 1)
 
         assert await feed.receive() == 1
-    assert recorder.of(HandlerFailed)[0].subject == "a position"
+    failed = recorder.of(HandlerFailed)[0]
+    assert failed.subject == "a position"
+    assert failed.handler.endswith(".Broken")
+
+
+async def test_a_backfill_can_ask_the_server_itself(autojump_clock, server, open_channel):
+    async with open_channel(
+        Positioned(), delivery=wsclient.DeliveryOptions(correlation=wsclient.JsonCorrelation())
+    ) as channel:
+
+        async def past(gap):
+            reply = await channel.request({"op": "history", "after": gap.after_position})
+            return reply["values"]
+
+        async with channel.subscribe("a", backfill=past) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 4)
+            await server.expect({"op": "history", "after": 1, "id": 1})
+            await server.send({"id": 1, "values": [2, 3]})
+
+            assert await take(feed, 4) == [1, 2, 3, 4]
+
+
+async def test_a_feed_that_was_refused_is_left_although_another_has_its_key(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await server.expect(lambda message: '"a"' in message)
+            await server.send({"op": "refused", "key": "a", "why": "no such stream"})
+            await settle()
+            second = channel.subscribe("a")
+            await second.__aenter__()
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await second.receive() == 1
+
+
+async def test_s6_3_what_was_asked_for_before_another_connection_had_it_may_repeat_that_one(
+    autojump_clock, two, nursery
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery, confirm=False)
+        await first.say(later)
+        second = await two.by_hand.accept()
+        nursery.start_soon(two._listen, second)
+        await two.cover(first)
+        await trio.sleep(2)
+        # Both are asked now.
+        await first.say('{"op": "subscribed", "key": "a"}')
+        await say(first, 1, 2)
+        await first.say(later)
+        await second.say('{"op": "subscribed", "key": "a"}')
+        await say(second, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 1
+
+
+async def test_s6_3_what_was_asked_for_while_another_connection_had_it_may_repeat_that_one(
+    autojump_clock, two, nursery
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery, confirm=False)
+        await second.say(later)
+        await two.cover(first)
+        await trio.sleep(2)
+        # The second one is asked again.
+        await say(first, 1, 2)
+        await first.say(later)
+        await second.say('{"op": "subscribed", "key": "a"}')
+        await say(second, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 1

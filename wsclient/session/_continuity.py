@@ -88,9 +88,7 @@ class Continuity:
     def begin(self, *, overlaps: bool, resumes: bool) -> None:
         """The stream goes on, on a connection that overlaps with the one before or does not."""
         self.overlaps = overlaps
-        if resumes:
-            self._origin = None
-        elif not overlaps:
+        if not (resumes or overlaps):
             self._origin = self.last
 
     def widen(self, *, resumes: bool) -> None:
@@ -150,7 +148,7 @@ class Continuity:
         self._floor = None
         self._expects_repeats = False
         if position is not None:
-            if self._origin is not None and self._goes_back:
+            if self._goes_back:
                 # It counts anew.
                 self._origin = None
             self.last = position

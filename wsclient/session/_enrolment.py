@@ -18,7 +18,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -28,7 +28,7 @@ from wsclient.errors import ConnectionClosed, EstablishError, WebSocketError
 from wsclient.protocol import encoded_size
 
 from ._feed import Item
-from ._inbox import MESSAGE_COST, Inbox, Inlet, Message
+from ._inbox import Inbox, Inlet, Message
 from ._protocol import (
     Answer,
     Published,
@@ -37,6 +37,7 @@ from ._protocol import (
     Unsubscribed,
     Wish,
 )
+from ._waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from ._subscriptions import Subscription, Subscriptions
@@ -54,7 +55,7 @@ _ANSWERS: Final = 64
 """What a service wants to hear at most at once; of more, the oldest are not said."""
 
 
-class _Entry:
+class Entry:
     """One subscription, as the server of this connection has it, or is asked for it."""
 
     __slots__ = (
@@ -154,20 +155,20 @@ class Enrolment:
         self.epoch: Final = epoch
         # By key, those too that are not wanted any more: what is wanted anew is asked for behind
         # the end of what it was before.
-        self._entries: dict[Hashable, _Entry] = {}
-        self._by_tag: dict[Hashable, _Entry] = {}
+        self._entries: dict[Hashable, Entry] = {}
+        self._by_tag: dict[Hashable, Entry] = {}
         self._queue = _Queue(wanted)
         # In the order in which they were asked for.
-        self._pending: dict[_Entry, None] = {}
+        self._pending: dict[Entry, None] = {}
         # Not wanted any more: the server is told once it has confirmed them.
-        self._leaving: dict[_Entry, None] = {}
-        self._late: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._leaving: dict[Entry, None] = {}
+        self._late: OrderedDict[Hashable, Entry] = OrderedDict()
         self._answers: deque[str | bytes] = deque(maxlen=_ANSWERS)
         self._changed = trio.Event()
         self._confirmed_at = -math.inf
         self._confirmed = 0
         self._room: WaitingRoom | None = None
-        self._restored: set[_Entry] = set()
+        self._restored: set[Entry] = set()
         self.is_ready: bool = False
         """Whether messages flow over the connection, for the channel."""
 
@@ -226,13 +227,13 @@ class Enrolment:
             entry.early.clear()
         return True
 
-    def _heed_end(self, entry: _Entry, signal: SubscriptionEnded) -> None:
+    def _heed_end(self, entry: Entry, signal: SubscriptionEnded) -> None:
         if signal.error is None or entry.early:
             # It was there, and what it has brought is worth having.
             self._confirm(entry, _implied(entry))
         if entry.is_there and self._room is not None:
             # What came before it waits.
-            self._room.values.append((entry, signal, ""))
+            self._room.hold("", entry, signal)
             return
         self._forget(entry)
         if entry.subscription in self._wanted:
@@ -246,7 +247,7 @@ class Enrolment:
         self.wake()
 
     @staticmethod
-    def _find(signal: _Named, among: Mapping[Hashable, _Entry]) -> _Entry | None:
+    def _find(signal: _Named, among: Mapping[Hashable, Entry]) -> Entry | None:
         try:
             if not isinstance(signal, Subscribed):
                 entry = among.get((_TOKEN, signal.tag))
@@ -279,7 +280,7 @@ class Enrolment:
                 self.wake()
         return True
 
-    def _publish(self, entry: _Entry, signal: Published, message: Message) -> None:
+    def _publish(self, entry: Entry, signal: Published, message: Message) -> None:
         position = signal.position
         if position is None:
             position = self._wanted.position_of(signal.value)
@@ -294,13 +295,13 @@ class Enrolment:
     def _is_repeated(self, message: Message) -> bool:
         return self._wanted.is_repeated is not None and self._wanted.is_repeated(message)
 
-    def _bring(self, entry: _Entry, item: Item) -> None:
+    def _bring(self, entry: Entry, item: Item) -> None:
         if entry.is_there:
             entry.subscription.publish(item)
         else:
             entry.early.append(item)
 
-    def _confirm(self, entry: _Entry, signal: Subscribed) -> None:
+    def _confirm(self, entry: Entry, signal: Subscribed) -> None:
         if entry.is_there:
             return
         entry.is_there = True
@@ -319,7 +320,7 @@ class Enrolment:
             self._take_up(entry)
         self.wake()
 
-    def _take_up(self, entry: _Entry, *, meets: bool = False) -> None:
+    def _take_up(self, entry: Entry, *, meets: bool = False) -> None:
         if entry.subscription in self._wanted:
             self._wanted.taken(
                 entry.subscription,
@@ -347,7 +348,7 @@ class Enrolment:
             self._leaving[entry] = None
         self.wake()
 
-    def _enter(self, entry: _Entry) -> None:
+    def _enter(self, entry: Entry) -> None:
         self._entries[entry.wish.key] = entry
         self._pending[entry] = None
         if entry.subscription not in self._wanted:
@@ -356,7 +357,7 @@ class Enrolment:
             self._by_tag[tag] = entry
             self._late.pop(tag, None)
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         if entry.early:
             # What follows it is nobody's, also if the confirmation should come after all.
             entry.early.clear()
@@ -396,7 +397,7 @@ class Enrolment:
             return ConnectionClosed(self.connection.closed)
         if failed is None:
             if self._room is not None:
-                self._restored = {entry for entry in self._entries.values() if entry.is_there}
+                self._restored = set(self._entries.values())
             self._wanted.observe(
                 events.SubscriptionsRestored(
                     channel=self._wanted.name,
@@ -455,7 +456,7 @@ class Enrolment:
             await self._say(self._protocol.recognise, "an answer", self._answers.popleft())
         await self._unsubscribe()
         wake_at = math.inf
-        asked: list[_Entry] = []
+        asked: list[Entry] = []
         bucket = self._wanted.bucket
         while len(self._pending) < self._options.in_flight:
             now = trio.current_time()
@@ -484,7 +485,7 @@ class Enrolment:
         except ValueError as error:  # What a user's function has made is no message.
             self._wanted.tell_failed(of, subject, error)
 
-    async def _ask(self, subscription: Subscription) -> _Entry | None:
+    async def _ask(self, subscription: Subscription) -> Entry | None:
         """Ask for one subscription, unless it cannot be spelled."""
         wish = Wish(
             key=subscription.key,
@@ -497,7 +498,7 @@ class Enrolment:
         except Exception as error:  # A user's function, or parameters that it cannot use.
             self._refuse(subscription, error)
             return None
-        entry = _Entry(subscription, wish, trio.current_time())
+        entry = Entry(subscription, wish, trio.current_time())
         entry.tags = [wish.key if self._protocol.named_by == "key" else wish.number]
         # Listening before asking: the confirmation may come while we still write.
         self._enter(entry)
@@ -513,7 +514,7 @@ class Enrolment:
         if subscription in self._wanted:
             self._wanted.refused(subscription, self, error, may_retry=False)
 
-    def _confirm_all(self, asked: list[_Entry]) -> None:
+    def _confirm_all(self, asked: list[Entry]) -> None:
         for entry in asked:
             if self._entries.get(entry.wish.key) is entry:
                 self._confirm(entry, _implied(entry))
@@ -580,10 +581,10 @@ class Enrolment:
         if self._room is None:
             return
         room, self._room = self._room, None
+        # They are all there: nothing was asked for since the others were restored.
         for entry in tuple(self._entries.values()):
-            if entry.is_there:
-                # The pong says nothing of what was taken after its ping.
-                self._take_up(entry, meets=covers and entry in self._restored)
+            # The pong says nothing of what was taken after its ping.
+            self._take_up(entry, meets=covers and entry in self._restored)
         for entry, item, message in room.values:
             if isinstance(item, SubscriptionEnded):
                 if self._entries.get(entry.wish.key) is entry:
@@ -593,50 +594,6 @@ class Enrolment:
         inbox.put(*room.end())
 
 
-def _implied(entry: _Entry) -> Subscribed:
+def _implied(entry: Entry) -> Subscribed:
     """The confirmation of a server that shows it otherwise."""
     return Subscribed(entry.wish.key)
-
-
-class WaitingRoom:
-    """What a second connection has brought, and the first one may have to bring before it.
-
-    Args:
-        max_size: Bytes that may wait.
-    """
-
-    def __init__(self, max_size: float) -> None:
-        self._max_size = max_size
-        self._messages: list[Any] = []
-        self._size = self._size_of_values = 0
-        self._ended = trio.Event()
-        self.values: list[tuple[_Entry, Item | SubscriptionEnded, Message]] = []
-
-    def hold(self, message: Message, entry: _Entry, item: Item) -> None:
-        """Let a value wait."""
-        self.values.append((entry, item, message))
-        self._size_of_values += item.size + MESSAGE_COST
-
-    def put(self, items: list[Any], size: int) -> None:
-        """Let messages wait."""
-        self._messages += items
-        self._size += size
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the reader may read on."""
-        size = self._size + self._size_of_values + len(self._messages) * MESSAGE_COST
-        return size <= self._max_size or self._ended.is_set()
-
-    async def wait_for_room(self) -> None:
-        """Wait until nothing waits any more."""
-        await self._ended.wait()
-
-    async def wait_wanted(self) -> None:
-        """As :meth:`wait_for_room`."""
-        await self._ended.wait()
-
-    def end(self) -> tuple[list[Any], int]:
-        """The messages that have waited, and their size."""
-        self._ended.set()
-        return self._messages, self._size

@@ -321,9 +321,8 @@ class Feed:
 
         The server is told if there is a connection; if not, nobody needs to be.
         """
-        if self._is_open:
-            self._is_open = False
-            self._owner.remove(self)
+        self._is_open = False
+        self._owner.remove(self)
         self._finish(discard=True)
 
     # For who brings.
@@ -340,7 +339,7 @@ class Feed:
         return not self._has_begun
 
     def _begin(
-        self, gap: Gap | None, *sources: object, overlaps: bool = False, joins_late: bool = False
+        self, gap: Gap | None, *sources: object, overlaps: bool, joins_late: bool = False
     ) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing.
 
@@ -360,7 +359,9 @@ class Feed:
         self._continuity.begin(overlaps=overlaps, resumes=gap is None or joins_late)
         self._repeats_to = None
         if gap is None:
-            self._continuity.expect_repeats()
+            # What is repeated is what waits, if something does.
+            if self._waiting is None:
+                self._continuity.expect_repeats()
             self._repeats_to = self._waiting
             # Also where the first snapshot was interrupted: it is wanted still.
             if self._snapshot is not None and self._continuity.last is None:
@@ -390,9 +391,8 @@ class Feed:
 
     def _interrupt(self) -> None:
         """The server has it no more."""
-        if self._is_live:
-            self._is_live = False
-            self._live = trio.Event()
+        self._is_live = False
+        self._live = trio.Event()
 
     @property
     def _recovers(self) -> bool:

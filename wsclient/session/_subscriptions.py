@@ -67,6 +67,7 @@ class Subscription:
         self.overlaps = False
         """Whether several connections have brought the same since it was there again."""
         self.broken: _Break | None = None
+        """Where it was lost last."""
 
     @property
     def rank(self) -> tuple[float, int]:
@@ -113,7 +114,6 @@ class Subscription:
         if is_back:
             for feed in self.feeds:
                 feed._begin(gap_of(feed), enrolment, overlaps=self.overlaps)
-            self.broken = None
             return
         self.overlaps = True
         for feed in self.feeds:
@@ -186,6 +186,8 @@ class Subscriptions:
         self._orders = itertools.count()
         self._wanted: dict[Hashable, Subscription] = {}
         self._enrolments: dict[Enrolment, None] = {}
+        self._epoch = 0
+        """Of the connection that was lost last."""
         self._joining: dict[Feed, None] = {}
         self._has_ended = False
         self.moved = trio.Event()
@@ -266,11 +268,12 @@ class Subscriptions:
     def finish(self, *, discard: bool) -> None:
         """The channel has ended: nothing more will come."""
         self._has_ended = True
-        for subscription in self:
+        # An observer that is told what was missing may leave a feed.
+        wanted, self._wanted = self._wanted, {}
+        for subscription in wanted.values():
             for feed in subscription.feeds:
                 feed._end(None, discard=discard)
         self._enrolments.clear()
-        self._joining.clear()
 
     # What a feed needs.
 
@@ -292,8 +295,8 @@ class Subscriptions:
         return self.protocol.is_next(before, after)
 
     def hole(self, key: Hashable, reason: str) -> Gap:
-        """A gap on the present connection."""
-        epoch = max((enrolment.epoch for enrolment in self._enrolments), default=0)
+        """A gap on the present connection, or the last one."""
+        epoch = max((enrolment.epoch for enrolment in self._enrolments), default=self._epoch)
         now = self._now()
         return Gap(
             after=epoch,
@@ -338,9 +341,8 @@ class Subscriptions:
 
     def leave(self, enrolment: Enrolment, reason: str) -> None:
         """A connection is over, or nobody listens to it any more."""
-        if enrolment not in self._enrolments:
-            return
-        del self._enrolments[enrolment]
+        self._enrolments.pop(enrolment, None)
+        self._epoch = enrolment.epoch
         broken = _Break(enrolment.epoch, enrolment.connection.last_received, reason)
         for subscription in self:
             subscription.part_from(enrolment, broken)
@@ -401,8 +403,7 @@ class Subscriptions:
                 subscription=feed.key,
             )
 
-        if not subscription.there:
-            subscription.overlaps = overlaps
+        subscription.overlaps = overlaps
         subscription.take_up(enrolment, gap_of, resumes=resumed, meets=meets)
         self._tell_moved()
 
@@ -441,7 +442,6 @@ class Subscriptions:
         if not may_retry:
             for feed in subscription.feeds:
                 feed._end(error)
-        self.changed()
 
 
 def _reaches_to(asked_after: Any, last: Any) -> bool:

@@ -74,6 +74,7 @@ from ._lanes import Lanes
 from ._plan import Call, Decode, Plan
 from ._router import H, Registered, Registration, Role, Router
 from ._routing import FOR_OTHERS, message_annotation, name_of, route
+from ._runner import is_left
 from ._typed import converter_for, decoder_for, kind_peeker
 from ._work import Work
 
@@ -301,11 +302,15 @@ class Bot(Router):
         A program that ends with it has the exit code 0 after one signal, 1 (and a traceback) if it
         raised, and what the system makes of Ctrl-C after a second signal: 130 in a shell.
 
+        In a program that ``wsclient run`` imports this does nothing: the command runs the bot.
+
         Raises:
             ChannelFailed: The channel has given up.
             KeyboardInterrupt: A second signal came.
             Exception: What a handler raised, with ``HandlerErrors.RAISE``.
         """
+        if is_left(self):
+            return
         trio.run(self._serve_until_signal)
 
     @forgetful

@@ -515,6 +515,70 @@ async def test_a_stream_that_ends_before_it_counts_as_there_loses_nothing(
         assert [value async for value in feed] == [1, 2]
 
 
+async def test_what_came_before_a_refusal_comes_before_its_failure(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await is_asked(server, "a")
+        await publish(server, 1)
+        await server.send({"op": "refused", "key": "a", "why": "no more"})
+
+        assert await feed.receive() == 1
+        with pytest.raises(SubscriptionFailed, match="no more"):
+            await feed.receive()
+
+
+async def test_a_subscriptions_name_may_be_the_number_of_another(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(ByNumber()) as channel:
+        async with channel.subscribe("a") as a, channel.subscribe("b") as b:
+            await server.expect({"call": 1})
+            await server.send({"reply": 1, "token": 2})
+            await server.expect({"call": 2})
+            await server.send({"reply": 2, "token": 1})
+            await b.wait_live()
+            await server.send({"token": 1, "n": "b's"})
+            await server.send({"token": 2, "n": "a's"})
+
+            assert ("a's", "b's") == (await a.receive(), await b.receive())
+
+
+async def test_what_is_confirmed_twice_is_unsubscribed_once(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await confirm(server)
+            await channel.wait_ready()
+        await server.expect({"op": "unsubscribe", "key": "a"})
+        await server.send({"op": "subscribed", "key": "a"})
+        await settle()
+        assert channel.statistics().subscriptions_live == 0
+        async with channel.subscribe("b"):
+            await confirm(server, "b")
+    assert ["a", "a", "b"] == [json.loads(message)["key"] for message in server.messages][:3]
+    assert len(server.messages) <= 4
+
+
+async def test_a_refusal_that_comes_when_it_was_given_up_changes_nothing(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options, retry=RetryPolicy(wait=lambda _: 20)) as channel:
+        async with channel.subscribe("a") as feed, channel.subscribe("b"):
+            await is_asked(server, "a")
+            await confirm(server, "b")
+            await channel.wait_ready()
+            await server.send({"op": "refused", "key": "a", "why": "too slow"})
+            await confirm(server)
+            await publish(server, 1)
+
+            assert await feed.receive() == 1
+            assert channel.statistics().subscriptions_live == 2
+    assert ["not confirmed within 3 s"] == [
+        str(event.error) for event in recorder.of(SubscriptionRefused)
+    ]
+
+
 async def test_the_order_of_asking_is_the_same_on_each_connection(autojump_clock, network):
     service = Service()
     async with (
@@ -906,7 +970,7 @@ async def test_a_service_is_answered_in_the_midst_of_what_can_be_asked_at_once(
 
 
 async def test_what_a_service_wants_no_answer_to_goes_no_further(
-    autojump_clock, server, open_channel
+    autojump_clock, server, open_channel, recorder
 ):
     class Chatty(PubSub):
         def recognise(self, message):
@@ -918,7 +982,9 @@ async def test_what_a_service_wants_no_answer_to_goes_no_further(
         await server.send({"for": "the channel"})
 
         assert await channel.receive() == '{"for": "the channel"}'
+        await settle()
     assert server.messages == []
+    assert recorder.of(HandlerFailed) == []
 
 
 async def test_a_position_may_stand_beside_a_value(autojump_clock, server, open_channel):
@@ -1207,3 +1273,23 @@ async def test_s6_3_a_connection_that_rotates_waits_for_nothing_that_it_has_lost
         await first.say(later)
         with trio.fail_after(1):
             await recorder.wait_for(ConnectionLeft)
+
+
+async def test_s3_what_was_left_meanwhile_is_not_missed_where_the_second_connection_takes_over(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        async with channel.subscribe("b"):
+            await settle()
+            await first.say('{"op": "subscribed", "key": "b"}')
+            second = await two.by_hand.accept()
+            nursery.start_soon(two._listen, second)
+            await settle()
+            for key in "ab":
+                await second.say(f'{{"op": "subscribed", "key": "{key}", "resumed": true}}')
+            await settle()
+        first.die()
+        await settle()
+
+        assert channel.is_resumed

@@ -617,6 +617,76 @@ async def test_an_overflow_stands_behind_the_values_that_another_join_holds(
         assert [type(items[1]), type(items[3])] == [Gap, Overflow]
 
 
+async def test_what_a_backfill_has_not_brought_is_not_asked_for_again_at_once(
+    autojump_clock, server, open_channel
+):
+    past = Past(2)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        # The second is brought by both.
+        await publish(server, 2, 5)
+        await settle()
+        past.may_go_on.set()
+
+        one, two, gap, five = await take(feed, 4)
+        assert (one, two, five) == (1, 2, 5)
+        assert (gap.after_position, gap.before_position) == (2, 5)
+    assert past.asked == [(1, "a")]
+
+
+async def test_a_service_that_counts_anew_behind_what_waits_is_told_and_nothing_dropped(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 4)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 5, 6)
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        # It repeats one, and counts anew behind the next.
+        await publish(server, 6, 7, 5)
+        await settle()
+        past.may_go_on.set()
+
+        *values, gap, again = await take(feed, 6)
+        assert (values, again) == ([4, 5, 6, 7], 5)
+        assert (gap.after_position, gap.before_position) == (7, 5)
+        assert feed.repeated == 1
+
+
+async def test_what_has_no_position_is_no_repetition_of_what_waits(
+    autojump_clock, server, open_channel, recorder
+):
+    class Sparse(Positioned):
+        def position(self, value):
+            return value or None
+
+    past = Past(2)
+    async with open_channel(Sparse()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 3)
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        await publish(server, 0, 3, 4)
+        await settle()
+        past.may_go_on.set()
+
+        assert [1, 2, 3, 0, 4] == await take(feed, 5)
+        assert feed.repeated == 1
+    assert recorder.of(HandlerFailed) == []
+
+
 async def test_s6_2_what_a_backfill_leaves_out_in_its_midst_is_a_gap_there(
     autojump_clock, server, open_channel, recorder
 ):
@@ -1349,6 +1419,31 @@ async def test_values_and_gaps_end_with_their_stream(autojump_clock, server, ope
         assert (one, gap.after_position, gap.before_position, three) == (1, 1, 3, 3)
 
 
+@pytest.mark.parametrize("is_confirmed", [False, True])
+async def test_s6_2_a_stream_that_ends_behind_a_loss_tells_what_may_be_missing_before_its_end(
+    autojump_clock, server, open_channel, recorder, is_confirmed
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        if is_confirmed:
+            await confirm(server)
+        else:
+            await server.expect(lambda message: '"subscribe"' in message)
+        await server.send({"op": "refused", "key": "a"})
+
+        one, gap = [item async for item in feed.items()]
+        assert (one, gap.after, gap.before, gap.after_position, gap.before_position) == (
+            1,
+            1,
+            2,
+            1,
+            None,
+        )
+    assert gap in [event.gap for event in recorder.of(GapDetected)]
+
+
 async def test_gaps_that_still_wait_at_the_end_of_a_stream_are_told_before_it(
     autojump_clock, server, open_channel
 ):
@@ -1435,9 +1530,13 @@ async def test_a_stream_without_positions_tells_a_loss_at_once(
         await confirm(server)
         await publish(server, 1)
         await cut_and_confirm(server, channel)
-
         one, gap = await take(feed, 2)
         assert (one, gap.after, gap.before, gap.after_position) == (1, 1, 2, None)
+        await publish(server, 2, 3)
+        await cut_and_confirm(server, channel)
+
+        two, three, gap = await take(feed, 3)
+        assert (two, three, gap.after, gap.before, gap.after_position) == (2, 3, 2, 3, None)
 
 
 # Two connections, of which each says its part when the test lets it.

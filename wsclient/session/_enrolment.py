@@ -110,7 +110,7 @@ class _Queue:
         heappush(self._ready, (subscription.rank, subscription))
 
     def first(self, now: float, is_due: Callable[[Subscription], bool]) -> Subscription | None:
-        """The first that is due, which stays where it is."""
+        """The first that is due, which stays where it is until it is not any more."""
         while self._waiting and self._waiting[0][0] <= now:
             subscription = heappop(self._waiting)[-1]
             if is_due(subscription):
@@ -128,9 +128,6 @@ class _Queue:
             else:
                 return subscription
         return None
-
-    def remove_first(self) -> None:
-        heappop(self._ready)
 
     @property
     def wake_at(self) -> float:
@@ -467,7 +464,6 @@ class Enrolment:
             if bucket is not None and not bucket.take(now):
                 wake_at = bucket.free_at(now)
                 break
-            self._queue.remove_first()
             entry = await self._ask(subscription)
             if entry is not None:
                 asked.append(entry)

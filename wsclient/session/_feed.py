@@ -453,7 +453,7 @@ class Feed:
         if gap is not None:
             # Nothing can be brought from behind what was taken back.
             brings = self._snapshot or (None if goes_back else self._backfill)
-            if may_join and brings is not None and gap.after_position is not None:
+            if may_join and brings is not None:
                 self._continuity.raise_doubt(gap)
                 self._may_fill = not goes_back
                 self._hold()
@@ -522,6 +522,9 @@ class Feed:
         forget_locals(error)
         self._error = error
         self._release(may_join=False)
+        if self._continuity.doubt is not None:
+            # Nothing comes any more that could remove it.
+            self._tell(self._continuity.doubt)
         self._finish(discard=discard)
 
     def _finish(self, *, discard: bool) -> None:

@@ -33,7 +33,11 @@ def test_what_was_given_is_left_as_it_is():
     assert {"op": "balance"} == message
 
 
-@pytest.mark.parametrize("message", ["[1]", "no JSON", b"\xff", [1], 7, None])
+@pytest.mark.parametrize(
+    "message",
+    ["[1]", "no JSON", b"\xff", [1], 7, None, "[" * 100_000],
+    ids=lambda message: repr(message)[:20],
+)
 @pytest.mark.parametrize("strategy", [JSON, RPC])
 def test_what_is_no_object_cannot_be_numbered(strategy, message):
     with pytest.raises(ValueError, match="a request must be a JSON object"):
@@ -80,7 +84,9 @@ def test_a_reply_is_the_object_that_carries_the_number(message):
         '{"id": 3',
         b'\xff{"id": 3}',
         "",
+        '{"id": %s}' % ("[" * 100_000),
     ],
+    ids=lambda message: repr(message[:20]),
 )
 @pytest.mark.parametrize("strategy", [JSON, RPC])
 def test_what_carries_no_number_is_no_reply(strategy, message):
@@ -96,6 +102,15 @@ def test_fields_and_the_kind_of_number_can_be_chosen():
         assert strategy.recognise(message) is None
     with pytest.raises(ValueError, match="number_type"):
         JsonCorrelation(number_type=float)
+
+
+@pytest.mark.parametrize(
+    "written", ["1_2", "+12", " 12", "012", "12\n", "\u0661\u0662", "-0", "9" * 5000]
+)
+def test_a_text_that_we_would_not_write_is_not_our_number(written):
+    strategy = JsonCorrelation(number_type=str)
+
+    assert strategy.recognise(json.dumps({"id": written})) is None
 
 
 def test_a_refusal_is_known_by_its_field():

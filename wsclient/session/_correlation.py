@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -51,6 +52,7 @@ class Correlation(Protocol):
 
 
 _ID: Final = "id"
+_WRITTEN: Final = re.compile(r"[1-9][0-9]{0,18}")
 _TYPES: Final[Any] = (int, str)
 
 
@@ -160,7 +162,7 @@ def _object(message: object, *, without: str) -> dict[str, Any]:
     if isinstance(message, (str, bytes)):
         try:
             message = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
     if not isinstance(message, Mapping):
         raise ValueError("a request must be a JSON object, to carry its number")
@@ -176,7 +178,7 @@ def _object_with(field: str, message: str | bytes) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -184,7 +186,7 @@ def _object_with(field: str, message: str | bytes) -> dict[str, Any]:
 def _number(found: object, kind: type[int] | type[str]) -> int | None:
     if type(found) is not kind:
         return None
-    try:
-        return int(found)
-    except ValueError:
+    # `int` takes more than we write: blanks, underscores, the digits of other scripts.
+    if isinstance(found, str) and not _WRITTEN.fullmatch(found):
         return None
+    return int(found)

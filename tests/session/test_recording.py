@@ -423,6 +423,51 @@ async def test_what_was_to_be_redacted_is_not_in_the_traceback_either(
     assert ("redact", {}) == (last[0].f_code.co_name, last[0].f_locals)
 
 
+def look_up(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError as error:
+        raise LookupError("mine") from error
+
+
+def look_up_quietly(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError:
+        raise LookupError("mine") from None
+
+
+def look_up_all(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError as error:
+        raise ExceptionGroup("mine", [error]) from None
+
+
+def read_bytes(message):
+    return b"c4n4ry\xff".decode()
+
+
+@pytest.mark.parametrize("redact", [look_up, look_up_quietly, look_up_all, read_bytes])
+async def test_nor_is_it_in_what_has_led_to_the_error(
+    autojump_clock, recording, recorder, path, redact
+):
+    put(await recording(Journal(path, redact=redact)), "c4n4ry")
+    await trio.sleep(1)
+    [failed] = recorder.of(events.HandlerFailed)
+    seen = [failed.error, *getattr(failed.error, "exceptions", ())]
+    seen += [error.__context__ for error in seen if error.__context__ is not None]
+    variables = [
+        frame.f_locals
+        for error in seen
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"] != "wsclient.session._recording"
+    ]
+
+    assert (redact is read_bytes) == (len(seen) == 1)
+    assert "c4n4ry" not in repr([variables, seen])
+
+
 async def test_what_cannot_be_redacted_is_not_written_and_told_once(
     autojump_clock, recording, recorder, path
 ):
@@ -554,7 +599,16 @@ async def test_a_message_larger_than_a_file_is_missing_and_counted(autojump_cloc
     put(recorder, "c")
     await trio.sleep(1)
 
-    assert ["a", "b", Overflow(1), "c"] == items(path)
+    assert ["a", Overflow(1), "b", "c"] == items(path)
+
+
+async def test_the_last_message_of_all_is_missing_and_counted_as_well(
+    autojump_clock, recording, path
+):
+    put(await recording(Journal(path, max_size=MIN_SIZE)), "a", "x" * MIN_SIZE)
+    await trio.sleep(1)
+
+    assert ["a", Overflow(1)] == items(path)
 
 
 @pytest.mark.parametrize("redact", [functools.partial(int, base="x")])

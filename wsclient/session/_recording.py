@@ -9,7 +9,6 @@ are missing in the journal, which says how many, and the session feels nothing.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient._discretion import forget_all_locals
 from wsclient.connection import open_background_nursery
 from wsclient.events import Event, Gap, Overflow
 from wsclient.options import file_path
@@ -310,10 +310,9 @@ class Recorder:
         """
         failed = self._encode(batches)
         try:
-            left_out = self._files.write(self._lines, self._time)
+            self._files.write(self._lines, self._time)
         except OSError as error:
             return error, failed
-        self._missing += left_out
         return None, failed
 
     def _encode(self, batches: list[_Batch]) -> Exception | None:
@@ -329,7 +328,7 @@ class Recorder:
                     item = self._redacted(message)
                 except Exception as error:  # A user's function may raise anything.
                     # What was to be redacted is in there.
-                    traceback.clear_frames(error.__traceback__)
+                    forget_all_locals(error)
                     failed = error
                     self._missing += 1
                 else:

@@ -5,8 +5,8 @@ and one of ``text``, ``base64``, ``gap`` and ``lost``.  Each file begins with a 
 that it is a journal.
 
 - *Bounded.*  A file that would become too large is put aside: ``path`` becomes ``path.1``, that one
-  ``path.2``, and the oldest is removed.  A record that is larger than a file may be is not written,
-  and it is written that one is missing.
+  ``path.2``, and the oldest is removed.  Of a record that is larger than a file may be, it is
+  written that one is missing.
 - *Torn.*  A process that dies while it writes leaves half a line at the end.  A reader ignores what
   has no end of line; a writer cuts it off before it goes on.
 - *Never somebody else's.*  A file that does not begin as a journal does is neither cut nor written.
@@ -19,6 +19,7 @@ import base64
 import importlib.util
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -83,7 +84,7 @@ def encode(record: JournalRecord) -> bytes:
         case Gap() as gap:
             values["gap"] = {
                 name: _plain(value)
-                for name, value in attrs.asdict(gap).items()
+                for name, value in attrs.asdict(gap, recurse=False).items()
                 if value is not None
             }
         case overflow:
@@ -102,14 +103,21 @@ def decode(line: bytes) -> JournalRecord | Head:
         if "journal" in values:
             if values["journal"] != VERSION:
                 raise ValueError(f"a journal of version {values['journal']}")
-            return Head(float(values["time"]), bool(values["opened"]))
+            return Head(_time(values), bool(values["opened"]))
         return JournalRecord(
-            time=float(values["time"]),
+            time=_time(values),
             epoch=int(values["epoch"]),
             item=_item(values),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("no line of a journal") from error
+
+
+def _time(values: dict[str, Any]) -> float:
+    time = float(values["time"])
+    if not math.isfinite(time):
+        raise ValueError("no time")
+    return time
 
 
 def _item(values: dict[str, Any]) -> str | bytes | Gap | Overflow:
@@ -124,7 +132,13 @@ def _item(values: dict[str, Any]) -> str | bytes | Gap | Overflow:
 
 def _plain(value: Any) -> Any:
     """A key or a position of the user's: what JSON has no word for becomes a text."""
-    return value if isinstance(value, (str, int, float)) else str(value)
+    if isinstance(value, (str, float)):
+        return value
+    try:
+        text = str(value)
+    except Exception:  # A user's; or an int of thousands of digits, which a server has sent.
+        return f"<{type(value).__name__}>"
+    return value if isinstance(value, int) else text
 
 
 def _line(values: dict[str, Any]) -> bytes:
@@ -155,16 +169,12 @@ class JournalFiles:
         self._size = 0
         self._was_opened = False
 
-    def write(self, lines: list[bytes], now: float) -> int:
+    def write(self, lines: list[bytes], now: float) -> None:
         """Write ``lines``, and take each from the list that is in the file.
-
-        Returns:
-            How many were left out, because they are larger than a file may be.
 
         Raises:
             OSError: Those that are still in the list were not written.
         """
-        left_out = 0
         try:
             while lines:
                 if self._file is None:
@@ -174,14 +184,12 @@ class JournalFiles:
                 if count:
                     self._append(lines, count)
                 elif len(lines[0]) > self._max_size - len(encode_head(Head(now, False))):
-                    del lines[0]
-                    left_out += 1
+                    lines[0] = _missing(lines[0])
                 else:
                     self._rotate(now)
         except BaseException:
             self.close()
             raise
-        return left_out
 
     def close(self) -> None:
         """Let go of the file."""
@@ -243,6 +251,13 @@ class JournalFiles:
                 os.replace(newer, older)
         if self._files == 1:
             os.remove(self._path)
+
+
+def _missing(line: bytes) -> bytes:
+    """What stands where a line has no room."""
+    found = decode(line)
+    assert isinstance(found, JournalRecord)
+    return encode(attrs.evolve(found, item=Overflow(1)))
 
 
 def _fitting(lines: list[bytes], room: int) -> int:

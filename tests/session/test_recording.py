@@ -18,7 +18,7 @@ import trio.testing
 import wsclient
 from wsclient import events
 from wsclient.events import Gap, GapDetected, JournalFailed, JournalRecovered, Overflow
-from wsclient.session import Journal, _open
+from wsclient.session import Journal, _open, _recording
 from wsclient.session._recording import (
     LAST_WRITE,
     LINGER,
@@ -564,6 +564,25 @@ async def test_what_a_slow_disk_cannot_take_is_missing_and_counted(
 
     assert [large] * 3 + [Overflow(8), "after"] == items(path)
     assert ["JournalFailed", "JournalRecovered"] == recorder.names()
+
+
+async def test_gaps_that_a_slow_disk_cannot_take_cost_no_memory_either(
+    autojump_clock, recording, disk, recorder, path, monkeypatch
+):
+    monkeypatch.setattr(_recording, "MAX_WAITING", 1000)
+    recording_ = await recording(Journal(path))
+    observe = recording_.beside(recorder)
+    disk.answers = trio.Event()
+    for _ in range(1000):
+        observe(GapDetected(channel="feed", gap=GAP))
+
+    assert 16 == len(recording_._waiting)
+    disk.answers.set()
+    await trio.sleep(1)
+    observe(GapDetected(channel="feed", gap=GAP))
+    await trio.sleep(1)
+
+    assert [*[GAP] * 15, Overflow(985), GAP] == items(path)
 
 
 async def test_a_burst_that_is_too_large_is_not_punished_with_a_wait(

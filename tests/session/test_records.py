@@ -274,6 +274,32 @@ def test_a_second_writer_is_refused_while_the_first_one_writes(tmp_path):
     assert ["a", "c"] == [item for item in items(path) if isinstance(item, str)]
 
 
+@pytest.mark.skipif(_records._fcntl is None, reason="needs flock")
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_a_second_writer_is_refused_while_the_first_one_puts_its_file_aside(
+    tmp_path, monkeypatch, begins_anew
+):
+    path = tmp_path / "feed"
+    write(path, lines("a"))
+    real = _records._fcntl.flock
+
+    def flock(file, operation):
+        # Between the opening and the lock, which the first one has let go of.
+        monkeypatch.setattr(_records._fcntl, "flock", real)
+        os.replace(path, tmp_path / "feed.1")
+        if begins_anew:
+            write(path, lines("b"))
+        real(file, operation)
+
+    monkeypatch.setattr(_records._fcntl, "flock", flock)
+    with pytest.raises(BlockingIOError, match="another channel or program"):
+        write(path, lines("c"))
+    write(path, lines("d"))
+
+    found = [item for item in items(path) if isinstance(item, str)]
+    assert (["a", "b", "d"] if begins_anew else ["a", "d"]) == found
+
+
 def test_where_there_are_no_locks_and_no_modes_it_writes_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(_records, "_fcntl", None)
     monkeypatch.delattr(os, "fchmod", raising=False)

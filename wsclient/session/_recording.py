@@ -223,10 +223,18 @@ class Recorder:
 
         def told(event: Event) -> None:
             if isinstance(event, events.GapDetected):
-                self._add_batch(_Batch(self._now(), event.gap.before, gap=event.gap))
+                self._put_gap(event.gap)
             observe(event)
 
         return told
+
+    def _put_gap(self, gap: Gap) -> None:
+        # A server that leaves positions out can make as many as there are messages.
+        if self._size + MESSAGE_COST > MAX_WAITING:
+            self._lose(1, gap.before)
+        else:
+            self._size += MESSAGE_COST
+            self._add_batch(_Batch(self._now(), gap.before, gap=gap))
 
     def _lose(self, messages: int, epoch: int) -> None:
         last = self._waiting[-1] if self._waiting else None

@@ -16,6 +16,7 @@ that it is a journal.
 from __future__ import annotations
 
 import base64
+import errno
 import importlib.util
 import itertools
 import json
@@ -273,10 +274,23 @@ def _lock(file: int, path: str) -> None:
     if _fcntl is not None:
         try:
             _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                error.errno, "another channel or program writes to it", path
-            ) from None
+        except BlockingIOError:
+            raise _busy(path) from None
+        # Whoever had the lock may have let go of it to put the file aside, after we had opened it.
+        if not _is_at(file, path):
+            raise _busy(path)
+
+
+def _busy(path: str) -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "another channel or program writes to it", path)
+
+
+def _is_at(file: int, path: str) -> bool:
+    """Whether ``path`` still names the file."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _check(file: int, path: str) -> None:

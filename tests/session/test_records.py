@@ -402,6 +402,40 @@ def test_a_journal_is_read_while_it_is_put_aside(tmp_path, monkeypatch):
     assert texts == found
 
 
+def test_a_journal_is_read_whole_at_every_step_of_putting_it_aside(tmp_path, monkeypatch):
+    # Also where a process has died at that step.
+    path = tmp_path / "feed"
+    texts = [str(number) * 3500 for number in range(3)]
+    write(path, *[[line] for line in lines(*texts)], files=5)
+    real = os.replace
+    found = []
+
+    def replace(old, new):
+        real(old, new)
+        found.append([item for item in items(path) if isinstance(item, str)])
+
+    monkeypatch.setattr(os, "replace", replace)
+    write(path, lines("x" * 3500), files=5)
+
+    assert [texts] * 3 == found
+
+
+def test_a_file_that_is_put_aside_just_as_it_is_opened_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "feed"
+    texts = [str(number) * 3500 for number in range(2)]
+    write(path, *[[line] for line in lines(*texts)])
+
+    def exists(name, real=os.path.exists):
+        found = real(name)
+        if found and name.endswith(".1"):
+            os.replace(name, f"{path}.2")
+        return found
+
+    monkeypatch.setattr(os.path, "exists", exists)
+
+    assert texts == items(path)
+
+
 def test_where_there_is_no_journal_there_is_nothing_to_read(tmp_path):
     with pytest.raises(FileNotFoundError):
         items(tmp_path / "feed")

@@ -331,11 +331,15 @@ def _numbered(path: str, number: int) -> str:
 
 
 def _numbers(path: str, first: int) -> Iterator[int]:
-    """The numbers, from ``first`` on, of the files that there are."""
-    number = first
-    while os.path.exists(_numbered(path, number)):
-        yield number
-        number += 1
+    """The numbers, from ``first`` on, of the files that there are.
+
+    One is missing among them while they are put aside, or where a process has died of that.
+    """
+    for number in itertools.count(first):
+        if os.path.exists(_numbered(path, number)):
+            yield number
+        elif not os.path.exists(_numbered(path, number + 1)):
+            return
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -353,13 +357,18 @@ def read_records(path: str) -> Iterator[JournalRecord]:
         # The newest first: one that is put aside meanwhile is there twice, and not never.
         files: dict[int, BinaryIO] = {}
         for number in itertools.chain((0,), _numbers(path, 1)):
-            file = opened.enter_context(open(_numbered(path, number), "rb"))
+            try:
+                file = opened.enter_context(open(_numbered(path, number), "rb"))
+            except FileNotFoundError:
+                continue  # It was put aside, and comes next.
             files.setdefault(os.fstat(file.fileno()).st_ino, file)
             try:
                 _check(file.fileno(), file.name)
             except NoJournal as error:
                 raise ValueError(f"{error.filename}: {error.strerror}") from None
             file.seek(0)
+        if not files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         yield from _join(line for file in reversed(files.values()) for line in _lines(file))
 
 

@@ -85,7 +85,7 @@ class _Entry:
         self.early: list[Item] = []
         """What came before the confirmation."""
         self.has_missed = False
-        """Whether something came while it was given up."""
+        """Whether something came while it was given up, or more than there is room for."""
 
     @property
     def overlaps(self) -> bool:
@@ -166,6 +166,7 @@ class Enrolment:
         self._changed = trio.Event()
         self._confirmed_at = -math.inf
         self._confirmed = 0
+        self._early_size = 0
         self._room: WaitingRoom | None = None
         self._restored: set[_Entry] = set()
         self.is_ready: bool = False
@@ -223,7 +224,8 @@ class Enrolment:
             self._heed_end(entry, signal)
         else:
             # The end of what had its name before.
-            entry.early.clear()
+            self._take_early(entry)
+            entry.has_missed = False
         return True
 
     def _heed_end(self, entry: _Entry, signal: SubscriptionEnded) -> None:
@@ -297,8 +299,19 @@ class Enrolment:
     def _bring(self, entry: _Entry, item: Item) -> None:
         if entry.is_there:
             entry.subscription.publish(item)
-        else:
+        elif not entry.has_missed:
+            self._early_size += item.size + MESSAGE_COST
             entry.early.append(item)
+            inbox = self._wanted.inbox
+            if self._early_size > inbox.max_size + inbox.overrun_size:
+                # Nobody can take it yet, and to read on is how the confirmation comes.
+                self._wanted.tell_overflow(len(self._take_early(entry)))
+                entry.has_missed = True
+
+    def _take_early(self, entry: _Entry) -> list[Item]:
+        early, entry.early = entry.early, []
+        self._early_size -= sum(item.size + MESSAGE_COST for item in early)
+        return early
 
     def _confirm(self, entry: _Entry, signal: Subscribed) -> None:
         if entry.is_there:
@@ -329,8 +342,7 @@ class Enrolment:
                 overlaps=entry.overlaps,
                 meets=meets,
             )
-        early, entry.early = entry.early, []
-        for item in early:
+        for item in self._take_early(entry):
             entry.subscription.publish(item)
 
     # What the server has.
@@ -357,9 +369,8 @@ class Enrolment:
             self._late.pop(tag, None)
 
     def _forget(self, entry: _Entry) -> None:
-        if entry.early:
+        if self._take_early(entry):
             # What follows it is nobody's, also if the confirmation should come after all.
-            entry.early.clear()
             entry.has_missed = True
         self._pending.pop(entry, None)
         self._leaving.pop(entry, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -42,6 +43,12 @@ def test_what_was_given_is_left_as_it_is():
 def test_what_is_no_object_cannot_be_numbered(strategy, message):
     with pytest.raises(ValueError, match="a request must be a JSON object"):
         strategy.mark(message, 3)
+
+
+@pytest.mark.parametrize("strategy", [JSON, RPC])
+def test_what_json_does_not_know_is_not_asked(strategy):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        strategy.mark({"method": "buy", "params": [math.nan]}, 3)
 
 
 def test_a_number_of_ones_own_is_refused_rather_than_replaced():

@@ -525,6 +525,24 @@ async def test_a_full_disk_is_told_once_and_stops_nothing(
     assert list("abcd") == items(path)
 
 
+async def test_a_full_disk_is_told_once_also_when_it_costs_messages(
+    autojump_clock, recording, disk, recorder, path, monkeypatch
+):
+    monkeypatch.setattr(_recording, "MAX_WAITING", 1000)
+    recording_ = await recording(Journal(path))
+    disk.fill()
+    for _ in range(100):
+        put(recording_, "x" * 100)
+        await trio.sleep(RETRY_AFTER)
+
+    assert ["JournalFailed"] == recorder.names()
+    disk.error = None
+    await trio.sleep(2 * RETRY_AFTER)
+
+    assert ["JournalFailed", "JournalRecovered"] == recorder.names()
+    assert ["x" * 100] * 6 + [Overflow(94)] == items(path)
+
+
 async def test_a_folder_that_is_not_there_is_told_and_stops_nothing(
     autojump_clock, path, recorder, on_disk
 ):
@@ -670,6 +688,16 @@ async def test_a_replay_takes_its_time_on_trios_clock(autojump_clock, recorded, 
 
     assert ["a", b"b", GAP, "c", "d"] == [item for item, _ in played]
     assert pytest.approx([0, 2, 30, 30, 32]) == [seconds for _, seconds in played]
+
+
+async def test_a_replay_loses_nothing_to_those_who_give_up_waiting(autojump_clock, recorded):
+    replay = recorded.replay(speed=1)
+    played = []
+    while len(played) < 5:
+        with trio.move_on_after(5):
+            played.append(await anext(replay))
+
+    assert ["a", b"b", GAP, "c", "d"] == played
 
 
 async def test_a_replay_that_does_not_wait_lets_others_run(autojump_clock, recorded):

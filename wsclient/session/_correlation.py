@@ -87,10 +87,11 @@ class JsonCorrelation:
         """Add the number to a JSON object, which is given as a mapping or as text.
 
         Raises:
-            ValueError: The message is none, or has a field of that name.
+            ValueError: The message is none, or has a field of that name, or a number that JSON does
+                not know.
         """
         content = _object(message, without=self.id_field)
-        return json.dumps(content | {self.id_field: self.number_type(number)})
+        return json.dumps(content | {self.id_field: self.number_type(number)}, allow_nan=False)
 
     def recognise(self, message: str | bytes) -> Reply | None:
         """The reply that a JSON object is, if it is one."""
@@ -116,12 +117,13 @@ class JsonRpcCorrelation:
         """Make a request object of a method and its parameters (JSON-RPC 2.0 §4).
 
         Raises:
-            ValueError: The message names no method, or has an id.
+            ValueError: The message names no method, or has an id, or a number that JSON does not
+                know.
         """
         content = _object(message, without=_ID)
         if not isinstance(content.get("method"), str):
             raise ValueError('a JSON-RPC request must name its "method", a text')
-        return json.dumps({"jsonrpc": "2.0"} | content | {_ID: number})
+        return json.dumps({"jsonrpc": "2.0"} | content | {_ID: number}, allow_nan=False)
 
     def recognise(self, message: str | bytes) -> Reply | None:
         """The reply that a response object is (JSON-RPC 2.0 §5), if the message is one."""

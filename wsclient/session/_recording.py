@@ -129,17 +129,21 @@ class Replay:
         self._records = records
         self._speed = speed
         self._began: tuple[float, float] | None = None
+        self._next: JournalRecord | None = None
 
     def __aiter__(self) -> Replay:
         return self
 
     async def __anext__(self) -> str | bytes | Gap | Overflow:
-        """The next message, gap or overflow."""
-        for record in self._records:
-            await self._wait_until(record.time)
-            return record.item
-        await trio.lowlevel.checkpoint()
-        raise StopAsyncIteration
+        """The next message, gap or overflow; cancelling this loses nothing."""
+        # Kept until its time has come: whoever gives up waiting for it has not taken it.
+        self._next = self._next or next(self._records, None)
+        if self._next is None:
+            await trio.lowlevel.checkpoint()
+            raise StopAsyncIteration
+        await self._wait_until(self._next.time)
+        record, self._next = self._next, None
+        return record.item
 
     async def _wait_until(self, time: float) -> None:
         now = trio.current_time()
@@ -196,6 +200,7 @@ class Recorder:
         self._files = JournalFiles(journal.path, journal.max_size, journal.files)
         self._lines: list[bytes] = []
         self._missing = 0
+        self._told_missing = b"", 0
         self._time = 0.0
         self._redact_failed = False
 
@@ -242,7 +247,9 @@ class Recorder:
             last.lost += messages
         else:
             self._add_batch(_Batch(self._now(), epoch, lost=messages))
-        self._tell("the disk is too slow: messages are missing in the journal")
+        # If it has failed, that is why, and is told already.
+        if not self._is_failing:
+            self._tell("the disk is too slow: messages are missing in the journal")
 
     def _add_batch(self, batch: _Batch) -> None:
         self._waiting.append(batch)
@@ -354,8 +361,15 @@ class Recorder:
 
     def _add_missing(self, time: float, epoch: int) -> None:
         if self._missing:
-            missing, self._missing = Overflow(self._missing), 0
-            self._lines.append(encode(JournalRecord(time=time, epoch=epoch, item=missing)))
+            line, told = self._told_missing
+            if self._lines and self._lines[-1] is line:
+                # A disk that stays full must not make a line each time that it is tried.
+                self._lines.pop()
+                self._missing += told
+            missing, self._missing = self._missing, 0
+            line = encode(JournalRecord(time=time, epoch=epoch, item=Overflow(missing)))
+            self._lines.append(line)
+            self._told_missing = line, missing
 
     def _redacted(self, message: Message) -> Message | None:
         if self._journal.redact is None:

@@ -129,6 +129,7 @@ def put(recorder, *messages):
         ([b"feed"], {}, TypeError, "path must be str or os.PathLike, not bytes"),
         ([""], {}, ValueError, "path must name a file"),
         (["a\0b"], {}, ValueError, "path must name a file"),
+        (["\ud800"], {}, ValueError, "path must name a file"),
         (["feed"], {"max_size": 1.5}, TypeError, "max_size must be int, not float"),
         (["feed"], {"max_size": MIN_SIZE - 1}, ValueError, "max_size must be at least 4096"),
         (["feed"], {"files": True}, TypeError, "files must be int, not bool"),

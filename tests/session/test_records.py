@@ -252,12 +252,28 @@ def test_a_head_that_has_no_room_begins_a_file(tmp_path):
 def test_a_file_that_is_no_journal_is_neither_written_nor_cut(tmp_path, content):
     path = tmp_path / "feed"
     path.write_bytes(content)
+    path.chmod(0o644)
+    mode = path.stat().st_mode
     with pytest.raises(NoJournal, match="no journal"):
         write(path, lines("a"))
+
+    assert mode == path.stat().st_mode
     with pytest.raises(ValueError, match="no journal"):
         items(path)
 
     assert content == path.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes in its file system")
+def test_what_is_no_file_is_left_as_it_is(tmp_path):
+    # As root, /dev/null would be nobody else's from then on.
+    path = tmp_path / "feed"
+    os.mkfifo(path, 0o644)
+    mode = path.stat().st_mode
+    with pytest.raises(NoJournal, match="no journal"):
+        write(path, lines("a"))
+
+    assert mode == path.stat().st_mode
 
 
 @pytest.mark.skipif(_records._fcntl is None, reason="needs flock")

@@ -9,7 +9,8 @@ that it is a journal.
   written that one is missing.
 - *Torn.*  A process that dies while it writes leaves half a line at the end.  A reader ignores what
   has no end of line; a writer cuts it off before it goes on.
-- *Never somebody else's.*  A file that does not begin as a journal does is neither cut nor written.
+- *Never somebody else's.*  A file that does not begin as a journal does is neither cut nor written,
+  and keeps its mode.
 - *One writer.*  The file is locked for as long as it is open, where the system can (``flock``).
 """
 
@@ -22,6 +23,7 @@ import itertools
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Final
@@ -202,11 +204,16 @@ class JournalFiles:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
         self._file = file = os.open(self._path, flags | getattr(os, "O_BINARY", 0), _MODE)
         _lock(file, self._path)
-        if hasattr(os, "fchmod"):
-            os.fchmod(file, _MODE)
-        size = os.fstat(file).st_size
+        status = os.fstat(file)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_journal(self._path)
         if size:
             _check(file, self._path)
+        # Not before: it may be somebody else's.
+        if hasattr(os, "fchmod"):
+            os.fchmod(file, _MODE)
+        if size:
             size = _cut_torn_end(file, size)
         self._size = size
         if not self._was_opened:
@@ -300,7 +307,11 @@ def _check(file: int, path: str) -> None:
     line, end, _ = data.partition(b"\n")
     is_torn = not end and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data))
     if not _is_head(line) and not is_torn:
-        raise NoJournal(None, "the file is no journal, or one of a later version", path)
+        raise _no_journal(path)
+
+
+def _no_journal(path: str) -> NoJournal:
+    return NoJournal(None, "the file is no journal, or one of a later version", path)
 
 
 def _is_head(line: bytes) -> bool:

@@ -346,11 +346,14 @@ def _numbers(path: str, first: int) -> Iterator[int]:
 
     One is missing among them while they are put aside, or where a process has died of that.
     """
-    for number in itertools.count(first):
+    number, missing = first, 0
+    while missing < 2:
         if os.path.exists(_numbered(path, number)):
+            missing = 0
             yield number
-        elif not os.path.exists(_numbered(path, number + 1)):
-            return
+        else:
+            missing += 1
+        number += 1
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from wsclient import (
     Answer,
     ChannelState,
     DeliveryOptions,
+    Limits,
     Protocol,
     Published,
     RetryBudget,
@@ -32,6 +33,7 @@ from wsclient.events import (
     SubscriptionRefused,
     SubscriptionsRestored,
 )
+from wsclient.session._inbox import MESSAGE_COST
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
 from .subscribing import (
@@ -1293,3 +1295,71 @@ async def test_s3_what_was_left_meanwhile_is_not_missed_where_the_second_connect
         await settle()
 
         assert channel.is_resumed
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_s6_2_what_comes_before_the_confirmation_is_bounded_and_what_is_dropped_is_a_gap(
+    autojump_clock, open_channel, server, recorder, resumed
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with (
+        open_channel(Positioned(), limits=limits) as channel,
+        channel.subscribe("a", after=0) as feed,
+    ):
+        await is_asked(server, "a")
+        for n in range(1, 1000):
+            await server.send({"key": "a", "n": n})
+        [enrolment] = channel._subscriptions._enrolments
+        [entry] = enrolment._entries.values()
+
+        assert [] == entry.early
+        assert ["InboxOverflowed"] == [each for each in recorder.names() if "Over" in each]
+        await server.send({"op": "subscribed", "key": "a", "resumed": resumed})
+        await server.send({"key": "a", "n": 1000})
+
+        gap = await anext(feed.items())
+        assert (gap.after_position, gap.before_position) == (0, 1000)
+        assert 1000 == await feed.receive()
+
+
+async def test_what_comes_before_the_confirmation_is_bounded_for_all_together(
+    autojump_clock, open_channel, server
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with open_channel(limits=limits) as channel, trio.open_nursery() as nursery:
+        wanted = [str(number) for number in range(60)]
+        async with Keep(nursery, channel, wanted):
+            for key in wanted:
+                await is_asked(server, key)
+            for key in wanted:
+                for n in range(10):
+                    await server.send({"key": key, "n": n})
+            [enrolment] = channel._subscriptions._enrolments
+            waiting = [item for entry in enrolment._entries.values() for item in entry.early]
+            for key in wanted:
+                await server.send({"op": "subscribed", "key": key})
+            await channel.wait_ready()
+
+            assert 0 < len(waiting) <= 10_000 // MESSAGE_COST
+            assert 0 == enrolment._early_size
+
+
+async def test_what_its_forerunner_has_brought_too_much_of_is_not_missing(
+    autojump_clock, open_channel, server, recorder
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with open_channel(Positioned(), limits=limits) as channel:
+        async with channel.subscribe("a"):
+            await is_asked(server, "a")
+            await server.send({"op": "subscribed", "key": "a"})
+            await channel.wait_ready()
+        async with channel.subscribe("a", after=4) as feed:
+            await server.expect(lambda message: "unsubscribe" in message)
+            await is_asked(server, "a")
+            for n in range(1, 1000):
+                await server.send({"key": "a", "n": n})
+            await server.send({"op": "unsubscribed", "key": "a"})
+            await server.send({"op": "subscribed", "key": "a", "resumed": True})
+            await server.send({"key": "a", "n": 5})
+
+            assert 5 == await anext(feed.items())

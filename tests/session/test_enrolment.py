@@ -315,6 +315,7 @@ async def test_s6_1_the_time_for_restoring_begins_anew_with_each_that_is_restore
                 await server.send({"op": "subscribed", "key": key})
             await channel.wait_ready()
     assert recorder.of(SubscriptionRefused) == []
+    assert recorder.of(SubscriptionsRestored)[-1].duration == pytest.approx(5, abs=0.5)
 
 
 async def test_a_confirmation_that_comes_too_late_counts_all_the_same(
@@ -448,6 +449,10 @@ async def test_a_server_may_call_a_subscription_by_a_name_of_its_own(
             assert [await anext(feed.items()) for _ in range(2)][1] == 9
             assert await channel.receive() == '{"token": "0x1", "n": 8}'
         await server.expect({"end": "0x9"})
+        # What comes late is known by the name, too.
+        await server.send({"token": "0x9", "n": 10})
+        await server.send("the channel's")
+        assert await channel.receive() == "the channel's"
 
 
 async def test_a_service_is_answered_at_once(autojump_clock, server, open_channel):
@@ -528,6 +533,49 @@ async def test_what_came_before_a_refusal_comes_before_its_failure(
         assert await feed.receive() == 1
         with pytest.raises(SubscriptionFailed, match="no more"):
             await feed.receive()
+
+
+async def test_a_second_confirmation_changes_nothing(autojump_clock, server, open_channel):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await server.send({"op": "subscribed", "key": "a"})
+        await publish(server, 100, 1)
+
+        hundred, gap, one = await take(feed, 3)
+        assert (hundred, one) == (100, 1)
+        assert "gone back" in gap.reason
+
+
+@pytest.mark.parametrize("came", [0, 1])
+async def test_a_late_confirmation_that_resumes_has_missed_what_came_before_it_and_was_dropped(
+    autojump_clock, server, open_channel, came
+):
+    options = SubscriptionOptions(timeout=3)
+    patient = RetryPolicy(wait=lambda state: 20)
+    async with (
+        open_channel(Positioned(), subscriptions=options, retry=patient) as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b"),
+    ):
+        await is_asked(server, "a")
+        await server.send({"op": "subscribed", "key": "a"})
+        await publish(server, 1)
+        await is_asked(server, "b")
+        await server.send({"op": "subscribed", "key": "b"})
+        await channel.wait_ready()
+        await cut(server, channel)
+        await is_asked(server, "a")
+        await server.send({"op": "subscribed", "key": "b"})
+        await publish(server, *range(2, 2 + came))
+        await channel.wait_ready()
+        await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        await publish(server, 2 + came)
+
+        if came:
+            one, gap, three = await take(feed, 3)
+            assert (one, gap.after_position, gap.before_position, three) == (1, 1, 3, 3)
+        else:
+            assert [1, 2] == await take(feed, 2)
 
 
 async def test_a_subscriptions_name_may_be_the_number_of_another(
@@ -732,6 +780,12 @@ async def test_i12_what_is_confirmed_late_and_was_asked_for_again_is_ended_once(
                 await server.send({"token": "0x2", "n": 2})
                 if token:
                     assert await feed.receive() == 2
+                await settle()
+                assert feed.is_live
+            assert [1, 2] == [
+                call for message in server.messages if (call := json.loads(message).get("call"))
+            ]
+            server.messages.clear()
 
 
 @pytest.mark.parametrize("made", [7, "\ud800"])
@@ -1363,3 +1417,14 @@ async def test_what_its_forerunner_has_brought_too_much_of_is_not_missing(
             await server.send({"key": "a", "n": 5})
 
             assert 5 == await anext(feed.items())
+
+
+async def test_where_nothing_is_confirmed_a_value_shows_that_it_is_there(
+    autojump_clock, two, nursery
+):
+    async with two.open(Unconfirmed()) as channel, channel.subscribe("a") as feed:
+        # No ping is answered.
+        first = await two.accept(nursery, confirm=False)
+        with trio.fail_after(1):
+            await say(first, 1)
+            assert await feed.receive() == 1

@@ -490,7 +490,7 @@ class Feed:
                 self._ahead[item.source] = item.position
             return Repeated()
         self._has_met(item.source)
-        hole = verdict or self._hole("the connection was lost that was to bring what is between")
+        hole = self._hole("the connection was lost that was to bring what is between")
         return attrs.evolve(hole, after_position=continuity.last, before_position=item.position)
 
     def _has_met(self, source: object) -> None:
@@ -547,7 +547,7 @@ class Feed:
     @property
     def _joins(self) -> bool:
         """Whether :meth:`_join` is to be called."""
-        return self._held is not None and self._joining is None and not self._is_over
+        return self._held is not None and self._joining is None
 
     async def _join(self) -> None:
         """Bring what is missing; cancelled, it is begun anew on the next connection."""

@@ -37,6 +37,7 @@ from wsclient.session._inbox import MESSAGE_COST
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
 from .subscribing import (
+    Growing,
     Positioned,
     PubSub,
     Service,
@@ -553,7 +554,7 @@ async def test_a_late_confirmation_that_resumes_has_missed_what_came_before_it_a
     options = SubscriptionOptions(timeout=3)
     patient = RetryPolicy(wait=lambda state: 20)
     async with (
-        open_channel(Positioned(), subscriptions=options, retry=patient) as channel,
+        open_channel(Growing(), subscriptions=options, retry=patient) as channel,
         channel.subscribe("a") as feed,
         channel.subscribe("b"),
     ):

@@ -183,30 +183,19 @@ async def test_i12_what_changes_while_it_is_restored_is_what_the_server_has_in_t
         nursery.cancel_scope.cancel()
 
 
-async def test_so_many_wait_for_their_confirmation_at_once_and_no_more(autojump_clock, network):
-    heard = []
-
-    async def handler(connection):
-        async for message in connection:
-            heard.append(json.loads(message)["key"])
-            if len(heard) == 5:
-                await trio.sleep(10)
-            if len(heard) >= 5:
-                await connection.send(json.dumps({"op": "subscribed", "key": heard[-5]}))
-
+async def test_so_many_wait_for_their_confirmation_at_once_and_no_more(
+    autojump_clock, server, open_channel, nursery
+):
     options = SubscriptionOptions(in_flight=5)
-    async with (
-        FaultServer(handler=handler, network=network) as server,
-        wsclient.open_channel(
-            server.url, protocol=PubSub(), observers=[], subscriptions=options
-        ) as channel,
-        trio.open_nursery() as nursery,
-        Keep(nursery, channel, keys(8)),
-    ):
-        await trio.sleep(5)
-        assert len(heard) == 5
-        await trio.sleep(10)
-        assert len(heard) == 8
+    async with open_channel(subscriptions=options) as channel, Keep(nursery, channel, "abcdefgh"):
+        await server.accept()
+        await settle()
+        assert len(server.messages) == 5
+        for key in "abc":
+            await server.send({"op": "subscribed", "key": key})
+            await settle()
+
+        assert len(server.messages) == 8
 
 
 @pytest.mark.parametrize("where", ["subscriptions", "delivery"])
@@ -936,13 +925,15 @@ async def test_s6_2_what_came_while_it_was_given_up_is_missing_also_where_the_se
             assert (gap.after_position, gap.before_position) == (5, 7)
 
 
+@pytest.mark.parametrize("confirms", [True, False])
 async def test_a_subscription_that_the_protocol_cannot_spell_fails_its_feed(
-    autojump_clock, server, open_channel
+    autojump_clock, server, open_channel, confirms
 ):
     class Strict(PubSub):
         def subscribe(self, wish):
             raise ValueError("parameters must be a mapping")
 
+    Strict.confirms = confirms
     async with open_channel(Strict()) as channel, channel.subscribe("a") as feed:
         with pytest.raises(SubscriptionFailed, match="parameters must be a mapping"):
             await feed.receive()

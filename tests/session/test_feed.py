@@ -290,6 +290,43 @@ async def test_a_slow_taker_makes_a_backfill_wait_and_not_fail(
     assert recorder.of(HandlerFailed) == []
 
 
+async def test_no_more_of_the_past_is_asked_for_than_is_taken_and_its_generator_is_closed(
+    autojump_clock, server, open_channel
+):
+    given, closed = [], []
+
+    async def past(gap):
+        try:
+            for n in range(gap.after_position + 1, 100):
+                given.append(n)
+                yield n
+        finally:
+            closed.append(gap.after_position)
+
+    async with open_channel() as channel:
+        limits = Limits(inbox_messages=5)
+        async with channel.subscribe("a", after=0, backfill=past, limits=limits) as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            await settle()
+            assert 5 <= len(given) <= 7
+            assert await feed.receive() == 1
+        await settle()
+
+        assert closed == [0]
+
+
+async def test_what_the_past_brings_twice_is_counted(autojump_clock, server, open_channel):
+    past = Past(1, 2, 2, 3)
+    past.may_go_on.set()
+    async with open_channel() as channel:
+        async with channel.subscribe("a", after=1, backfill=past) as feed:
+            await confirm(server)
+
+            assert [2, 3] == await take(feed, 2)
+            assert feed.repeated == 2
+
+
 async def test_a_feed_that_is_left_ends_its_backfill(autojump_clock, server, open_channel):
     past = Past()
     ended = []
@@ -432,7 +469,29 @@ async def test_a_snapshot_that_is_too_old_is_taken_again(autojump_clock, server,
             await publish(server, 7, 8)
             await server.send({"op": "subscribed", "key": "a"})
 
+            began_at = trio.current_time()
             assert await take(feed, 2) == ["state at 7", 8]
+            # The service has time for it.
+            assert trio.current_time() > began_at
+
+
+async def test_a_gap_that_comes_between_two_snapshots_is_made_irrelevant_by_the_second(
+    autojump_clock, server, open_channel
+):
+    retry = wsclient.RetryPolicy(
+        wait=lambda state: 10 if "too old" in str(state.outcome.exception()) else 1
+    )
+    async with open_channel(retry=retry) as channel:
+        async with channel.subscribe("a", snapshot=snapshots(1, 9)) as feed:
+            await server.expect(lambda message: '"subscribe"' in message)
+            await publish(server, 5)
+            await server.send({"op": "subscribed", "key": "a"})
+            await channel.wait_ready()
+            await settle()
+            await ended(server, channel)
+            await publish(server, 10)
+
+            assert await take(feed, 2) == ["state at 9", 10]
 
 
 async def test_snapshots_that_stay_too_old_are_told_as_a_gap(autojump_clock, server, open_channel):
@@ -454,7 +513,9 @@ async def test_a_snapshot_that_fails_is_taken_again_and_nothing_goes_before_it(
         await confirm(server)
         await publish(server, 6)
 
+        began_at = trio.current_time()
         assert await take(feed, 2) == ["state at 5", 6]
+        assert trio.current_time() > began_at
     assert ["snapshot", "snapshot"] == [event.subject for event in recorder.of(HandlerFailed)]
 
 
@@ -527,17 +588,21 @@ async def test_what_waits_for_a_snapshot_is_bounded_and_older_than_it(
         assert items[:2] == ["state", 200]
 
 
-async def test_a_stream_without_positions_may_have_a_snapshot(autojump_clock, server, open_channel):
+@pytest.mark.parametrize("protocol", [PubSub, Positioned])
+async def test_a_snapshot_may_have_no_position(
+    autojump_clock, server, open_channel, recorder, protocol
+):
     async def snapshot():
         await trio.lowlevel.checkpoint()
         return Snapshot("state")
 
-    async with open_channel(PubSub()) as channel:
+    async with open_channel(protocol()) as channel:
         async with channel.subscribe("a", snapshot=snapshot) as feed:
             await confirm(server)
             await publish(server, 1)
 
             assert await take(feed, 2) == ["state", 1]
+    assert recorder.of(HandlerFailed) == []
 
 
 async def test_what_is_no_snapshot_is_said(autojump_clock, server, open_channel, recorder):
@@ -912,7 +977,7 @@ async def test_a_gap_that_comes_while_a_snapshot_is_taken_is_behind_it_and_takes
 
 
 async def test_a_gap_that_is_older_than_the_snapshot_is_made_irrelevant_by_it_too(
-    autojump_clock, server, open_channel
+    autojump_clock, server, open_channel, recorder
 ):
     may_fail = trio.Event()
     asked = []
@@ -942,6 +1007,7 @@ async def test_a_gap_that_is_older_than_the_snapshot_is_made_irrelevant_by_it_to
             assert (state, one, second, ten) == ("state at 0", 1, "state at 9", 10)
             assert gap.after_position == 1
     assert asked == [1]
+    assert ["backfill"] == [event.subject for event in recorder.of(HandlerFailed)]
 
 
 async def test_behind_a_gap_that_comes_while_a_snapshot_is_taken_the_past_is_not_asked_for(

@@ -479,8 +479,7 @@ class Enrolment:
             if entry is not None:
                 asked.append(entry)
             if self._answers:
-                # They go first.
-                self.wake()
+                # They go first: what has brought one has woken this loop.
                 break
         if asked and not self._protocol.confirms:
             start_ping(self.connection, answered=lambda: self._confirm_all(asked))

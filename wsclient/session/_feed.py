@@ -578,7 +578,7 @@ class Feed:
     def _question(self) -> Gap | None:
         """What is missing, and can be asked for."""
         gap = self._continuity.doubt
-        if gap is None or self._backfill is None or gap.after_position is None:
+        if gap is None or self._backfill is None:
             return None
         later = [item for item in self._early if isinstance(item, Gap)]
         if later:

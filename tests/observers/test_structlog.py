@@ -395,6 +395,31 @@ async def test_an_idle_hour_logs_nothing(autojump_clock, handler):
             assert [] == handler.records[heard:]
 
 
+def test_an_outage_of_a_day_is_a_dozen_entries_and_not_thousands(handler):
+    observer = LoggingObserver()
+    place = {"channel": "feed", "endpoint": "ws://feed.test"}
+    for attempt in range(1, 4001):
+        cause = "refused" if attempt < 3000 else "HTTP 503"
+        observer(events.ConnectionFailed(**place, attempt=attempt, cause=cause, duration=0.1))
+        observer(events.RetryScheduled(**place, attempt=attempt, delay=20.0, rule="backoff"))
+    observer(
+        events.ConnectionReady(
+            **place, attempt=4001, epoch=2, duration=0.1, outage=80_000.0, outage_attempts=4001
+        )
+    )
+    observer(events.ConnectionFailed(**place, attempt=3, cause="HTTP 503", duration=0.1))
+    shown = [record for record in handler.records if record.levelno > logging.DEBUG]
+
+    # What fails for another reason is shown at once.
+    doubled = [2**power for power in range(12)]
+    failed = [record for record in shown if record.args[0] == "connection failed"]
+    assert [*doubled, 3000, 3] == [record.attempt for record in failed]
+    waited = [record.attempt for record in shown if record.args[0] == "retry scheduled"]
+    assert doubled == waited
+    # Nothing is silent.
+    assert 8002 == len(handler.records)
+
+
 async def test_an_outage_of_twenty_failures_is_summed_up_in_one_entry(autojump_clock, handler):
     recorder = EventRecorder()
     with memory_network() as network:

@@ -78,13 +78,35 @@ class LoggingObserver:
 
     def __init__(self, logger: Any = None) -> None:
         self._logger = logger
+        # Why the last attempt of a channel failed.
+        self._causes: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         """Log ``event``."""
         kind = type(event)
         logger = self._logger or _default_logger()
-        log = getattr(logger, _LEVELS.get(kind, "info"))
+        log = getattr(logger, "debug" if self._is_known(event) else _LEVELS.get(kind, "info"))
         log(_NAMES.get(kind, kind.__name__), **_values(event))
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether it only says once more that a server is still not there.
+
+        Of attempts that fail for the same reason the first is shown, the second, the fourth, and so
+        on: a day without the server is a dozen entries, and not thousands.
+        """
+        if isinstance(event, events.ConnectionFailed):
+            is_new = self._causes.get(event.channel) != event.cause
+            self._causes[event.channel] = event.cause
+            return not is_new and not _is_power_of_two(event.attempt)
+        if isinstance(event, events.RetryScheduled):
+            return event.channel in self._causes and not _is_power_of_two(event.attempt)
+        if isinstance(event, events.ConnectionReady | events.ChannelClosed | events.ChannelGaveUp):
+            self._causes.pop(event.channel, None)
+        return False
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def _values(event: Event | events.Gap) -> dict[str, Any]:

@@ -119,6 +119,7 @@ OTHERS = (
     "logging_structlog.py",
     "metrics.py",
     "play.py",
+    "quotes_server.py",
     "replay.py",
     "server.py",
     "service.py",
@@ -203,6 +204,33 @@ async def test_a_subscription_is_received(tmp_path: Path) -> None:
         output, _ = await run_program("program.py", code, tmp_path)
 
     assert "{'price': 7}\n" == output
+
+
+async def test_a_subscription_is_received_from_the_server_of_the_examples(
+    tmp_path: Path,
+) -> None:
+    server = (ROOT / "examples/server.py").read_text(encoding="utf-8")
+    server = server.replace("default=8765", "default=0")
+    async with running("server.py", server, tmp_path) as (_, served):
+        url = (await read_until(served, "/feed$")).split()[0].removesuffix("/feed")
+        code = program("subscribe.py").replace(PLACEHOLDER, url)
+        async with running("subscribe.py", code, tmp_path) as (_, output):
+            await read_until(output, r"^\{'at': '\d\d:\d\d:\d\d'\}$", count=2)
+
+    assert f"{url}/feed" in code
+
+
+async def test_quotes_come_from_the_server_that_is_shown_and_a_gap_where_it_was_away(
+    tmp_path: Path, take_port: Callable[[], int]
+) -> None:
+    port = str(take_port())
+    server = program("quotes_server.py").replace("8765", port)
+    code = program("quotes.py").replace("8765", port)
+    async with running("quotes.py", code, tmp_path) as (_, output):
+        async with running("quotes_server.py", server, tmp_path):
+            await read_until(output, r"^1\.09$", count=2)
+        async with running("quotes_server.py", server, tmp_path):
+            await read_until(output, r"^Gap\(.*after_position=\d+.*\)\n1\.09$")
 
 
 async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ has failed, waits for the next change of any .py file below the current folder.
 
 Exit status: 0 when asked to stop, 1 when the channel gave up, or the bot or its module raised (the
 standard error says what), 2 for wrong usage, or where there is no such bot, 130 when ended by a
-second signal.
+second signal, or with --reload by SIGINT (Ctrl-C) while it waits for a change.
 """
 
 _BACKOFF_HELP: Final = """\

@@ -103,6 +103,16 @@ ROWS: Final = (
         count=1_000,
         unit="bytes",
     ),
+    Row(
+        "idle-channel",
+        "memory of an idle channel",
+        "websockets",
+        4.5,
+        measure="idle",
+        count=1_000,
+        library="wsclient channel",
+        unit="bytes",
+    ),
 )
 
 ALIKE: Final = ("wsclient", "picows", "websockets")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -1616,6 +1617,122 @@ async def test_a_task_that_notices_first_that_its_connection_is_gone_has_not_fai
     assert [] == recorder.of(HandlerFailed)
 
 
+@pytest.mark.parametrize("how", ["alone", "in a nursery"])
+async def test_s7_2_a_task_that_fails_as_its_connection_ends_has_a_dead_letter(
+    autojump_clock, recorder, network, how
+):
+    letters = []
+
+    async def write(failed):
+        await trio.sleep(1)
+        letters.append(failed.error)
+
+    bot = wsclient.Bot(
+        "ws://server.test", retry=EVERY_SECOND, handler_errors=write, observers=[recorder]
+    )
+    began = []
+
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            if len(began) == 1:
+                raise LookupError("mine")
+
+    @bot.while_connected
+    async def task(connection):
+        began.append(connection)
+        if how == "alone":
+            await give_back()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with (
+        FaultServer([Fault.reset(after=5), NONE], network=network),
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(bot.serve)
+        await recorder.wait_for(ConnectionReady, count=2)
+        await trio.sleep(5)
+        bot.stop()
+
+    assert 2 == len(began)
+    assert 1 == len(letters) == len(recorder.of(HandlerFailed))
+    assert [LookupError] == [
+        type(error) for error in getattr(letters[0], "exceptions", [letters[0]])
+    ]
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), KeyboardInterrupt()])
+async def test_s7_2_a_task_that_fails_because_its_bot_stops_is_told(
+    autojump_clock, bot, recorder, network, error
+):
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    @bot.while_connected
+    async def task(connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    async def serve():
+        await bot.serve()
+        ended.append(True)
+
+    ended = []
+    is_told = isinstance(error, Exception)
+    with (
+        nullcontext() if is_told else pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True)
+    ):
+        async with FaultServer(network=network), trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await recorder.wait_for(ConnectionReady)
+            await trio.testing.wait_all_tasks_blocked()
+            bot.stop()
+
+    assert is_told == bool(ended) == bool(recorder.of(HandlerFailed))
+
+
+async def test_a_task_ends_with_its_channel_though_a_handler_is_at_work(
+    autojump_clock, bot, network
+):
+    ends = []
+
+    @bot.while_connected
+    async def task(connection):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ends.append(trio.current_time())
+
+    @bot.on("x")
+    async def close(message, channel):
+        await channel.aclose()
+        await trio.sleep(1)
+
+    async with FaultServer(network=network, handler=says({"type": "x"})):
+        await bot.serve()
+    assert [0] == ends
+    assert 1 == trio.current_time()
+
+
+async def test_s7_2_a_channel_of_the_tasks_own_may_give_up(autojump_clock, bot, recorder, network):
+    @bot.while_connected
+    async def task(connection):
+        raise wsclient.ChannelFailed("another", ())
+
+    async with FaultServer(network=network), trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await trio.sleep(5)
+        bot.stop()
+    assert 1 == bot.failed == len(recorder.of(HandlerFailed))
+
+
 async def test_s7_2_a_task_can_end_the_bot(autojump_clock, network):
     bot = wsclient.Bot(
         "ws://server.test", handler_errors=wsclient.HandlerErrors.RAISE, observers=()
@@ -1856,6 +1973,37 @@ async def test_a_stop_that_comes_before_the_first_step_is_not_forgotten(
             bot.stop()
 
 
+async def test_a_bot_that_still_writes_what_was_sent_serves(autojump_clock, bot, network):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        await bot.send("owed")
+        bot.stop()
+        await trio.sleep(1)
+
+        with pytest.raises(RuntimeError, match="serving already"):
+            await bot.serve()
+        bot.stop()
+    async with FaultServer(network=network) as server, trio.open_nursery() as nursery:
+        await nursery.start(bot.serve)
+        # What has stopped the last time is over.
+        await server.wait_connections(1)
+        bot.stop()
+
+
+async def test_a_bot_serves_already_while_its_outbox_is_opened(tmp_path):
+    outbox = wsclient.SqliteOutbox(tmp_path / "outbox.db")
+    async with FaultServer() as server, trio.open_nursery() as nursery:
+        bot = wsclient.Bot(server.url, outbox=outbox, observers=())
+        nursery.start_soon(bot.serve)
+        await trio.testing.wait_all_tasks_blocked()
+
+        with pytest.raises(RuntimeError, match="serving already"):
+            await bot.serve()
+        with trio.fail_after(20):
+            await server.wait_connections(1)
+        bot.stop()
+
+
 async def test_a_bot_whose_channel_is_closed_returns(autojump_clock, bot, network):
     async with FaultServer(network=network), trio.open_nursery() as nursery:
         channel = await nursery.start(bot.serve)
@@ -2075,6 +2223,23 @@ async def test_a_second_signal_does_not_wait_for_the_handler(nursery):
     # As Ctrl-C ends any program of Python: 130 in a shell.
     assert -signal.SIGINT == completed.returncode
     assert b"KeyboardInterrupt" in completed.stderr
+
+
+def test_a_second_signal_does_not_wait_for_what_was_sent():
+    def signal_again(event):
+        if isinstance(event, StateChanged) and event.state is ChannelState.DRAINING:
+            signal.raise_signal(signal.SIGTERM)
+
+    # Nobody is there, so that what is sent waits.
+    bot = wsclient.Bot("ws://127.0.0.1:9", retry=EVERY_SECOND, observers=[signal_again])
+
+    @bot.every(0.01)
+    async def owe(context):
+        await context.send("owed")
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        bot.run()
 
 
 async def test_a_signal_during_an_outage_ends_a_program_at_once(nursery):

@@ -29,6 +29,16 @@ class TaggedElsewhere(msgspec.Struct, tag_field="op", tag="trade"):
     type: Literal["never"]
 
 
+class InAnArray(msgspec.Struct, tag="trade", array_like=True):
+    """Its messages have no fields."""
+
+    price: float
+
+
+class InAnArrayUntagged(msgspec.Struct, array_like=True):
+    type: Literal["trade"]
+
+
 class TaggedByNumber(msgspec.Struct, tag=7):
     price: float
 
@@ -126,6 +136,8 @@ def test_a_type_says_for_which_messages_it_is(annotation, kinds):
     "annotation",
     [
         TaggedByNumber,
+        InAnArray,
+        InAnArrayUntagged,
         Vague,
         Numbered,
         Half,

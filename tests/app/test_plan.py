@@ -19,10 +19,10 @@ class Trade:
     pass
 
 
-def plan_of(router):
+def plan_of(router, decoder=lambda annotation: annotation and (lambda _: annotation)):
     return Plan(
         router._walk(),
-        decoder=lambda annotation: None if annotation is None else (lambda _: annotation),
+        decoder=decoder,
         kinds=lambda named_by: frozenset(kinds_of(named_by, key="type") or [named_by.__name__]),
         converter=lambda annotation: lambda value: (annotation, value),
         key="type",
@@ -119,6 +119,10 @@ class Sell(msgspec.Struct, tag_field="type", tag="sell"):
     pass
 
 
+class InAnArray(msgspec.Struct, tag="sell", array_like=True):
+    pass
+
+
 class ByAnotherField(msgspec.Struct, tag_field="op", tag="buy"):
     type: Literal["buy"]
 
@@ -148,6 +152,7 @@ def test_structs_that_name_their_types_are_decoded_at_once(router):
         ("buy", Sell),
         ("buy", dict),
         ("sell", ByAnotherField),
+        ("sell", InAnArray),
         ("sell", Buy | Sell),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -161,6 +166,21 @@ def test_where_others_want_a_message_as_well_its_type_is_looked_at_first(
 
     assert None is plan.straight_decode
     assert plan.is_typed
+
+
+def test_structs_that_the_codec_does_not_take_together_are_decoded_one_by_one(router):
+    def decoder(annotation):
+        if annotation not in (Buy, Sell):
+            raise TypeError("no way into a union")
+        return lambda message: annotation
+
+    router.on(Buy)(handler("buy"))
+    router.on(Sell)(handler("sell"))
+    plan = plan_of(router, decoder)
+
+    assert None is plan.straight_decode
+    assert plan.is_typed
+    assert [Buy, Sell] == [plan.find(kind).calls[0].decode("m") for kind in ("buy", "sell")]
 
 
 def test_a_struct_that_is_tagged_in_another_field_is_looked_at_first(router):

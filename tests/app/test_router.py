@@ -159,6 +159,7 @@ def test_a_type_is_told_from_a_function(value, expected):
         ({"concurrency": True}, TypeError, "must be int, not bool"),
         ({"concurrency": 2, "ordered_by": "key"}, TypeError, "a function of a message, not str"),
         ({"ordered_by": len}, ValueError, "all messages are in order already"),
+        ({"concurrency": 2, "ordered_by": hook}, TypeError, "must not be asynchronous: hook"),
     ],
 )
 def test_a_concurrency_that_makes_no_sense_is_refused(router, options, error, text):
@@ -260,6 +261,13 @@ def test_a_router_does_not_include_itself(router):
             outer.include(included)
 
 
+def test_a_subscription_that_cannot_be_asked_for_is_refused_where_it_is_registered(router):
+    with pytest.raises(TypeError, match="key must be hashable, not list"):
+        router.subscribe(["trades"])
+    with pytest.raises(ValueError, match='commit must be "after" or "before"'):
+        router.subscribe("trades", commit="never")
+
+
 @pytest.mark.parametrize("seconds", [None, "1", True])
 def test_an_interval_is_a_number(router, seconds):
     with pytest.raises(TypeError, match="needs seconds"):
@@ -301,3 +309,14 @@ def test_an_object_that_is_called_is_a_predicate(router):
     (one,) = router._walk()
 
     assert predicate is one.registration.match("").predicate
+
+
+def test_an_object_that_is_asynchronous_is_a_handler(router):
+    class Handler:
+        async def __call__(self, message: Trade):
+            pass
+
+    handler = Handler()
+
+    assert handler is router.on(handler)
+    assert [(Role.MESSAGES, "")] == registered(router)

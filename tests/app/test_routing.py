@@ -118,6 +118,29 @@ def test_a_handler_that_cannot_be_called_so_is_refused_when_it_is_registered(han
         route(handler, takes=takes)
 
 
+class Generator:
+    def __call__(self, message):
+        yield
+
+    async def asynchronous(self, message):
+        yield
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        Generator(),
+        Generator().asynchronous,
+        functools.partial(Generator().asynchronous),
+        Generator.__call__.__get__(Generator()),
+    ],
+    ids=["object", "method", "partial", "function"],
+)
+def test_a_generator_is_refused_since_calling_it_does_nothing(handler):
+    with pytest.raises(TypeError, match="a handler must not be a generator, which only begins"):
+        route(handler, takes=1)
+
+
 def test_a_route_is_called_as_its_handler():
     def handler(message):
         pass
@@ -279,6 +302,10 @@ def test_a_predicate_says_that_it_returns_a_bool(function, expected):
         # Brackets are letters, unlike in a shell.
         ("ticker[BTC]", ["ticker[BTC]"], ["tickerB", None]),
         ("ticker[*]", ["ticker[BTC]", "ticker[]"], ["tickerB", "ticker*", None]),
+        ("a*a", ["aa", "aba", "aaa"], ["a", "ab", "ba", None]),
+        ("*ab*?b", ["abab", "ababb", "xabxb", "ababxb"], ["ab", "abb", "abba", None]),
+        ("**", ["", "x"], [None]),
+        ("a**b", ["ab", "axb"], ["a", "b", "abx", None]),
     ],
 )
 def test_a_text_names_types(text, takes, leaves):
@@ -286,6 +313,14 @@ def test_a_text_names_types(text, takes, leaves):
 
     assert takes == [kind for kind in [*takes, *leaves] if match.takes(kind)]
     assert ("*" in text or "?" in text) == is_pattern(text)
+
+
+def test_a_peer_cannot_make_a_pattern_slow():
+    # Tried in every way, this would take longer than anybody waits.
+    match = match_text("*a*a*?a*a*a*a*b")
+
+    assert match.takes("a" * 20_000 + "b")
+    assert not match.takes("a" * 20_000)
 
 
 def test_a_predicate_may_want_any_type_and_who_names_none_gets_none():

@@ -93,6 +93,45 @@ async def test_the_second_signal_ends_it_at_once_with_status_130(start, tmp_path
             assert (130, [], []) == await program.end()
 
 
+@posix
+@pytest.mark.parametrize("arguments", [[], ["--reload"]])
+async def test_a_program_that_runs_its_bot_itself_serves_once_and_obeys_one_signal(
+    start, tmp_path, arguments
+):
+    async with FaultServer() as server:
+        write(tmp_path, server.url)
+        with (tmp_path / "bot_of_a_test.py").open("a") as file:
+            file.write("\nbot.run()\n")
+        async with start("run", "bot_of_a_test", *arguments, cwd=tmp_path) as program:
+            assert "hello" == await sent(server, 1)
+            program.process.send_signal(signal.SIGTERM)
+
+            status, out, err = await program.end()
+    assert (0, []) == (status, out)
+    assert err == ["* bot_of_a_test runs its bot as it is imported: that was left out"]
+    assert ["hello"] == server.messages
+
+
+@posix
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_what_becomes_of_the_connection_is_shown_unless_the_program_has_a_log(
+    start, tmp_path, has_log
+):
+    own = "import logging; logging.basicConfig(format='own: %(message)s', level=logging.INFO)\n"
+    async with FaultServer() as server:
+        write(tmp_path, server.url)
+        file = tmp_path / "bot_of_a_test.py"
+        file.write_text(own * has_log + file.read_text().replace(", observers=()", ""))
+        async with start("run", "bot_of_a_test", cwd=tmp_path) as program:
+            assert "hello" == await sent(server, 1)
+            program.process.send_signal(signal.SIGTERM)
+
+            status, out, err = await program.end()
+    assert (0, []) == (status, out)
+    assert err[0].startswith("own: connection ready" if has_log else "INFO:wsclient.session:conn")
+    assert len(err) == 2
+
+
 def order_work(seconds):
     async def order(connection):
         await connection.send(f'{{"type": "work", "seconds": {seconds}}}')

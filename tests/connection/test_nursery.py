@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from wsclient.connection import open_background_nursery
+from wsclient.connection import failure_in, open_background_nursery
 
 
 async def fail(error):
@@ -186,3 +186,38 @@ async def test_a_group_of_the_users_keeps_its_text_and_its_members():
             raise ExceptionGroup("mine", errors)
 
     assert errors == caught.value.exceptions
+
+
+async def test_a_failure_is_found_beside_the_cancellations_that_came_with_it():
+    mine = LookupError("mine")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_when_cancelled, mine)
+                nursery.start_soon(trio.sleep_forever)
+    found = failure_in(caught.value)
+
+    assert not isinstance(caught.value, Exception)
+    assert isinstance(found, ExceptionGroup)
+    assert (mine,) == found.exceptions
+
+
+def test_what_is_no_exception_is_not_the_users_to_answer():
+    mine = LookupError("mine")
+
+    assert mine is failure_in(mine)
+    assert failure_in(KeyboardInterrupt()) is None
+    assert failure_in(BaseExceptionGroup("both", [mine, KeyboardInterrupt()])) is None
+
+
+async def test_cancellations_alone_are_no_failure():
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                nursery.start_soon(trio.sleep_forever)
+
+        assert failure_in(caught.value) is None
+        raise caught.value

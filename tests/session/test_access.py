@@ -194,6 +194,24 @@ async def test_s7_1_what_a_function_raised_is_the_cause():
     )
 
 
+async def test_s7_2_a_function_that_fails_while_it_is_cancelled_has_failed():
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("secret")
+
+    async def headers():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(ProviderError, match="the headers function raised ExceptionGroup"):
+            await ask(headers=headers)
+
+
 async def test_what_is_no_exception_passes():
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -107,6 +107,14 @@ def test_everything_else_is_a_message(message):
     assert None is JsonAcknowledgement().recognise(message)
 
 
+def test_what_is_nested_too_deeply_to_be_read_is_no_acknowledgement():
+    deep = '{"ack": ' + "[" * 100_000
+
+    assert None is JsonAcknowledgement().recognise(deep)
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        JsonAcknowledgement().mark(deep, ID, redelivered=False)
+
+
 def test_s1_1_a_refusal_has_a_field_of_its_own():
     strategy = JsonAcknowledgement(ack_field="yes", nack_field="no")
 

@@ -98,6 +98,28 @@ def test_fields_and_the_kind_of_number_can_be_chosen():
         JsonCorrelation(number_type=float)
 
 
+@pytest.mark.parametrize("number", ["012", "+12", " 12 ", "1_2", "\u0661\u0662", "9" * 5000])
+def test_a_text_that_only_reads_like_a_number_is_the_peers_own(number):
+    message = json.dumps({"id": number})
+
+    assert JsonCorrelation(number_type=str).recognise(message) is None
+
+
+@pytest.mark.parametrize("strategy", [JSON, RPC], ids=["json", "json-rpc"])
+def test_what_is_not_json_is_not_sent(strategy):
+    for amount in (float("nan"), float("-inf")):
+        with pytest.raises(ValueError, match="not JSON"):
+            strategy.mark({"method": "pay", "amount": amount}, 1)
+    for message in ('{"method": "pay", "amount": NaN}', "[" * 100_000):
+        with pytest.raises(ValueError, match="JSON"):
+            strategy.mark(message, 1)
+
+
+@pytest.mark.parametrize("strategy", [JSON, RPC], ids=["json", "json-rpc"])
+def test_what_is_nested_too_deeply_to_be_read_is_no_reply(strategy):
+    assert strategy.recognise('{"id": 1, "result": ' + "[" * 100_000) is None
+
+
 def test_a_refusal_is_known_by_its_field():
     strategy = JsonCorrelation(error_field="error")
     reply = strategy.recognise('{"id": 1, "error": "no funds"}')

@@ -19,7 +19,7 @@ from wsclient import (
 )
 from wsclient.errors import ChannelFailed, ReplyError, SubscriptionFailed
 from wsclient.events import GapDetected, HandlerFailed, InboxOverflowed
-from wsclient.session._feed import Snapshot
+from wsclient.session._feed import Snapshot, check_wish
 from wsclient.testing import ScriptedServer
 
 from .subscribing import (
@@ -167,6 +167,43 @@ async def test_a_backfill_that_fails_leaves_a_gap_and_is_told(
     told = recorder.of(HandlerFailed)[0]
     assert told.subject == "backfill"
     assert type(told.error) is (LookupError if failure == "raises" else trio.TooSlowError)
+
+
+@pytest.mark.parametrize("hook", ["backfill", "snapshot"])
+async def test_s7_2_a_hook_that_fails_as_it_is_cut_off_is_told_and_the_channel_lives(
+    autojump_clock, server, open_channel, recorder, hook
+):
+    calls = []
+
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("mine")
+
+    async def bring(*_):
+        calls.append(trio.current_time())
+        if len(calls) == 1:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give_back)
+                nursery.start_soon(trio.sleep_forever)
+        return Snapshot("all", 6) if hook == "snapshot" else [5, 6]
+
+    async with open_channel() as channel, channel.subscribe("a", **{hook: bring}) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        for number in (4, 7):
+            await cut(server, channel)
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, number)
+        with trio.fail_after(60):
+            while await feed.receive() != 7:
+                pass
+
+    assert 2 <= len(calls)
+    (told,) = recorder.of(HandlerFailed)
+    assert (hook, [LookupError]) == (told.subject, [type(each) for each in told.error.exceptions])
 
 
 async def test_a_backfill_that_is_cut_off_begins_anew_on_the_next_connection(
@@ -1182,6 +1219,73 @@ async def test_a_feed_is_used_inside_of_its_block(autojump_clock, server, open_c
                 pass
 
 
+async def test_a_position_stays_where_it_is_while_nothing_with_a_position_comes(
+    autojump_clock, server, open_channel
+):
+    class Sparse(PubSub):
+        def position(self, value):
+            return value or None
+
+    async with open_channel(Sparse()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 7, 0)
+        assert [7, 0] == await take(feed, 2)
+        for _ in range(2):
+            with trio.move_on_after(1):
+                await feed.receive()
+
+            assert feed.position == 7
+
+
+async def test_what_waits_in_a_feed_that_is_left_is_dropped(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a") as feed:
+            await confirm(server)
+            await publish(server, 1, 2)
+            await settle()
+        with pytest.raises(trio.EndOfChannel):
+            await feed.receive()
+
+
+async def test_a_feed_that_was_left_before_the_channel_gave_up_is_no_part_of_its_failure(
+    autojump_clock, server, open_channel
+):
+    with pytest.raises(ChannelFailed):
+        async with open_channel() as channel:
+            async with channel.subscribe("a") as feed:
+                await confirm(server)
+                await channel.wait_ready()
+            await server.close(3003)
+            await channel.receive()
+    with pytest.raises(trio.EndOfChannel):
+        await feed.receive()
+    with pytest.raises(trio.ClosedResourceError):
+        await feed.wait_live()
+
+
+async def test_a_feed_is_entered_once_at_a_time_too(autojump_clock, server, open_channel):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with feed:
+                pass
+        await confirm(server)
+        await publish(server, 1)
+
+        assert await feed.receive() == 1
+
+
+async def test_entering_and_waiting_are_checkpoints(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        feed = channel.subscribe("a")
+        with trio.testing.assert_checkpoints():
+            await feed.__aenter__()
+        await confirm(server)
+        await feed.wait_live()
+        with trio.testing.assert_checkpoints():
+            await feed.wait_live()
+        feed.close()
+
+
 async def test_waiting_for_what_is_not_there_yet(autojump_clock, server, open_channel):
     async with open_channel() as channel, channel.subscribe("a") as feed:
         with trio.move_on_after(1) as patience:
@@ -1211,6 +1315,28 @@ async def test_waiting_for_a_feed_that_was_left_ends(autojump_clock, server, ope
             pass
         with pytest.raises(trio.ClosedResourceError, match="the feed is over"):
             await feed.wait_live()
+
+
+async def test_a_feed_to_which_nothing_is_brought_waits_for_no_other(
+    autojump_clock, server, open_channel
+):
+    async with (
+        open_channel() as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b") as other,
+    ):
+        await confirm(server, "a")
+        await publish(server, 1)
+        assert await take(feed, 1) == [1]
+        await confirm(server, "b")
+        await channel.wait_ready()
+        await cut(server, channel)
+        await confirm(server, "a")
+        await publish(server, 5)
+
+        gap, five = await take(feed, 2)
+        assert (gap.after_position, five) == (1, 5)
+        assert not other.is_live
 
 
 async def test_values_and_gaps_end_with_their_stream(autojump_clock, server, open_channel):
@@ -1371,6 +1497,30 @@ async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
             assert await anext(items) == 4
 
 
+async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_either(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel:
+        first, second = await two.by_hand.accept(), await two.by_hand.accept()
+        nursery.start_soon(two._listen, first)
+        nursery.start_soon(two._listen, second)
+        await two.cover(first)
+        async with channel.subscribe("a") as feed:
+            await settle()
+            for heard in (first, second):
+                await heard.say('{"op": "subscribed", "key": "a"}')
+                await settle()
+            await say(first, 1)
+            await say(second, 3)
+            first.die()
+            third = await two.accept(nursery)
+            await two.cover(second)
+            await say(third, 4)
+
+            one, gap, four = await take(feed, 3)
+            assert (one, gap.after_position, gap.before_position, four) == (1, 1, 4, 4)
+
+
 async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):
     async with two.open(Growing(), redundancy=2) as channel, channel.subscribe("a"):
         first = await two.accept(nursery)
@@ -1499,3 +1649,29 @@ async def test_s6_3_a_value_without_a_position_is_let_in_from_either(autojump_cl
             await say(second, 0)
 
             assert [1, 0, 0] == await take(feed, 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "text"),
+    [
+        ({"key": []}, TypeError, "key must be hashable, not list"),
+        ({"priority": "high"}, TypeError, "priority must be a number, not str"),
+        ({"priority": True}, TypeError, "priority must be a number, not bool"),
+        ({"backfill": 7}, TypeError, "backfill must be an async function, not int"),
+        ({"snapshot": 7}, TypeError, "snapshot must be an async function, not int"),
+        ({"commit": "never"}, ValueError, 'commit must be "after" or "before"'),
+        ({"limits": 7}, TypeError, "limits must be Limits, not int"),
+    ],
+)
+def test_what_no_feed_can_be_made_of_is_said(argument, error, text):
+    right = {
+        "key": "trades",
+        "priority": 0,
+        "backfill": None,
+        "snapshot": print,
+        "commit": "after",
+        "limits": None,
+    }
+    check_wish(**right)
+    with pytest.raises(error, match=text):
+        check_wish(**right | argument)

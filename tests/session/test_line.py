@@ -246,6 +246,30 @@ async def test_a_connection_that_dies_under_its_hook_is_lost_as_itself(
         assert 1 == trio.current_time()
 
 
+async def test_s7_2_a_hook_that_fails_while_it_is_cancelled_has_failed(
+    autojump_clock, network, open_a_line
+):
+    async def give_back():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("mine")
+
+    async def hook(connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with FaultServer(network=network) as server:
+        line = await open_a_line(server, on_connect=hook)
+        with trio.move_on_after(1):
+            lost = await line.establish()
+
+        assert isinstance(lost, EstablishError)
+        assert [LookupError] == [type(error) for error in lost.__cause__.exceptions]
+        await line.close()
+
+
 async def test_a_hook_that_is_no_async_function_is_a_type_error():
     with pytest.raises(TypeError, match="on_connect must be an async function"):
         await call_hook(lambda connection: None, None)

@@ -135,6 +135,71 @@ async def test_s7_1_what_such_a_task_raises_leaves_through_its_nursery(autojump_
         assert wsclient.ChannelState.READY is channel.state
 
 
+@pytest.mark.parametrize("how", ["alone", "in a nursery"])
+@pytest.mark.parametrize("end", ["closed", "cut"])
+async def test_s7_4_a_task_that_notices_the_end_of_its_connection_has_raised_nothing(
+    autojump_clock, network, how, end
+):
+    lives = []
+
+    async def ask(connection):
+        while True:
+            await connection.ping()
+
+    async def task(connection):
+        lives.append(connection)
+        if how == "alone":
+            await ask(connection)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, connection)
+            nursery.start_soon(ask, connection)
+
+    async def hang_up(connection):
+        for _ in range(20):  # Pings are under way.
+            await trio.lowlevel.checkpoint()
+        if end == "closed":
+            await connection.close(1012)
+        connection.reset()
+
+    async with (
+        FaultServer(network=network, handler=hang_up) as server,
+        wsclient.open_channel(server.url, retry=AT_ONCE, observers=()) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(channel.while_connected, task)
+        await server.wait_connections(3)
+        await channel.aclose()
+
+    # Once on each: also on one that is gone, and that the channel has not left yet.
+    assert len(set(lives)) == len(lives)
+    assert 2 <= len(lives)
+
+
+async def test_s7_4_what_a_task_raises_beside_the_end_of_its_connection_is_not_hidden(
+    autojump_clock, two_lives
+):
+    async def ask(connection):
+        await trio.sleep(5)
+        while True:
+            await connection.ping()
+            await trio.sleep(0.01)
+
+    async def fail(connection):
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("mine")
+
+    async def task(connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, connection)
+            nursery.start_soon(fail, connection)
+
+    async with wsclient.open_channel(two_lives.url, observers=()) as channel:
+        with pytest.RaisesGroup(LookupError):
+            await channel.while_connected(task)
+
+
 async def test_s7_4_a_task_ends_with_the_failure_of_its_channel(autojump_clock, network):
     async def task(connection):
         await trio.sleep_forever()

@@ -795,3 +795,23 @@ async def test_s6_3_what_was_asked_for_before_another_connection_had_it_may_repe
 
         assert [1, 2, 3] == await take(feed, 3)
         assert feed.repeated == 1
+
+
+async def test_s6_3_what_was_asked_for_while_another_connection_had_it_may_repeat_that_one(
+    autojump_clock, two, nursery
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery, confirm=False)
+        await second.say(later)
+        await two.cover(first)
+        await trio.sleep(2)
+        # The second one is asked again.
+        await say(first, 1, 2)
+        await first.say(later)
+        await second.say('{"op": "subscribed", "key": "a"}')
+        await say(second, 2, 3)
+
+        assert [1, 2, 3] == await take(feed, 3)
+        assert feed.repeated == 1

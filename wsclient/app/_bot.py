@@ -28,9 +28,10 @@ import trio
 
 from wsclient import events
 from wsclient._discretion import forget_locals, forgetful
-from wsclient.connection import WebSocketConnection, open_background_nursery
-from wsclient.errors import ChannelFailed, CodecError, ConnectionClosed, SubscriptionFailed
+from wsclient.connection import WebSocketConnection, failure_in, open_background_nursery
+from wsclient.errors import ChannelFailed, CodecError, SubscriptionFailed
 from wsclient.events import (
+    ChannelState,
     ConnectionLeft,
     ConnectionLost,
     Delivery,
@@ -73,6 +74,7 @@ from ._lanes import Lanes
 from ._plan import Call, Decode, Plan
 from ._router import H, Registered, Registration, Role, Router
 from ._routing import FOR_OTHERS, message_annotation, name_of, route
+from ._runner import is_left
 from ._typed import converter_for, decoder_for, kind_peeker
 from ._work import Work
 
@@ -191,6 +193,7 @@ class Bot(Router):
         self._plan = self._planned(())
         self._channel: DurableChannel | None = None
         self._receiving: set[trio.CancelScope] = set()
+        self._is_serving = False
         self._is_stopping = False
         self._departures: deque[ConnectionLost | ConnectionLeft] = deque(maxlen=_DEPARTURES)
         self._departed = trio.lowlevel.ParkingLot()
@@ -299,11 +302,15 @@ class Bot(Router):
         A program that ends with it has the exit code 0 after one signal, 1 (and a traceback) if it
         raised, and what the system makes of Ctrl-C after a second signal: 130 in a shell.
 
+        In a program that ``wsclient run`` imports this does nothing: the command runs the bot.
+
         Raises:
             ChannelFailed: The channel has given up.
             KeyboardInterrupt: A second signal came.
             Exception: What a handler raised, with ``HandlerErrors.RAISE``.
         """
+        if is_left(self):
+            return
         trio.run(self._serve_until_signal)
 
     @forgetful
@@ -319,34 +326,16 @@ class Bot(Router):
             Exception: What a handler raised, with ``HandlerErrors.RAISE``.
             RuntimeError: The bot serves already.
         """
-        if self._channel is not None:
+        if self._is_serving:
             raise RuntimeError("the bot is serving already")
-        plan = self._plan
-        async with open_channel(
-            self._url,
-            on_connect=self._establish if plan.connect else None,
-            observers=(self._notice,),
-            **self._channel_options,
-        ) as channel:
-            self._channel = channel
-            try:
-                async with open_background_nursery() as nursery:
-                    for timer in plan.timers:
-                        nursery.start_soon(self._keep_time, timer)
-                    for subscription in plan.subscriptions:
-                        # One after the other, so that they are asked for in this order.
-                        await nursery.start(self._keep_subscription, subscription)
-                    for task in plan.connected:
-                        nursery.start_soon(self._keep_connected, task)
-                    nursery.start_soon(self._tell_departures)
-                    task_status.started(channel)
-                    await self._handle_messages(channel, nursery)
-                    self._is_stopping = True
-                    await self._work.wait_done()
-            finally:
-                self._channel = None
-                self._is_stopping = False
-                self._departures.clear()
+        self._is_serving = True
+        try:
+            await self._serve(task_status)
+        finally:
+            # Not before what was sent is written: who stops us meanwhile does so once more.
+            self._is_serving = False
+            self._is_stopping = False
+            self._departures.clear()
 
     def stop(self) -> None:
         """Let handlers at work finish, what was sent be written, and :meth:`serve` return.
@@ -389,6 +378,32 @@ class Bot(Router):
             forget_locals(error)
             raise
         return await self.channel.send(message, delivery=delivery, ttl=ttl, key=key)
+
+    async def _serve(self, task_status: trio.TaskStatus[DurableChannel]) -> None:
+        plan = self._plan
+        async with open_channel(
+            self._url,
+            on_connect=self._establish if plan.connect else None,
+            observers=(self._notice,),
+            **self._channel_options,
+        ) as channel:
+            self._channel = channel
+            try:
+                async with open_background_nursery() as nursery:
+                    for timer in plan.timers:
+                        nursery.start_soon(self._keep_time, timer)
+                    for subscription in plan.subscriptions:
+                        # One after the other, so that they are asked for in this order.
+                        await nursery.start(self._keep_subscription, subscription)
+                    for task in plan.connected:
+                        nursery.start_soon(self._keep_connected, task)
+                    nursery.start_soon(self._tell_departures)
+                    task_status.started(channel)
+                    await self._handle_messages(channel, nursery)
+                    self._is_stopping = True
+                    await self._work.wait_done()
+            finally:
+                self._channel = None
 
     async def _serve_until_signal(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -444,20 +459,29 @@ class Bot(Router):
                 self._work.end()
 
     async def _keep_connected(self, task: Call) -> None:
-        async def live(connection: WebSocketConnection) -> None:
-            context = Context(self, self.channel, None, connection, Role.CONNECTED.value, task.name)
-            try:
-                await task.route(connection, context=context)
-            except ConnectionClosed as error:
-                # It is about to be cancelled for that, and has only noticed first.
-                if connection.closed is None:
-                    await self._failed(task.name, error, subject=Role.CONNECTED.value)
-            except Exception as error:  # A user's task may raise anything.
-                await self._failed(task.name, error, subject=Role.CONNECTED.value)
+        channel = self.channel
+        last: WebSocketConnection | None = None
 
-        # What the channel says in the end, it says to who receives.
-        with suppress(ChannelFailed):
-            await self.channel.while_connected(live)
+        async def live(connection: WebSocketConnection) -> None:
+            nonlocal last
+            if connection is last:
+                return  # It has raised on this one.
+            last = connection
+            context = Context(self, channel, None, connection, Role.CONNECTED.value, task.name)
+            await task.route(connection, context=context)
+
+        while True:
+            try:
+                await channel.while_connected(live)
+                return
+            except BaseException as raised:  # A user's task may raise anything.
+                error = failure_in(raised)
+                if error is None:
+                    raise
+                if channel.state is ChannelState.FAILED and isinstance(error, ChannelFailed):
+                    return  # What the channel says in the end, it says to who receives.
+                # Out here: in there, all that waits is cancelled as the connection ends.
+                await self._failed(task.name, error, subject=Role.CONNECTED.value)
 
     async def _keep_subscription(
         self, call: Call, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -36,6 +36,8 @@ def kinds_of(annotation: Any, *, key: str) -> tuple[str, ...] | None:
 
 def _kinds_of_class(cls: Any, key: str) -> list[str]:
     config = getattr(cls, "__struct_config__", None)
+    if config is not None and config.array_like:
+        return []  # Its messages are arrays, in which no field has a name.
     if config is not None and config.tag_field == key:
         return [config.tag] if isinstance(config.tag, str) else []
     values = _literals(_field_type(cls, key))

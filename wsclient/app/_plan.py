@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, Union
 
 import attrs
@@ -130,7 +131,8 @@ class Plan:
                 return
             self.by_struct[struct] = (kind, found.calls)
         # One step of msgspec's, instead of a look at the type and then at the rest.
-        self.straight_decode = decoder(Union[tuple(self.by_struct)])  # noqa: UP007
+        with suppress(TypeError):  # A codec that knows each of them need not know all together.
+            self.straight_decode = decoder(Union[tuple(self.by_struct)])  # noqa: UP007
 
     def _match(self, kind: str | None) -> Found:
         calls = tuple(call for call in self._messages if call.match.takes(kind))
@@ -156,6 +158,7 @@ def _is_struct(annotation: Any, kind: str, key: str) -> bool:
     return (
         isinstance(annotation, type)
         and config is not None
+        and not config.array_like
         and ((key, kind) == (config.tag_field, config.tag))
     )
 

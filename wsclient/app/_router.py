@@ -18,6 +18,7 @@ from wsclient.session import (
     DurableChannel,
     Feed,
     TakeSnapshot,
+    check_wish,
 )
 
 from ._context import Context
@@ -26,6 +27,7 @@ from ._routing import (
     Handler,
     Match,
     Route,
+    is_asynchronous,
     match_text,
     message_annotation,
     name_of,
@@ -427,8 +429,10 @@ class Router:
 
         Raises:
             TypeError: The handler cannot be called so, or its value cannot be converted to what it
-                is annotated with.
+                is annotated with; or another argument cannot be used.
+            ValueError: Likewise.
         """
+        check_wish(key, priority, backfill, snapshot, commit, limits)
 
         def register(handler: H) -> H:
             self._add(
@@ -550,7 +554,7 @@ def is_type(value: object) -> bool:
 
 
 def _is_predicate(function: Callable[..., Any]) -> bool:
-    if inspect.iscoroutinefunction(function):
+    if is_asynchronous(function):
         return False
     if not inspect.isroutine(function):
         return True  # An object that is called: operator.itemgetter("urgent"), say.
@@ -568,13 +572,12 @@ def _check_concurrency(concurrency: object, ordered_by: object) -> None:
         raise TypeError(
             f"ordered_by must be a function of a message, not {type(ordered_by).__name__}"
         )
+    if is_asynchronous(ordered_by):
+        raise TypeError(f"ordered_by must not be asynchronous: {name_of(ordered_by)} is")
     if concurrency == 1:
         raise ValueError("ordered_by needs concurrency above 1: all messages are in order already")
 
 
 def _check_asynchronous(function: object, what: str, name: str) -> None:
-    if not (
-        inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
-    ):
+    if not is_asynchronous(function):
         raise TypeError(f"{what} must be an async function: {name} is not")

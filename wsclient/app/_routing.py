@@ -34,6 +34,16 @@ def name_of(function: object) -> str:
     return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
+def is_a(question: Callable[[Any], bool], function: object) -> bool:
+    """Whether one of ``inspect``'s questions is true of a function, or of an object that is one."""
+    return question(function) or question(getattr(type(function), "__call__", None))  # noqa: B004
+
+
+def is_asynchronous(function: object) -> bool:
+    """Whether it is an async function, or an object that is called like one."""
+    return is_a(inspect.iscoroutinefunction, function)
+
+
 @attrs.frozen(eq=False)
 class Route:
     """A handler, and how it wants to be called."""
@@ -82,6 +92,11 @@ def route(
     """
     if not callable(handler):
         raise TypeError(f"{what} must be callable, not {type(handler).__name__}")
+    if is_a(inspect.isgeneratorfunction, handler) or is_a(inspect.isasyncgenfunction, handler):
+        raise TypeError(
+            f"{what} must not be a generator, which only begins when its values are taken:"
+            f" {name_of(handler)} has a `yield`"
+        )
     try:
         signature = inspect.signature(handler)
     except ValueError:  # Some of the builtin functions do not tell.
@@ -153,8 +168,13 @@ def match_text(text: str) -> Match:
     if not is_pattern(text):
         return Match(kinds=frozenset({text}))
     # Not fnmatch's: its brackets are letters in the names of many a feed.
-    escaped = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
-    return Match(pattern=re.compile(escaped, re.DOTALL))
+    first, *others = (re.escape(part).replace(r"\?", ".") for part in text.split("*"))
+    if others:
+        *between, last = others
+        # Where a part was found first is as good as any other place.  Tried in all of them, with a
+        # name that a peer has made for it, several stars would take for ever.
+        first += "".join(f"(?>.*?{part})" for part in between) + ".*" + last
+    return Match(pattern=re.compile(first, re.DOTALL))
 
 
 def is_pattern(text: str) -> bool:

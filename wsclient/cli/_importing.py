@@ -18,6 +18,7 @@ from typing import Any, Final
 import trio
 
 import wsclient
+from wsclient.app._runner import leave_running
 
 _OURS: Final = tuple(
     os.path.dirname(file) + os.sep
@@ -84,7 +85,11 @@ def find(place: str, *, default: str) -> Any:
 
 def _import(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        with leave_running() as left:
+            module = importlib.import_module(name)
+        if left:
+            print(f"* {name} runs its bot as it is imported: that was left out", file=sys.stderr)
+        return module
     except ModuleNotFoundError as error:
         # What the module itself misses is another matter.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -7,6 +7,7 @@ shell's job, the debugger's terminal, the service manager's main process.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ class _Once:
 
     def serve(self, bot: wsclient.Bot) -> int:
         """Let it run; return the exit status."""
+        _show_log()
         try:
             bot.run()
         except wsclient.ChannelFailed as failure:
@@ -164,6 +166,18 @@ def _replace_process() -> int:
         if stream is not None:
             stream.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _show_log() -> None:
+    """Show what becomes of the connection, unless the program has said what its log looks like."""
+    logger = logging.getLogger("wsclient")
+    is_heard = any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+    if is_heard or logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ from ._connection import (
 )
 from ._endpoint import Endpoint
 from ._mailbox import Mailbox
-from ._nursery import open_background_nursery
+from ._nursery import failure_in, open_background_nursery
 from ._open import (
     connect_websocket,
     connect_websocket_url,
@@ -49,6 +49,7 @@ __all__ = [
     "connect_websocket",
     "connect_websocket_url",
     "detach",
+    "failure_in",
     "find_proxy",
     "forget_ping",
     "has_unread",

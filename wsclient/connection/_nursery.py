@@ -60,6 +60,22 @@ def raise_alone(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     _raise_as_it_was(_choose(group, None))
 
 
+def failure_in(raised: BaseException) -> Exception | None:
+    """What a user's function has failed with, also where tasks of its own were cancelled meanwhile.
+
+    A nursery puts both into one group, which is no ``Exception``, and goes past whoever answers
+    what the function raises.  The cancellation is not lost: it comes again with the next
+    checkpoint.
+
+    Returns:
+        ``None`` if there is no failure, or none that is the user's to answer: a
+        ``KeyboardInterrupt``, say.
+    """
+    if isinstance(raised, BaseExceptionGroup):
+        raised = raised.split(trio.Cancelled)[1] or raised
+    return raised if isinstance(raised, Exception) else None
+
+
 def _raise_as_it_was(raised: BaseException) -> NoReturn:
     cause, context = raised.__cause__, raised.__context__
     suppressed = raised.__suppress_context__

@@ -20,7 +20,7 @@ from ._correlation import (
 )
 from ._ends import DurableReceiveChannel, DurableSendChannel
 from ._explain import Explanation
-from ._feed import Backfill, Commit, Feed, FeedItems, Snapshot, TakeSnapshot
+from ._feed import Backfill, Commit, Feed, FeedItems, Snapshot, TakeSnapshot, check_wish
 from ._line import ConnectHook, call_hook
 from ._observing import Observers
 from ._open import Url, connect_channel, open_channel
@@ -111,6 +111,7 @@ __all__ = [
     "call_hook",
     "check_function",
     "check_name",
+    "check_wish",
     "classify",
     "connect_channel",
     "default_wait",

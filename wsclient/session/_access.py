@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 import attrs
 
-from wsclient.connection import Target, find_proxy, mistake_in, parse_url
+from wsclient.connection import Target, failure_in, find_proxy, mistake_in, parse_url
 from wsclient.errors import ProviderError
 from wsclient.options import ConnectionOptions, Headers
 
@@ -148,7 +148,10 @@ async def _ask(what: str, provider: Callable[..., Awaitable[Any]], **given: Any)
         result: object = provider(**given)
         if inspect.isawaitable(result):
             return await result
-    except Exception as error:  # A user's function may raise anything.
+    except BaseException as raised:  # A user's function may raise anything.
+        error = failure_in(raised)
+        if error is None:
+            raise
         # Its type, and not its text: that of an HTTP client's error quotes the URL, say.
         raise ProviderError(f"the {what} function raised {type(error).__name__}") from error
     raise ProviderError(f"the {what} function must be async: its call gave nothing to await")

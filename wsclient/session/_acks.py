@@ -94,7 +94,7 @@ class JsonAcknowledgement:
         """
         try:
             content = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise ValueError("a message sent as ACKED must be a JSON object, to carry its id")
@@ -125,7 +125,7 @@ class JsonAcknowledgement:
                 continue
             try:
                 content = json.loads(message)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             if isinstance(content, dict) and isinstance(content.get(field), str):
                 return Ack(content[field], accepted)

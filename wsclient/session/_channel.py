@@ -33,9 +33,9 @@ from ._dedupe import Dedupe
 from ._disk_outbox import DiskOutbox
 from ._ends import DurableReceiveChannel, DurableSendChannel, Handles
 from ._explain import Explanation
-from ._feed import Backfill, Commit, Feed, TakeSnapshot
+from ._feed import Backfill, Commit, Feed, TakeSnapshot, check_wish
 from ._inbox import Inbox, Mark, Message
-from ._line import Settings
+from ._line import Line, Settings
 from ._observing import Observers
 from ._outages import Outage
 from ._outbox import Entry, Outbox
@@ -464,7 +464,8 @@ class DurableChannel:
 
         Give it to a nursery: ``nursery.start_soon(channel.while_connected, task)``.
         The task is cancelled when its connection is lost or left, and begins anew on the next one;
-        one that returns has done its work for this connection.
+        one that returns has done its work for this connection, and so has one that notices first
+        that its connection is closed, and raises :class:`ConnectionClosed`.
 
         Args:
             task: An async function; see :meth:`connection` for what it gets.
@@ -473,16 +474,24 @@ class DurableChannel:
             ChannelFailed: The channel has given up.
             BaseException: What ``task`` raises.
         """
+        last: Line | None = None
         while True:
             try:
                 await self.wait_ready()
             except trio.ClosedResourceError:
                 return
             line = self._supervisor.ready_line
-            if line is not None:
+            if line is None:
+                continue
+            try:
                 with line.life():
-                    await task(line.connection)
+                    if line is not last:
+                        last = line
+                        await task(line.connection)
                     await trio.sleep_forever()
+            except Exception as error:
+                if line.connection.closed is None or not _says_closed(error):
+                    raise
 
     # Receiving.
 
@@ -818,19 +827,7 @@ class DurableChannel:
                 "subscribe() needs to know how the service spells subscriptions:"
                 " open the channel with protocol=…"
             )
-        try:
-            hash(key)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {type(key).__name__}") from None
-        for function, name in ((backfill, "backfill"), (snapshot, "snapshot")):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be an async function, not {type(function).__name__}")
-        if commit not in ("after", "before"):
-            raise ValueError(f'commit must be "after" or "before", not {commit!r}')
-        if isinstance(priority, bool) or not isinstance(priority, (int, float)):
-            raise TypeError(f"priority must be a number, not {type(priority).__name__}")
-        if limits is not None and not isinstance(limits, Limits):
-            raise TypeError(f"limits must be Limits, not {type(limits).__name__}")
+        check_wish(key, priority, backfill, snapshot, commit, limits)
         return Feed(
             self._subscriptions,
             key,
@@ -1141,6 +1138,13 @@ def follow(
         return await next_message()
 
     return MessageIterator(channel._inbox.batches, next_message, after_mark)
+
+
+def _says_closed(error: Exception) -> bool:
+    """Whether it says only that a connection is closed; also where several tasks say so."""
+    if isinstance(error, ExceptionGroup):
+        return all(_says_closed(each) for each in error.exceptions)
+    return isinstance(error, ConnectionClosed)
 
 
 def _checked(ack: object) -> Ack | None:

@@ -88,7 +88,7 @@ class JsonCorrelation:
             ValueError: The message is none, or has a field of that name.
         """
         content = _object(message, without=self.id_field)
-        return json.dumps(content | {self.id_field: self.number_type(number)})
+        return _written(content | {self.id_field: self.number_type(number)})
 
     def recognise(self, message: str | bytes) -> Reply | None:
         """The reply that a JSON object is, if it is one."""
@@ -119,7 +119,7 @@ class JsonRpcCorrelation:
         content = _object(message, without=_ID)
         if not isinstance(content.get("method"), str):
             raise ValueError('a JSON-RPC request must name its "method", a text')
-        return json.dumps({"jsonrpc": "2.0"} | content | {_ID: number})
+        return _written({"jsonrpc": "2.0"} | content | {_ID: number})
 
     def recognise(self, message: str | bytes) -> Reply | None:
         """The reply that a response object is (JSON-RPC 2.0 §5), if the message is one."""
@@ -160,13 +160,21 @@ def _object(message: object, *, without: str) -> dict[str, Any]:
     if isinstance(message, (str, bytes)):
         try:
             message = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
     if not isinstance(message, Mapping):
         raise ValueError("a request must be a JSON object, to carry its number")
     if without in message:
         raise ValueError(f"a request must not have the field {without!r} already: it is numbered")
     return dict(message)
+
+
+def _written(content: dict[str, Any]) -> str:
+    try:
+        return json.dumps(content, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        # NaN, say; which the peer could not read.
+        raise ValueError(f"a request must be made of what is in JSON: {error}") from error
 
 
 def _object_with(field: str, message: str | bytes) -> dict[str, Any]:
@@ -176,7 +184,7 @@ def _object_with(field: str, message: str | bytes) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -185,6 +193,8 @@ def _number(found: object, kind: type[int] | type[str]) -> int | None:
     if type(found) is not kind:
         return None
     try:
-        return int(found)
+        number = int(found)
     except ValueError:
         return None
+    # "012" is read as 12, and yet it is not what we have written.
+    return number if kind(number) == found else None

@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from wsclient._discretion import forget_locals
+from wsclient.connection import failure_in
 from wsclient.errors import SubscriptionFailed
 from wsclient.events import Gap, Overflow
 from wsclient.options import Limits, OverflowPolicy, RetryPolicy
@@ -57,6 +58,34 @@ class Snapshot:
 
 
 TakeSnapshot: TypeAlias = Callable[[], Awaitable[Snapshot]]
+
+
+def check_wish(
+    key: object,
+    priority: object,
+    backfill: object,
+    snapshot: object,
+    commit: object,
+    limits: object,
+) -> None:
+    """Refuse what ``DurableChannel.subscribe`` cannot use.
+
+    Raises:
+        TypeError, ValueError: An argument cannot be used.
+    """
+    try:
+        hash(key)
+    except TypeError:
+        raise TypeError(f"key must be hashable, not {type(key).__name__}") from None
+    for function, name in ((backfill, "backfill"), (snapshot, "snapshot")):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be an async function, not {type(function).__name__}")
+    if commit not in ("after", "before"):
+        raise ValueError(f'commit must be "after" or "before", not {commit!r}')
+    if isinstance(priority, bool) or not isinstance(priority, (int, float)):
+        raise TypeError(f"priority must be a number, not {type(priority).__name__}")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be Limits, not {type(limits).__name__}")
 
 
 @attrs.frozen(eq=False)
@@ -292,9 +321,8 @@ class Feed:
 
         The server is told if there is a connection; if not, nobody needs to be.
         """
-        if self._is_open:
-            self._is_open = False
-            self._owner.remove(self)
+        self._is_open = False
+        self._owner.remove(self)
         self._finish(discard=True)
 
     # For who brings.
@@ -311,7 +339,7 @@ class Feed:
         return not self._has_begun
 
     def _begin(
-        self, gap: Gap | None, *sources: object, overlaps: bool = False, joins_late: bool = False
+        self, gap: Gap | None, *sources: object, overlaps: bool, joins_late: bool = False
     ) -> None:
         """The server has the subscription, and what ``gap`` tells may be missing.
 
@@ -583,7 +611,10 @@ class Feed:
                 past = await answer
             for value in past:
                 await self._bring(value)
-        except Exception as error:  # A user's hook may raise anything.
+        except BaseException as raised:  # A user's hook may raise anything.
+            error = failure_in(raised)
+            if error is None:
+                raise
             self._owner.tell_failed(self._backfill, "backfill", error)
             return False
         return True
@@ -643,7 +674,10 @@ class Feed:
                 if not isinstance(snapshot, Snapshot):
                     raise TypeError(f"snapshot must give Snapshot, not {type(snapshot).__name__}")
                 return snapshot
-            except Exception as error:  # A user's hook may raise anything.
+            except BaseException as raised:  # A user's hook may raise anything.
+                error = failure_in(raised)
+                if error is None:
+                    raise
                 self._owner.tell_failed(take, "snapshot", error)
                 await trio.sleep(backoff.next_pause(error))
 

@@ -25,6 +25,7 @@ from wsclient.connection import (
     Ping,
     WebSocketConnection,
     connect_websocket_url,
+    failure_in,
     is_deaf,
     open_background_nursery,
 )
@@ -168,9 +169,12 @@ class Line:
                         await call_hook(hook, self.connection)
                 if deadline.cancelled_caught:
                     failed = EstablishError(f"the on_connect hook took longer than {timeout:g} s")
-            except EstablishError as error:
-                failed = error
-            except Exception as error:  # A user's hook may raise anything.
+            except EstablishError as raised:
+                failed = raised
+            except BaseException as raised:  # A user's hook may raise anything.
+                error = failure_in(raised)
+                if error is None:
+                    raise
                 failed = EstablishError(
                     f"the on_connect hook raised {type(error).__name__}: {error}"
                 )

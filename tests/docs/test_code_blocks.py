@@ -347,12 +347,12 @@ async def test_shown_tests_fail_without_the_subscription_as_shown(tmp_path: Path
 
 @asynccontextmanager
 async def running(
-    name: str, code: str, folder: Path
+    name: str, code: str, folder: Path, *command: str
 ) -> AsyncGenerator[tuple[trio.Process, trio.abc.ReceiveStream], None]:
     """A program that runs until the block ends, and its output."""
     (folder / name).write_text(code, encoding="utf-8")
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-u", name],
+        [sys.executable, "-u", *(command or [name])],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -490,6 +490,22 @@ async def test_tutorial_rolls_on_after_its_server_was_away_and_ends_without_a_wo
             assert 0 == await process.wait()
 
     assert (name == "dice_bot.py") == ("Hooray!" in told + again) == ("missed " in again)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process is replaced there")
+async def test_tutorial_bot_starts_anew_when_it_is_saved(tmp_path: Path) -> None:
+    command = ["-m", "wsclient", "run", "dice_bot", "--reload"]
+    async with FaultServer(handler=echo) as server:
+        bot = program("dice_bot.py").replace(PLACEHOLDER, server.url)
+        bot = bot.replace("every(1)", "every(0.1)")
+        async with running("dice_bot.py", bot, tmp_path, *command) as (process, output):
+            await read_until(output, r"^rolled \d$")
+            saved = bot.replace('"rolled"', '"saw a"')
+            (tmp_path / "dice_bot.py").write_text(saved, encoding="utf-8")
+            await read_until(output, r"^saw a \d$")
+            process.send_signal(signal.SIGINT)
+
+            assert 0 == await process.wait()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import wsclient
-from wsclient._discretion import forget_locals, forgetful, made_forgetful
+from wsclient._discretion import forget_all_locals, forget_locals, forgetful, made_forgetful
 
 SECRET = "s3cret"
 
@@ -232,6 +232,26 @@ def test_a_users_text_that_cannot_be_encoded_is_the_users():
     forget_locals(error)
 
     assert SECRET in repr(error)
+
+
+def test_where_a_user_keeps_a_secret_the_users_frames_forget_as_well():
+    def read(secret):
+        return secret.decode()
+
+    def keep(secret):
+        try:
+            read(secret)
+        except ValueError as error:
+            raise LookupError from error
+
+    error = caught(keep, b"c4n4ry\xff")
+    forget_all_locals(error)
+    *_, kept = traceback.walk_tb(error.__traceback__)
+    *_, asked = traceback.walk_tb(error.__cause__.__traceback__)
+
+    assert ("keep", {}) == (kept[0].f_code.co_name, kept[0].f_locals)
+    assert ("read", {}) == (asked[0].f_code.co_name, asked[0].f_locals)
+    assert "c4n4ry" not in repr(error.__cause__)
 
 
 def test_frames_at_work_are_left_out():

@@ -38,6 +38,7 @@ TREE = {
     "RequestTimeout": "DeliveryError",
     "ReplyError": "WebSocketError",
     "JsonRpcError": "ReplyError",
+    "SubscriptionFailed": "WebSocketError",
     "OutboxFull": "WebSocketError",
     "InboxFull": "WebSocketError",
     "CodecError": "WebSocketError",
@@ -72,6 +73,7 @@ EXAMPLES = [
     errors.RequestTimeout(None, Truth.UNKNOWN),
     errors.ReplyError({"why": "busy"}),
     errors.JsonRpcError(-32601, "no such method"),
+    errors.SubscriptionFailed("trades", "text"),
     errors.OutboxFull(3, 12),
     errors.InboxFull(3, 12),
     errors.CodecError("text"),
@@ -109,6 +111,14 @@ def test_exceptions_survive_copy_and_pickle(error, duplicate):
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_every_exception_has_a_text(error):
     assert str(error)
+
+
+@pytest.mark.parametrize(
+    "make", [errors.ReplyError, lambda text: errors.JsonRpcError(-32000, text)]
+)
+def test_what_a_peer_says_cannot_be_taken_for_a_line_of_ours(make):
+    assert "the peer refuses: größer" in str(make("größer"))
+    assert r"the peer refuses: 'no\nERROR \x1b[31mforged'" in str(make("no\nERROR \x1b[31mforged"))
 
 
 def test_a_codec_error_says_where():

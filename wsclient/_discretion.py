@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
+from traceback import clear_frames
 from types import FrameType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
@@ -61,6 +62,27 @@ C = TypeVar("C", bound=type[Any])
 
 def forget_locals(error: BaseException | None) -> None:
     """Take what our frames held from the traceback of ``error``, and from all that led to it."""
+    for found in _chain(error):
+        frames, is_ours = _sorted(found.__traceback__)
+        if not is_ours or _is_meant(found):
+            found.__traceback__ = _emptied(frames)
+        if is_ours and isinstance(found, UnicodeEncodeError | UnicodeDecodeError):
+            _mask(found)
+
+
+def forget_all_locals(error: BaseException) -> None:
+    """Take what any frame held, a user's as well, and the texts that could not be converted.
+
+    For a function of the user's that is there to keep a secret.
+    """
+    for found in _chain(error):
+        clear_frames(found.__traceback__)
+        if isinstance(found, UnicodeEncodeError | UnicodeDecodeError):
+            _mask(found)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and all that has led to it; each once."""
     waiting, seen = [error], set[int]()
     while waiting:
         found = waiting.pop()
@@ -70,11 +92,7 @@ def forget_locals(error: BaseException | None) -> None:
         waiting += (found.__cause__, found.__context__)
         if isinstance(found, BaseExceptionGroup):
             waiting += found.exceptions
-        frames, is_ours = _sorted(found.__traceback__)
-        if not is_ours or _is_meant(found):
-            found.__traceback__ = _emptied(frames)
-        if is_ours and isinstance(found, UnicodeEncodeError | UnicodeDecodeError):
-            _mask(found)
+        yield found
 
 
 def _sorted(traceback: TracebackType | None) -> tuple[list[tuple[TracebackType, bool]], bool]:

@@ -27,6 +27,7 @@
     │   └── RequestTimeout         … it was a request, and no reply came in time
     ├── ReplyError                 the peer has replied that it does not do what was requested
     │   └── JsonRpcError           … with a code, as JSON-RPC has it
+    ├── SubscriptionFailed         the server does not take a subscription, or has ended it
     ├── OutboxFull                 there is no room for a message, and waiting was not asked for
     ├── InboxFull                  an answer was waited for, and too much came before it
     └── CodecError                 a message cannot be encoded or decoded
@@ -77,6 +78,7 @@ __all__ = [
     "RequestLost",
     "RequestTimeout",
     "SendUnknown",
+    "SubscriptionFailed",
     "WebSocketError",
 ]
 
@@ -258,6 +260,11 @@ class RequestTimeout(DeliveryError):
         return f"no reply came in time: {super().__str__()}"
 
 
+def _quoted(text: str) -> str:
+    """A peer's text, quoted where it could look like a line of ours, or command a terminal."""
+    return text if text.isprintable() else repr(text)
+
+
 class ReplyError(WebSocketError):
     """The peer has replied, and its reply is that it does not do what was requested.
 
@@ -270,7 +277,7 @@ class ReplyError(WebSocketError):
         self.error: object = error
 
     def __str__(self) -> str:
-        return f"the peer refuses: {self.error}"
+        return f"the peer refuses: {_quoted(str(self.error))}"
 
 
 class JsonRpcError(ReplyError):
@@ -291,7 +298,7 @@ class JsonRpcError(ReplyError):
         self.data = data
 
     def __str__(self) -> str:
-        return f"the peer refuses: {self.message} ({self.code})"
+        return f"the peer refuses: {_quoted(self.message)} ({self.code})"
 
 
 class OutboxFull(WebSocketError):

@@ -352,7 +352,11 @@ def file_path(given: object) -> str:
     path = os.fspath(given)
     if not isinstance(path, str):
         raise TypeError(f"path must be of str, not of {type(path).__name__}")
-    if not path or "\0" in path:
+    try:
+        is_name = bool(path) and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
         raise ValueError("path must name a file")
     return path
 

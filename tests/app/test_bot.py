@@ -222,6 +222,35 @@ async def test_a_codec_of_ones_own_is_used(autojump_clock, recorder, serving):
     assert ["no rest"] == [str(event.error) for event in recorder.of(MessageUndecoded)]
 
 
+async def test_a_codec_of_ones_own_may_raise_anything_of_a_type_as_well(
+    autojump_clock, recorder, serving
+):
+    class Trade(msgspec.Struct, tag="trade", tag_field="type"):
+        price: float
+
+    class Bare:
+        encode = staticmethod(json.dumps)
+        decode = staticmethod(json.loads)
+
+        def decoder(self, annotation):
+            return msgspec.json.Decoder(annotation).decode
+
+    bot = wsclient.Bot("ws://server.test", codec=Bare(), observers=[recorder])
+    calls = []
+
+    @bot.on("trade")
+    def trade(message: Trade):
+        calls.append(message.price)
+
+    await serving(
+        bot, "[]", "no JSON", '{"type": "trade", "price": "x"}', '{"type": "trade", "price": 1}'
+    )
+    await trio.sleep(1)
+
+    assert [1.0] == calls
+    assert 3 == len(recorder.of(MessageUndecoded))
+
+
 # --- which messages -----------------------------------------------------------------------------
 
 

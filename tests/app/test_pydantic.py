@@ -47,6 +47,22 @@ class Quote(pydantic.BaseModel):
     type: Literal["quote"]
 
 
+class Limit(pydantic.BaseModel):
+    low: int
+
+
+class Account(pydantic.BaseModel):
+    limits: dict[str, Limit] = {}
+    ids: dict[int, int] = {}
+    size: int | list[int] = 0
+    sizes: list[int] | str = ""
+    inner: pydantic.Json = None
+
+
+INTEGER = "Input should be a valid integer, unable to parse string as an integer"
+MISFIT = "Input should be a valid integer"
+
+
 Either = Annotated[Trade | Quote, pydantic.Field(discriminator="type")]
 
 
@@ -123,6 +139,30 @@ def test_a_strict_model_takes_from_json_what_json_has_no_form_for():
         (Trade, '{"type": "trade", "price": 1, "name": "assertion"}', "assertion error", "$.name"),
         (Trade, '{"type": "trade", "price": 1, "name": "custom"}', "my own", "$.name"),
         (Either, '{"type": "SECRET"}', "union tag invalid", "$"),
+        (
+            Trade,
+            '{"type": "trade", "price": 1, "SECRET": 1}',
+            "Extra inputs are not permitted",
+            "$[...]",
+        ),
+        (Account, '{"limits": {"SECRET": {"low": "x"}}}', INTEGER, "$.limits[...].low"),
+        (
+            Account,
+            '{"limits": {"SECRET\\n\\u001b[31m": {"low": "x"}}}',
+            INTEGER,
+            "$.limits[...].low",
+        ),
+        (Account, '{"limits": {"[int]": {"low": "x"}}}', INTEGER, "$.limits[...].low"),
+        (Account, '{"ids": {"SECRET": 1}}', INTEGER, "$.ids[...][key]"),
+        # Which member of the union it was not.
+        (Account, '{"size": ["x"]}', f"{MISFIT}, and 1 more", "$.size.int"),
+        (
+            Account,
+            '{"sizes": ["x"]}',
+            f"{INTEGER}, and 1 more",
+            "$.sizes.list[int][0]",
+        ),
+        (Account, '{"inner": "{SECRET"}', "json invalid", "$.inner"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -370,6 +370,19 @@ def test_the_type_is_read_by_any_codec():
         assert "trade" == kind_reader(codec, key="type")(codec.encode(message))
 
 
+def test_a_codec_of_ones_own_may_raise_anything_of_a_type():
+    class Bare(JsonCodec):
+        def decoder(self, annotation):
+            return msgspec.json.Decoder(annotation).decode
+
+    read = kind_reader(Bare(), key="type")
+
+    assert "trade" == read('{"type": "trade"}')
+    for message in ("[]", "no JSON"):
+        with pytest.raises(CodecError):
+            read(message)
+
+
 def test_the_type_is_found_in_what_is_decoded():
     assert "trade" == kind_in({"type": "trade"}, "type")
     for value in ({}, {"type": 1}, [], "type", None):

@@ -122,6 +122,28 @@ def test_with_several_channels_the_service_is_ready_when_all_have_been(systemd):
     assert ["STATUS", "STOPPING", "STATUS"] == systemd.names()
 
 
+def test_a_channel_that_has_ended_is_not_waited_for(systemd):
+    observe = SystemdObserver(environment=systemd.environment)
+    observe(attempted("a"))
+    observe(attempted("b"))
+    observe(changed(ChannelState.READY, channel="a"))
+    observe(changed(ChannelState.FAILED, channel="b"))
+
+    assert ["STATUS", "STATUS"] == systemd.names()
+    observe(events.ChannelGaveUp(channel="b", reason="r", cancelled=0, lost_unknown=0))
+
+    assert ["READY=1"] == systemd.told()
+
+
+def test_a_service_whose_channels_have_all_ended_is_not_ready(systemd):
+    observe = SystemdObserver(environment=systemd.environment)
+    observe(attempted())
+    observe(changed(ChannelState.FAILED))
+    observe(events.ChannelGaveUp(channel="feed", reason="r", cancelled=0, lost_unknown=0))
+
+    assert ["STOPPING", "STATUS"] == systemd.names()
+
+
 def test_the_end_of_the_channels_need_not_be_that_of_the_service(systemd):
     observe = SystemdObserver(stopping=False, environment=systemd.environment)
     observe(changed(ChannelState.READY))

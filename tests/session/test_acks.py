@@ -52,7 +52,11 @@ def test_s1_only_what_goes_again_is_marked_as_redelivered_and_only_where_a_field
     assert expected == json.loads(strategy.mark("{}", ID, redelivered=redelivered))
 
 
-@pytest.mark.parametrize("message", ["", "buy", "[1]", "7", '"text"', "null", "{", b"\xff", b"{"])
+@pytest.mark.parametrize(
+    "message",
+    ["", "buy", "[1]", "7", '"text"', "null", "{", b"\xff", b"{", "[" * 100_000],
+    ids=lambda message: repr(message[:20]),
+)
 def test_a_message_that_cannot_carry_an_id_is_refused(message):
     with pytest.raises(ValueError, match="must be a JSON object, to carry its id"):
         JsonAcknowledgement().mark(message, ID, redelivered=False)
@@ -101,7 +105,9 @@ def test_an_object_that_names_an_id_in_the_field_acknowledges_it(message):
         '{"of": "ack"}',
         '{"of": {"ack": "7"}}',
         '{"nack": "7"}',
+        '{"ack": %s}' % ("[" * 100_000),
     ],
+    ids=lambda message: repr(message[:20]),
 )
 def test_everything_else_is_a_message(message):
     assert None is JsonAcknowledgement().recognise(message)

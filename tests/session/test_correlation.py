@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -33,11 +34,21 @@ def test_what_was_given_is_left_as_it_is():
     assert {"op": "balance"} == message
 
 
-@pytest.mark.parametrize("message", ["[1]", "no JSON", b"\xff", [1], 7, None])
+@pytest.mark.parametrize(
+    "message",
+    ["[1]", "no JSON", b"\xff", [1], 7, None, "[" * 100_000],
+    ids=lambda message: repr(message)[:20],
+)
 @pytest.mark.parametrize("strategy", [JSON, RPC])
 def test_what_is_no_object_cannot_be_numbered(strategy, message):
     with pytest.raises(ValueError, match="a request must be a JSON object"):
         strategy.mark(message, 3)
+
+
+@pytest.mark.parametrize("strategy", [JSON, RPC])
+def test_what_json_does_not_know_is_not_asked(strategy):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        strategy.mark({"method": "buy", "params": [math.nan]}, 3)
 
 
 def test_a_number_of_ones_own_is_refused_rather_than_replaced():
@@ -80,7 +91,9 @@ def test_a_reply_is_the_object_that_carries_the_number(message):
         '{"id": 3',
         b'\xff{"id": 3}',
         "",
+        '{"id": %s}' % ("[" * 100_000),
     ],
+    ids=lambda message: repr(message[:20]),
 )
 @pytest.mark.parametrize("strategy", [JSON, RPC])
 def test_what_carries_no_number_is_no_reply(strategy, message):
@@ -98,7 +111,9 @@ def test_fields_and_the_kind_of_number_can_be_chosen():
         JsonCorrelation(number_type=float)
 
 
-@pytest.mark.parametrize("number", ["012", "+12", " 12 ", "1_2", "\u0661\u0662", "9" * 5000])
+@pytest.mark.parametrize(
+    "number", ["012", "+12", " 12 ", "12\n", "-0", "1_2", "\u0661\u0662", "9" * 5000]
+)
 def test_a_text_that_only_reads_like_a_number_is_the_peers_own(number):
     message = json.dumps({"id": number})
 

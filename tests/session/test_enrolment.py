@@ -16,6 +16,7 @@ from wsclient import (
     Answer,
     ChannelState,
     DeliveryOptions,
+    Limits,
     Protocol,
     Published,
     RetryBudget,
@@ -32,9 +33,11 @@ from wsclient.events import (
     SubscriptionRefused,
     SubscriptionsRestored,
 )
+from wsclient.session._inbox import MESSAGE_COST
 from wsclient.testing import SILENCE, FaultServer, ScriptedServer, _frames
 
 from .subscribing import (
+    Growing,
     Positioned,
     PubSub,
     Service,
@@ -328,6 +331,7 @@ async def test_s6_1_the_time_for_restoring_begins_anew_with_each_that_is_restore
                 await server.send({"op": "subscribed", "key": key})
             await channel.wait_ready()
     assert recorder.of(SubscriptionRefused) == []
+    assert recorder.of(SubscriptionsRestored)[-1].duration == pytest.approx(5, abs=0.5)
 
 
 async def test_a_confirmation_that_comes_too_late_counts_all_the_same(
@@ -461,6 +465,10 @@ async def test_a_server_may_call_a_subscription_by_a_name_of_its_own(
             assert [await anext(feed.items()) for _ in range(2)][1] == 9
             assert await channel.receive() == '{"token": "0x1", "n": 8}'
         await server.expect({"end": "0x9"})
+        # What comes late is known by the name, too.
+        await server.send({"token": "0x9", "n": 10})
+        await server.send("the channel's")
+        assert await channel.receive() == "the channel's"
 
 
 async def test_a_service_is_answered_at_once(autojump_clock, server, open_channel):
@@ -528,6 +536,113 @@ async def test_a_stream_that_ends_before_it_counts_as_there_loses_nothing(
         await client.send_raw(b"".join(frames))
 
         assert [value async for value in feed] == [1, 2]
+
+
+async def test_what_came_before_a_refusal_comes_before_its_failure(
+    autojump_clock, server, open_channel
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await is_asked(server, "a")
+        await publish(server, 1)
+        await server.send({"op": "refused", "key": "a", "why": "no more"})
+
+        assert await feed.receive() == 1
+        with pytest.raises(SubscriptionFailed, match="no more"):
+            await feed.receive()
+
+
+async def test_a_second_confirmation_changes_nothing(autojump_clock, server, open_channel):
+    async with open_channel(Positioned()) as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await server.send({"op": "subscribed", "key": "a"})
+        await publish(server, 100, 1)
+
+        hundred, gap, one = await take(feed, 3)
+        assert (hundred, one) == (100, 1)
+        assert "gone back" in gap.reason
+
+
+@pytest.mark.parametrize("came", [0, 1])
+async def test_a_late_confirmation_that_resumes_has_missed_what_came_before_it_and_was_dropped(
+    autojump_clock, server, open_channel, came
+):
+    options = SubscriptionOptions(timeout=3)
+    patient = RetryPolicy(wait=lambda state: 20)
+    async with (
+        open_channel(Growing(), subscriptions=options, retry=patient) as channel,
+        channel.subscribe("a") as feed,
+        channel.subscribe("b"),
+    ):
+        await is_asked(server, "a")
+        await server.send({"op": "subscribed", "key": "a"})
+        await publish(server, 1)
+        await is_asked(server, "b")
+        await server.send({"op": "subscribed", "key": "b"})
+        await channel.wait_ready()
+        await cut(server, channel)
+        await is_asked(server, "a")
+        await server.send({"op": "subscribed", "key": "b"})
+        await publish(server, *range(2, 2 + came))
+        await channel.wait_ready()
+        await server.send({"op": "subscribed", "key": "a", "resumed": True})
+        await publish(server, 2 + came)
+
+        if came:
+            one, gap, three = await take(feed, 3)
+            assert (one, gap.after_position, gap.before_position, three) == (1, 1, 3, 3)
+        else:
+            assert [1, 2] == await take(feed, 2)
+
+
+async def test_a_subscriptions_name_may_be_the_number_of_another(
+    autojump_clock, server, open_channel
+):
+    async with open_channel(ByNumber()) as channel:
+        async with channel.subscribe("a") as a, channel.subscribe("b") as b:
+            await server.expect({"call": 1})
+            await server.send({"reply": 1, "token": 2})
+            await server.expect({"call": 2})
+            await server.send({"reply": 2, "token": 1})
+            await b.wait_live()
+            await server.send({"token": 1, "n": "b's"})
+            await server.send({"token": 2, "n": "a's"})
+
+            assert ("a's", "b's") == (await a.receive(), await b.receive())
+
+
+async def test_what_is_confirmed_twice_is_unsubscribed_once(autojump_clock, server, open_channel):
+    async with open_channel() as channel:
+        async with channel.subscribe("a"):
+            await confirm(server)
+            await channel.wait_ready()
+        await server.expect({"op": "unsubscribe", "key": "a"})
+        await server.send({"op": "subscribed", "key": "a"})
+        await settle()
+        assert channel.statistics().subscriptions_live == 0
+        async with channel.subscribe("b"):
+            await confirm(server, "b")
+    assert ["a", "a", "b"] == [json.loads(message)["key"] for message in server.messages][:3]
+    assert len(server.messages) <= 4
+
+
+async def test_a_refusal_that_comes_when_it_was_given_up_changes_nothing(
+    autojump_clock, server, open_channel, recorder
+):
+    options = SubscriptionOptions(timeout=3)
+    async with open_channel(subscriptions=options, retry=RetryPolicy(wait=lambda _: 20)) as channel:
+        async with channel.subscribe("a") as feed, channel.subscribe("b"):
+            await is_asked(server, "a")
+            await confirm(server, "b")
+            await channel.wait_ready()
+            await server.send({"op": "refused", "key": "a", "why": "too slow"})
+            await confirm(server)
+            await publish(server, 1)
+
+            assert await feed.receive() == 1
+            assert channel.statistics().subscriptions_live == 2
+    assert ["not confirmed within 3 s"] == [
+        str(event.error) for event in recorder.of(SubscriptionRefused)
+    ]
 
 
 async def test_the_order_of_asking_is_the_same_on_each_connection(autojump_clock, network):
@@ -681,6 +796,12 @@ async def test_i12_what_is_confirmed_late_and_was_asked_for_again_is_ended_once(
                 await server.send({"token": "0x2", "n": 2})
                 if token:
                     assert await feed.receive() == 2
+                await settle()
+                assert feed.is_live
+            assert [1, 2] == [
+                call for message in server.messages if (call := json.loads(message).get("call"))
+            ]
+            server.messages.clear()
 
 
 @pytest.mark.parametrize("made", [7, "\ud800"])
@@ -921,7 +1042,7 @@ async def test_a_service_is_answered_in_the_midst_of_what_can_be_asked_at_once(
 
 
 async def test_what_a_service_wants_no_answer_to_goes_no_further(
-    autojump_clock, server, open_channel
+    autojump_clock, server, open_channel, recorder
 ):
     class Chatty(PubSub):
         def recognise(self, message):
@@ -933,7 +1054,9 @@ async def test_what_a_service_wants_no_answer_to_goes_no_further(
         await server.send({"for": "the channel"})
 
         assert await channel.receive() == '{"for": "the channel"}'
+        await settle()
     assert server.messages == []
+    assert recorder.of(HandlerFailed) == []
 
 
 async def test_a_position_may_stand_beside_a_value(autojump_clock, server, open_channel):
@@ -1222,3 +1345,102 @@ async def test_s6_3_a_connection_that_rotates_waits_for_nothing_that_it_has_lost
         await first.say(later)
         with trio.fail_after(1):
             await recorder.wait_for(ConnectionLeft)
+
+
+async def test_s3_what_was_left_meanwhile_is_not_missed_where_the_second_connection_takes_over(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        async with channel.subscribe("b"):
+            await settle()
+            await first.say('{"op": "subscribed", "key": "b"}')
+            second = await two.by_hand.accept()
+            nursery.start_soon(two._listen, second)
+            await settle()
+            for key in "ab":
+                await second.say(f'{{"op": "subscribed", "key": "{key}", "resumed": true}}')
+            await settle()
+        first.die()
+        await settle()
+
+        assert channel.is_resumed
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_s6_2_what_comes_before_the_confirmation_is_bounded_and_what_is_dropped_is_a_gap(
+    autojump_clock, open_channel, server, recorder, resumed
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with (
+        open_channel(Positioned(), limits=limits) as channel,
+        channel.subscribe("a", after=0) as feed,
+    ):
+        await is_asked(server, "a")
+        for n in range(1, 1000):
+            await server.send({"key": "a", "n": n})
+        [enrolment] = channel._subscriptions._enrolments
+        [entry] = enrolment._entries.values()
+
+        assert [] == entry.early
+        assert ["InboxOverflowed"] == [each for each in recorder.names() if "Over" in each]
+        await server.send({"op": "subscribed", "key": "a", "resumed": resumed})
+        await server.send({"key": "a", "n": 1000})
+
+        gap = await anext(feed.items())
+        assert (gap.after_position, gap.before_position) == (0, 1000)
+        assert 1000 == await feed.receive()
+
+
+async def test_what_comes_before_the_confirmation_is_bounded_for_all_together(
+    autojump_clock, open_channel, server
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with open_channel(limits=limits) as channel, trio.open_nursery() as nursery:
+        wanted = [str(number) for number in range(60)]
+        async with Keep(nursery, channel, wanted):
+            for key in wanted:
+                await is_asked(server, key)
+            for key in wanted:
+                for n in range(10):
+                    await server.send({"key": key, "n": n})
+            [enrolment] = channel._subscriptions._enrolments
+            waiting = [item for entry in enrolment._entries.values() for item in entry.early]
+            for key in wanted:
+                await server.send({"op": "subscribed", "key": key})
+            await channel.wait_ready()
+
+            assert 0 < len(waiting) <= 10_000 // MESSAGE_COST
+            assert 0 == enrolment._early_size
+
+
+async def test_what_its_forerunner_has_brought_too_much_of_is_not_missing(
+    autojump_clock, open_channel, server, recorder
+):
+    limits = Limits(inbox_size=6_000, inbox_overrun=4_000)
+    async with open_channel(Positioned(), limits=limits) as channel:
+        async with channel.subscribe("a"):
+            await is_asked(server, "a")
+            await server.send({"op": "subscribed", "key": "a"})
+            await channel.wait_ready()
+        async with channel.subscribe("a", after=4) as feed:
+            await server.expect(lambda message: "unsubscribe" in message)
+            await is_asked(server, "a")
+            for n in range(1, 1000):
+                await server.send({"key": "a", "n": n})
+            await server.send({"op": "unsubscribed", "key": "a"})
+            await server.send({"op": "subscribed", "key": "a", "resumed": True})
+            await server.send({"key": "a", "n": 5})
+
+            assert 5 == await anext(feed.items())
+
+
+async def test_where_nothing_is_confirmed_a_value_shows_that_it_is_there(
+    autojump_clock, two, nursery
+):
+    async with two.open(Unconfirmed()) as channel, channel.subscribe("a") as feed:
+        # No ping is answered.
+        first = await two.accept(nursery, confirm=False)
+        with trio.fail_after(1):
+            await say(first, 1)
+            assert await feed.receive() == 1

@@ -391,6 +391,29 @@ def snapshots(*given):
     return snapshot
 
 
+async def test_what_waits_for_a_snapshot_is_dropped_as_the_user_has_chosen(
+    autojump_clock, server, open_channel
+):
+    limits = Limits(
+        inbox_messages=4, inbox_overflow=OverflowPolicy.CONFLATE, inbox_key=lambda value: value % 3
+    )
+    taken = []
+
+    async def snapshot():
+        taken.append(None)
+        await trio.sleep(5)
+        return Snapshot(35, 35)
+
+    async with open_channel(Growing()) as channel:
+        async with channel.subscribe("a", snapshot=snapshot, limits=limits) as feed:
+            await confirm(server)
+            await channel.wait_ready()
+            await publish(server, *range(6, 39))
+
+            assert [35, Overflow(30), 36, 37, 38] == await take(feed, 5)
+    assert len(taken) == 1
+
+
 async def test_s6_2_a_snapshot_comes_first_and_then_what_is_newer(
     autojump_clock, server, open_channel
 ):
@@ -615,6 +638,94 @@ async def test_an_overflow_stands_behind_the_values_that_another_join_holds(
         items = await take(feed, 4)
         assert (items[0], items[2]) == (2, 5)
         assert [type(items[1]), type(items[3])] == [Gap, Overflow]
+
+
+async def test_what_waits_for_a_backfill_makes_reading_wait_and_is_not_dropped(
+    autojump_clock, server, open_channel
+):
+    past = Past(2)
+    limits = Limits(inbox_messages=10)
+    async with open_channel() as channel:
+        async with channel.subscribe("a", backfill=past, limits=limits) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, *range(3, 200))
+            await settle()
+            past.may_go_on.set()
+
+            assert list(range(1, 200)) == await take(feed, 199)
+
+
+async def test_what_a_backfill_has_not_brought_is_not_asked_for_again_at_once(
+    autojump_clock, server, open_channel
+):
+    past = Past(2)
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        # The second is brought by both.
+        await publish(server, 2, 5)
+        await settle()
+        past.may_go_on.set()
+
+        one, two, gap, five = await take(feed, 4)
+        assert (one, two, five) == (1, 2, 5)
+        assert (gap.after_position, gap.before_position) == (2, 5)
+    assert past.asked == [(1, "a")]
+
+
+async def test_a_service_that_counts_anew_behind_what_waits_is_told_and_nothing_dropped(
+    autojump_clock, server, open_channel
+):
+    past = Past()
+    async with open_channel() as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 4)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 5, 6)
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        # It repeats one, and counts anew behind the next.
+        await publish(server, 6, 7, 5)
+        await settle()
+        past.may_go_on.set()
+
+        *values, gap, again = await take(feed, 6)
+        assert (values, again) == ([4, 5, 6, 7], 5)
+        assert (gap.after_position, gap.before_position) == (7, 5)
+        assert feed.repeated == 1
+
+
+async def test_what_has_no_position_is_no_repetition_of_what_waits(
+    autojump_clock, server, open_channel, recorder
+):
+    class Sparse(Positioned):
+        def position(self, value):
+            return value or None
+
+    past = Past(2)
+    async with open_channel(Sparse()) as channel, channel.subscribe("a", backfill=past) as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        await confirm(server)
+        await channel.wait_ready()
+        await publish(server, 3)
+        await cut(server, channel)
+        await confirm(server, resumed=True)
+        await publish(server, 0, 3, 4)
+        await settle()
+        past.may_go_on.set()
+
+        assert [1, 2, 3, 0, 4] == await take(feed, 5)
+        assert feed.repeated == 1
+    assert recorder.of(HandlerFailed) == []
 
 
 async def test_s6_2_what_a_backfill_leaves_out_in_its_midst_is_a_gap_there(
@@ -1349,6 +1460,31 @@ async def test_values_and_gaps_end_with_their_stream(autojump_clock, server, ope
         assert (one, gap.after_position, gap.before_position, three) == (1, 1, 3, 3)
 
 
+@pytest.mark.parametrize("is_confirmed", [False, True])
+async def test_s6_2_a_stream_that_ends_behind_a_loss_tells_what_may_be_missing_before_its_end(
+    autojump_clock, server, open_channel, recorder, is_confirmed
+):
+    async with open_channel() as channel, channel.subscribe("a") as feed:
+        await confirm(server)
+        await publish(server, 1)
+        await cut(server, channel)
+        if is_confirmed:
+            await confirm(server)
+        else:
+            await server.expect(lambda message: '"subscribe"' in message)
+        await server.send({"op": "refused", "key": "a"})
+
+        one, gap = [item async for item in feed.items()]
+        assert (one, gap.after, gap.before, gap.after_position, gap.before_position) == (
+            1,
+            1,
+            2,
+            1,
+            None,
+        )
+    assert gap in [event.gap for event in recorder.of(GapDetected)]
+
+
 async def test_gaps_that_still_wait_at_the_end_of_a_stream_are_told_before_it(
     autojump_clock, server, open_channel
 ):
@@ -1415,13 +1551,14 @@ async def test_a_first_snapshot_that_is_cut_off_is_taken_again_though_the_server
     async with open_channel() as channel, channel.subscribe("a", snapshot=snapshot) as feed:
         await confirm(server)
         await channel.wait_ready()
+        await publish(server, 6)
         await cut(server, channel)
         await confirm(server, resumed=True)
-        await publish(server, 6)
+        await publish(server, 7)
         await settle()
         may_go_on.set()
 
-        assert ["state at 5", 6] == await take(feed, 2)
+        assert ["state at 5", 6, 7] == await take(feed, 3)
     assert len(taken) == 2
 
 
@@ -1435,9 +1572,13 @@ async def test_a_stream_without_positions_tells_a_loss_at_once(
         await confirm(server)
         await publish(server, 1)
         await cut_and_confirm(server, channel)
-
         one, gap = await take(feed, 2)
         assert (one, gap.after, gap.before, gap.after_position) == (1, 1, 2, None)
+        await publish(server, 2, 3)
+        await cut_and_confirm(server, channel)
+
+        two, three, gap = await take(feed, 3)
+        assert (two, three, gap.after, gap.before, gap.after_position) == (2, 3, 2, 3, None)
 
 
 # Two connections, of which each says its part when the test lets it.
@@ -1469,8 +1610,9 @@ async def test_s6_3_a_second_connection_that_is_ahead_hides_nothing_that_the_fir
             assert [1, 2, 3, 4] == [await anext(items) for _ in range(4)]
 
 
+@pytest.mark.parametrize("was_ahead", [False, True])
 async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
-    autojump_clock, two, nursery
+    autojump_clock, two, nursery, was_ahead
 ):
     async with two.open(Growing(), redundancy=2) as channel:
         first, second = await two.by_hand.accept(), await two.by_hand.accept()
@@ -1485,7 +1627,8 @@ async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
                 await heard.say('{"op": "subscribed", "key": "a"}')
                 await settle()
             await say(first, 1)
-            await say(second, 3)
+            if was_ahead:
+                await say(second, 3)
             first.die()
             await settle()
             await say(second, 4)
@@ -1494,7 +1637,11 @@ async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
             assert await anext(items) == 1
             gap = await anext(items)
             assert (gap.after_position, gap.before_position) == (1, 4)
+            assert gap.reason == "the connection was lost that was to bring what is between"
             assert await anext(items) == 4
+            # It has met the stream by that.
+            await say(second, 5)
+            assert await anext(items) == 5
 
 
 async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_either(
@@ -1519,6 +1666,67 @@ async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_
 
             one, gap, four = await take(feed, 3)
             assert (one, gap.after_position, gap.before_position, four) == (1, 1, 4, 4)
+
+
+async def late(two, nursery):
+    """Two connections behind a loss, of which the second has the stream for a shorter time."""
+    first = await two.accept(nursery)
+    second = await two.accept(nursery, confirm=False)
+    await second.say('{"op": "refused", "key": "a", "why": "busy", "later": true}')
+    await two.cover(first)
+    await trio.sleep(2)
+    await second.say('{"op": "subscribed", "key": "a"}')
+    await settle()
+    return first, second
+
+
+async def test_s6_3_behind_a_loss_the_stream_begins_with_the_connection_that_brings_it_first(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 1)
+        for heard in (first, second):
+            heard.die()
+        third, fourth = await late(two, nursery)
+        await say(fourth, 7)
+        # What is between will come over that one.
+        await say(third, 9)
+        await say(fourth, 8, 9)
+
+        one, gap, *more = await take(feed, 5)
+        assert (one, gap.after_position, gap.before_position) == (1, 1, 7)
+        assert more == [7, 8, 9]
+
+
+async def test_s6_3_a_service_that_counts_anew_is_heard_from_the_one_that_came_later(
+    autojump_clock, two, nursery
+):
+    async with two.open(Growing(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        await say(first, 100)
+        for heard in (first, second):
+            heard.die()
+        third, fourth = await late(two, nursery)
+        await say(third, 101)
+        await say(fourth, 1, 2)
+
+        *_, gap, one, two_ = await take(feed, 6)
+        assert ("gone back" in gap.reason, one, two_) == (True, 1, 2)
+
+
+async def test_s6_3_what_is_next_is_let_in_from_whichever_brings_it(autojump_clock, two, nursery):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
+        first, second = await late(two, nursery)
+        await say(first, 1)
+        await say(second, 2, 4)
+
+        one, two_, gap, four = await take(feed, 4)
+        assert (one, two_, gap.after_position, four) == (1, 2, 2, 4)
 
 
 async def test_s6_3_the_first_value_of_a_feed_may_come_over_either(autojump_clock, two, nursery):

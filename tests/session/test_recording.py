@@ -18,7 +18,7 @@ import trio.testing
 import wsclient
 from wsclient import events
 from wsclient.events import Gap, GapDetected, JournalFailed, JournalRecovered, Overflow
-from wsclient.session import Journal, _open
+from wsclient.session import Journal, _open, _recording
 from wsclient.session._recording import (
     LAST_WRITE,
     LINGER,
@@ -129,6 +129,7 @@ def put(recorder, *messages):
         ([b"feed"], {}, TypeError, "path must be str or os.PathLike, not bytes"),
         ([""], {}, ValueError, "path must name a file"),
         (["a\0b"], {}, ValueError, "path must name a file"),
+        (["\ud800"], {}, ValueError, "path must name a file"),
         (["feed"], {"max_size": 1.5}, TypeError, "max_size must be int, not float"),
         (["feed"], {"max_size": MIN_SIZE - 1}, ValueError, "max_size must be at least 4096"),
         (["feed"], {"files": True}, TypeError, "files must be int, not bool"),
@@ -423,6 +424,51 @@ async def test_what_was_to_be_redacted_is_not_in_the_traceback_either(
     assert ("redact", {}) == (last[0].f_code.co_name, last[0].f_locals)
 
 
+def look_up(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError as error:
+        raise LookupError("mine") from error
+
+
+def look_up_quietly(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError:
+        raise LookupError("mine") from None
+
+
+def look_up_all(message):
+    try:
+        return json.loads(message)["text"]
+    except ValueError as error:
+        raise ExceptionGroup("mine", [error]) from None
+
+
+def read_bytes(message):
+    return b"c4n4ry\xff".decode()
+
+
+@pytest.mark.parametrize("redact", [look_up, look_up_quietly, look_up_all, read_bytes])
+async def test_nor_is_it_in_what_has_led_to_the_error(
+    autojump_clock, recording, recorder, path, redact
+):
+    put(await recording(Journal(path, redact=redact)), "c4n4ry")
+    await trio.sleep(1)
+    [failed] = recorder.of(events.HandlerFailed)
+    seen = [failed.error, *getattr(failed.error, "exceptions", ())]
+    seen += [error.__context__ for error in seen if error.__context__ is not None]
+    variables = [
+        frame.f_locals
+        for error in seen
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"] != "wsclient.session._recording"
+    ]
+
+    assert (redact is read_bytes) == (len(seen) == 1)
+    assert "c4n4ry" not in repr([variables, seen])
+
+
 async def test_what_cannot_be_redacted_is_not_written_and_told_once(
     autojump_clock, recording, recorder, path
 ):
@@ -480,6 +526,24 @@ async def test_a_full_disk_is_told_once_and_stops_nothing(
     assert list("abcd") == items(path)
 
 
+async def test_a_full_disk_is_told_once_also_when_it_costs_messages(
+    autojump_clock, recording, disk, recorder, path, monkeypatch
+):
+    monkeypatch.setattr(_recording, "MAX_WAITING", 1000)
+    recording_ = await recording(Journal(path))
+    disk.fill()
+    for _ in range(100):
+        put(recording_, "x" * 100)
+        await trio.sleep(RETRY_AFTER)
+
+    assert ["JournalFailed"] == recorder.names()
+    disk.error = None
+    await trio.sleep(2 * RETRY_AFTER)
+
+    assert ["JournalFailed", "JournalRecovered"] == recorder.names()
+    assert ["x" * 100] * 6 + [Overflow(94)] == items(path)
+
+
 async def test_a_folder_that_is_not_there_is_told_and_stops_nothing(
     autojump_clock, path, recorder, on_disk
 ):
@@ -521,6 +585,25 @@ async def test_what_a_slow_disk_cannot_take_is_missing_and_counted(
     assert ["JournalFailed", "JournalRecovered"] == recorder.names()
 
 
+async def test_gaps_that_a_slow_disk_cannot_take_cost_no_memory_either(
+    autojump_clock, recording, disk, recorder, path, monkeypatch
+):
+    monkeypatch.setattr(_recording, "MAX_WAITING", 1000)
+    recording_ = await recording(Journal(path))
+    observe = recording_.beside(recorder)
+    disk.answers = trio.Event()
+    for _ in range(1000):
+        observe(GapDetected(channel="feed", gap=GAP))
+
+    assert 16 == len(recording_._waiting)
+    disk.answers.set()
+    await trio.sleep(1)
+    observe(GapDetected(channel="feed", gap=GAP))
+    await trio.sleep(1)
+
+    assert [*[GAP] * 15, Overflow(985), GAP] == items(path)
+
+
 async def test_a_burst_that_is_too_large_is_not_punished_with_a_wait(
     autojump_clock, recording, recorder, path
 ):
@@ -554,7 +637,16 @@ async def test_a_message_larger_than_a_file_is_missing_and_counted(autojump_cloc
     put(recorder, "c")
     await trio.sleep(1)
 
-    assert ["a", "b", Overflow(1), "c"] == items(path)
+    assert ["a", Overflow(1), "b", "c"] == items(path)
+
+
+async def test_the_last_message_of_all_is_missing_and_counted_as_well(
+    autojump_clock, recording, path
+):
+    put(await recording(Journal(path, max_size=MIN_SIZE)), "a", "x" * MIN_SIZE)
+    await trio.sleep(1)
+
+    assert ["a", Overflow(1)] == items(path)
 
 
 @pytest.mark.parametrize("redact", [functools.partial(int, base="x")])
@@ -597,6 +689,16 @@ async def test_a_replay_takes_its_time_on_trios_clock(autojump_clock, recorded, 
 
     assert ["a", b"b", GAP, "c", "d"] == [item for item, _ in played]
     assert pytest.approx([0, 2, 30, 30, 32]) == [seconds for _, seconds in played]
+
+
+async def test_a_replay_loses_nothing_to_those_who_give_up_waiting(autojump_clock, recorded):
+    replay = recorded.replay(speed=1)
+    played = []
+    while len(played) < 5:
+        with trio.move_on_after(5):
+            played.append(await anext(replay))
+
+    assert ["a", b"b", GAP, "c", "d"] == played
 
 
 async def test_a_replay_that_does_not_wait_lets_others_run(autojump_clock, recorded):

@@ -43,10 +43,11 @@ def items(path):
 
 
 def write(path, *batches, max_size=LIMIT, files=3, now=100.0):
-    """Write, let go, and return how many were left out."""
+    """Write, and let go."""
     writer = JournalFiles(str(path), max_size, files)
     try:
-        return sum(writer.write(list(batch), now) for batch in batches)
+        for batch in batches:
+            writer.write(list(batch), now)
     finally:
         writer.close()
 
@@ -84,6 +85,37 @@ def test_keys_and_positions_of_the_users_are_written_as_text():
     )
 
 
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("mine")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(Unspeakable(), "<Unspeakable>"), (16**5000, "<int>"), (True, True)],
+    ids=["mine", "huge", "bool"],
+)
+def test_what_has_no_text_is_written_all_the_same(value, shown):
+    # A position may be what a server says: int(head["number"], 16).
+    gap = attrs.evolve(GAP, subscription=value, after_position=value)
+
+    found = decode(encode(record(gap))).item
+
+    assert (shown, shown) == (found.subscription, found.after_position)
+
+
+def test_of_a_users_key_only_what_it_shows_itself_is_written():
+    @attrs.frozen
+    class Account:
+        number: int
+        token: str = attrs.field(repr=False)
+
+    line = encode(record(attrs.evolve(GAP, subscription=Account(7, "c4n4ry"))))
+
+    assert b"Account(number=7)" in line
+    assert b"c4n4ry" not in line
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -100,7 +132,15 @@ def test_keys_and_positions_of_the_users_are_written_as_text():
         b'{"journal": 2, "time": 1, "opened": true}',
         b'{"journal": 1}',
         b"\xff\xfe",
+        b'{"time": 1, "epoch": 1e999, "text": ""}',
+        b'{"time": 1, "epoch": 1, "lost": 1e999}',
+        b'{"time": 1e999, "epoch": 1, "text": ""}',
+        b'{"time": NaN, "epoch": 1, "text": ""}',
+        b'{"time": ' + b"9" * 400 + b', "epoch": 1, "text": ""}',
+        b'{"journal": 1, "time": NaN, "opened": true}',
+        b"[" * 100_000,
     ],
+    ids=lambda line: repr(line[:60]),
 )
 def test_what_is_no_line_of_a_journal_is_refused(line):
     with pytest.raises(ValueError):  # noqa: PT011  # json's own among them.
@@ -154,11 +194,13 @@ def test_a_batch_is_spread_over_as_many_files_as_it_needs(tmp_path):
     assert texts == items(path)
 
 
-def test_what_is_larger_than_a_file_is_left_out_and_counted(tmp_path):
+def test_what_is_larger_than_a_file_is_missing_where_it_would_stand(tmp_path):
     path = tmp_path / "feed"
+    huge = encode(record("x" * LIMIT, time=200.0, epoch=2))
+    write(path, [*lines("a"), huge, *lines("b"), huge])
 
-    assert 1 == write(path, lines("a", "x" * LIMIT, "b"))
-    assert ["a", "b"] == items(path)
+    assert ["a", Overflow(1), "b", Overflow(1)] == items(path)
+    assert record(Overflow(1), time=200.0, epoch=2) == [*read_records(str(path))][-1]
 
 
 def test_files_beyond_the_number_that_is_wanted_are_removed(tmp_path):
@@ -210,12 +252,28 @@ def test_a_head_that_has_no_room_begins_a_file(tmp_path):
 def test_a_file_that_is_no_journal_is_neither_written_nor_cut(tmp_path, content):
     path = tmp_path / "feed"
     path.write_bytes(content)
+    path.chmod(0o644)
+    mode = path.stat().st_mode
     with pytest.raises(NoJournal, match="no journal"):
         write(path, lines("a"))
+
+    assert mode == path.stat().st_mode
     with pytest.raises(ValueError, match="no journal"):
         items(path)
 
     assert content == path.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes in its file system")
+def test_what_is_no_file_is_left_as_it_is(tmp_path):
+    # As root, /dev/null would be nobody else's from then on.
+    path = tmp_path / "feed"
+    os.mkfifo(path, 0o644)
+    mode = path.stat().st_mode
+    with pytest.raises(NoJournal, match="no journal"):
+        write(path, lines("a"))
+
+    assert mode == path.stat().st_mode
 
 
 @pytest.mark.skipif(_records._fcntl is None, reason="needs flock")
@@ -230,6 +288,32 @@ def test_a_second_writer_is_refused_while_the_first_one_writes(tmp_path):
     write(path, lines("c"))
 
     assert ["a", "c"] == [item for item in items(path) if isinstance(item, str)]
+
+
+@pytest.mark.skipif(_records._fcntl is None, reason="needs flock")
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_a_second_writer_is_refused_while_the_first_one_puts_its_file_aside(
+    tmp_path, monkeypatch, begins_anew
+):
+    path = tmp_path / "feed"
+    write(path, lines("a"))
+    real = _records._fcntl.flock
+
+    def flock(file, operation):
+        # Between the opening and the lock, which the first one has let go of.
+        monkeypatch.setattr(_records._fcntl, "flock", real)
+        os.replace(path, tmp_path / "feed.1")
+        if begins_anew:
+            write(path, lines("b"))
+        real(file, operation)
+
+    monkeypatch.setattr(_records._fcntl, "flock", flock)
+    with pytest.raises(BlockingIOError, match="another channel or program"):
+        write(path, lines("c"))
+    write(path, lines("d"))
+
+    found = [item for item in items(path) if isinstance(item, str)]
+    assert (["a", "b", "d"] if begins_anew else ["a", "d"]) == found
 
 
 def test_where_there_are_no_locks_and_no_modes_it_writes_all_the_same(tmp_path, monkeypatch):
@@ -263,7 +347,7 @@ def test_after_a_full_disk_it_goes_on_without_a_loss(tmp_path, monkeypatch, room
                 writer.write(waiting, 100.0)
     # Half a line is there, and no reader minds it.
     assert list("abcde")[: 5 - len(waiting)] == items(path)
-    assert 0 == writer.write(waiting, 100.0)
+    writer.write(waiting, 100.0)
     writer.close()
 
     assert list("abcde") == items(path)
@@ -332,6 +416,40 @@ def test_a_journal_is_read_while_it_is_put_aside(tmp_path, monkeypatch):
     writer.close()
 
     assert texts == found
+
+
+def test_a_journal_is_read_whole_at_every_step_of_putting_it_aside(tmp_path, monkeypatch):
+    # Also where a process has died at that step.
+    path = tmp_path / "feed"
+    texts = [str(number) * 3500 for number in range(3)]
+    write(path, *[[line] for line in lines(*texts)], files=5)
+    real = os.replace
+    found = []
+
+    def replace(old, new):
+        real(old, new)
+        found.append([item for item in items(path) if isinstance(item, str)])
+
+    monkeypatch.setattr(os, "replace", replace)
+    write(path, lines("x" * 3500), files=5)
+
+    assert [texts] * 3 == found
+
+
+def test_a_file_that_is_put_aside_just_as_it_is_opened_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "feed"
+    texts = [str(number) * 3500 for number in range(2)]
+    write(path, *[[line] for line in lines(*texts)])
+
+    def exists(name, real=os.path.exists):
+        found = real(name)
+        if found and name.endswith(".1"):
+            os.replace(name, f"{path}.2")
+        return found
+
+    monkeypatch.setattr(os.path, "exists", exists)
+
+    assert texts == items(path)
 
 
 def test_where_there_is_no_journal_there_is_nothing_to_read(tmp_path):

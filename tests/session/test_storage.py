@@ -273,6 +273,23 @@ def test_a_file_that_others_can_read_is_made_private(opened, path):
 
 
 @ON_POSIX
+@pytest.mark.parametrize("theirs", ["database", "file", "folder"])
+def test_what_is_no_outbox_keeps_its_mode(path, theirs):
+    # Of a folder without "x" nobody gets anything any more.
+    if theirs == "database":
+        other_database(path, "CREATE TABLE theirs (a)")
+    elif theirs == "file":
+        path.write_text("dear diary, " * 100)
+    else:
+        path.mkdir()
+    path.chmod(0o755)
+    with pytest.raises(errors.OutboxError):
+        reopen(path)
+
+    assert 0o755 == stat.S_IMODE(path.stat().st_mode)
+
+
+@ON_POSIX
 def test_a_link_is_followed_and_its_target_is_private(opened, tmp_path):
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)

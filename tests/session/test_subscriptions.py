@@ -432,12 +432,15 @@ async def test_a_message_that_the_protocol_cannot_read_goes_to_the_channel(
 
 
 async def test_what_the_user_subscribed_to_by_hand_stays_the_users(
-    autojump_clock, server, open_channel
+    autojump_clock, server, open_channel, recorder
 ):
     async with open_channel() as channel:
         await publish(server, 1)
+        await server.send({"nothing": "of the protocol"})
 
         assert await channel.receive() == '{"key": "a", "n": 1}'
+        assert await channel.receive() == '{"nothing": "of the protocol"}'
+    assert recorder.of(HandlerFailed) == []
 
 
 async def test_values_that_come_before_the_confirmation_come_behind_its_gap(

@@ -598,8 +598,8 @@ class Bot(Router):
         if plan.is_typed and self._peek is not None:
             try:
                 kind = self._peek(message).kind
-            except CodecError:
-                pass  # It is for the codec to say what is wrong with the whole message.
+            except Exception:  # A codec of the user's may raise anything.
+                pass  # It is for it to say what is wrong with the whole message.
             else:
                 found = plan.find(kind) if type(kind) is str else None
         if found is None or not found.is_typed:

@@ -5,6 +5,7 @@ The only file that imports pydantic; it is imported when there is a model.
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,7 +22,8 @@ from ._library import Decoder
 
 def json_decoder(annotation: Any, read: Decoder) -> Decoder:
     """Decodes JSON into a type; see ``Library``."""
-    native = _adapter(annotation).validate_json
+    adapter = _adapter(annotation)
+    native, names = adapter.validate_json, _names(adapter)
 
     def decode(message: str | bytes) -> Any:
         if _is_doubtful(message):
@@ -29,7 +31,7 @@ def json_decoder(annotation: Any, read: Decoder) -> Decoder:
         try:
             return native(message)
         except pydantic.ValidationError as error:
-            fault = _fault(error)
+            fault = _fault(error, names)
             if fault.path is None:
                 read(message)  # Its text says where.
             raise fault from None
@@ -46,13 +48,14 @@ def _is_doubtful(message: str | bytes) -> bool:
 
 def converter(annotation: Any) -> Callable[[Any], Any]:
     """Makes a value of a type from builtin ones; see ``Library``."""
-    native = _adapter(annotation).validate_python
+    adapter = _adapter(annotation)
+    native, names = adapter.validate_python, _names(adapter)
 
     def convert(value: Any) -> Any:
         try:
             return native(value)
         except pydantic.ValidationError as error:
-            raise _fault(error) from None
+            raise _fault(error, names) from None
 
     return convert
 
@@ -120,7 +123,41 @@ _OF_THE_TYPE: Final = frozenset(
 _KNOWN: Final = frozenset(typing.get_args(core_schema.ErrorType))
 
 
-def _fault(error: pydantic.ValidationError) -> CodecError:
+def _names(adapter: pydantic.TypeAdapter[Any]) -> frozenset[str]:
+    """Every text that stands in a type's schema: its fields and their aliases among them."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting: list[Any] = [adapter.core_schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found.add(part)
+        elif isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))  # A default value may have itself within.
+            waiting += part
+            if isinstance(part, dict):
+                waiting += part.values()
+    return frozenset(found)
+
+
+# What pydantic says of a key that is wrong itself.
+_KEY: Final = "[key]"
+# And of a member of a union: `list[int]`.
+_MEMBER: Final = re.compile(r"([a-z-]+)\[([a-z-]+)\]")
+
+
+def _step(step: str | int, names: frozenset[str]) -> str:
+    """A step of the way to a fault; a key that the type does not know is the message's own."""
+    if isinstance(step, int):
+        return f"[{step}]"
+    if step == _KEY:
+        return step
+    member = _MEMBER.fullmatch(step)
+    parts = {step} if member is None else {*member.groups()}
+    return f".{step}" if parts <= names else "[...]"
+
+
+def _fault(error: pydantic.ValidationError, names: frozenset[str]) -> CodecError:
     first, *others = error.errors(include_url=False, include_input=False)
     kind = first["type"]
     # A validator of the user's may say anything.
@@ -128,7 +165,7 @@ def _fault(error: pydantic.ValidationError) -> CodecError:
     text = first["msg"] if is_safe else kind.replace("_", " ")
     if others:
         text += f", and {len(others)} more"
-    if kind == "json_invalid":
+    # Of a text within the message that is to be JSON as well, it is known where that is.
+    if kind == "json_invalid" and not first["loc"]:
         return CodecError("not JSON")
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-    return CodecError(text, "$" + "".join(steps))
+    return CodecError(text, "$" + "".join(_step(step, names) for step in first["loc"]))

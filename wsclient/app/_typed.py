@@ -88,8 +88,8 @@ def kind_reader(codec: Codec, *, key: str) -> Callable[[str | bytes], str]:
         if fast is not None:
             try:
                 kind = fast(message).kind
-            except CodecError:
-                pass  # It is for the codec to say what is wrong with the whole message.
+            except Exception:  # A codec of the user's may raise anything.
+                pass  # It is for it to say what is wrong with the whole message.
             else:
                 if isinstance(kind, str):
                     return kind

@@ -39,7 +39,8 @@ class SystemdObserver:
     - ``STOPPING=1`` once every channel that it knows is leaving or has ended;
     - ``WATCHDOG=1`` by :meth:`keep_alive`, which is a task to start, or by :meth:`alive`.
 
-    One is enough for all channels of a program, and has to be given to all of them.
+    One is enough for all channels of a program, if their names differ, and has to be given to all
+    of them.
 
     Args:
         stopping: Whether the end of the channels is the end of the service.
@@ -87,6 +88,9 @@ class SystemdObserver:
                 for known in (self._states, self._causes):
                     known.pop(channel, None)
                 self._were_ready.discard(channel)
+                # The others may have waited for it alone.
+                if self._states and self._has_become_ready():
+                    self._send("READY=1")
 
     def _change(self, event: events.StateChanged) -> None:
         self._states[event.channel] = event.state
@@ -94,14 +98,20 @@ class SystemdObserver:
         if event.state is ChannelState.READY:
             self._were_ready.add(event.channel)
         lines = []
-        if not self._is_told_ready and self._were_ready >= self._states.keys():
-            self._is_told_ready = True
+        if self._has_become_ready():
             lines.append("READY=1")
         is_leaving = all(state in _LEAVING for state in self._states.values())
         if self._stopping and is_leaving and not self._is_told_stopping:
             self._is_told_stopping = True
             lines.append("STOPPING=1")
         self._send(*lines, f"STATUS={self._status()}")
+
+    def _has_become_ready(self) -> bool:
+        """Whether every channel has been ready, and systemd is still to be told."""
+        if self._is_told_ready or not self._were_ready >= self._states.keys():
+            return False
+        self._is_told_ready = True
+        return True
 
     def alive(self) -> None:
         """Say once that the loop lives; for a timer: ``bot.every(10)(systemd.alive)``.

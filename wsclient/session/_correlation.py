@@ -85,7 +85,8 @@ class JsonCorrelation:
         """Add the number to a JSON object, which is given as a mapping or as text.
 
         Raises:
-            ValueError: The message is none, or has a field of that name.
+            ValueError: The message is none, or has a field of that name, or a number that JSON does
+                not know.
         """
         content = _object(message, without=self.id_field)
         return _written(content | {self.id_field: self.number_type(number)})
@@ -114,7 +115,8 @@ class JsonRpcCorrelation:
         """Make a request object of a method and its parameters (JSON-RPC 2.0 §4).
 
         Raises:
-            ValueError: The message names no method, or has an id.
+            ValueError: The message names no method, or has an id, or a number that JSON does not
+                know.
         """
         content = _object(message, without=_ID)
         if not isinstance(content.get("method"), str):

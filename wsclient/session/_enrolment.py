@@ -28,7 +28,7 @@ from wsclient.errors import ConnectionClosed, EstablishError, WebSocketError
 from wsclient.protocol import encoded_size
 
 from ._feed import Item
-from ._inbox import Inbox, Inlet, Message
+from ._inbox import MESSAGE_COST, Inbox, Inlet, Message
 from ._protocol import (
     Answer,
     Published,
@@ -86,7 +86,7 @@ class Entry:
         self.early: list[Item] = []
         """What came before the confirmation."""
         self.has_missed = False
-        """Whether something came while it was given up."""
+        """Whether something came while it was given up, or more than there is room for."""
 
     @property
     def overlaps(self) -> bool:
@@ -110,7 +110,7 @@ class _Queue:
         heappush(self._ready, (subscription.rank, subscription))
 
     def first(self, now: float, is_due: Callable[[Subscription], bool]) -> Subscription | None:
-        """The first that is due, which stays where it is."""
+        """The first that is due, which stays where it is until it is not any more."""
         while self._waiting and self._waiting[0][0] <= now:
             subscription = heappop(self._waiting)[-1]
             if is_due(subscription):
@@ -128,9 +128,6 @@ class _Queue:
             else:
                 return subscription
         return None
-
-    def remove_first(self) -> None:
-        heappop(self._ready)
 
     @property
     def wake_at(self) -> float:
@@ -167,6 +164,7 @@ class Enrolment:
         self._changed = trio.Event()
         self._confirmed_at = -math.inf
         self._confirmed = 0
+        self._early_size = 0
         self._room: WaitingRoom | None = None
         self._restored: set[Entry] = set()
         self.is_ready: bool = False
@@ -224,7 +222,8 @@ class Enrolment:
             self._heed_end(entry, signal)
         else:
             # The end of what had its name before.
-            entry.early.clear()
+            self._take_early(entry)
+            entry.has_missed = False
         return True
 
     def _heed_end(self, entry: Entry, signal: SubscriptionEnded) -> None:
@@ -298,8 +297,19 @@ class Enrolment:
     def _bring(self, entry: Entry, item: Item) -> None:
         if entry.is_there:
             entry.subscription.publish(item)
-        else:
+        elif not entry.has_missed:
+            self._early_size += item.size + MESSAGE_COST
             entry.early.append(item)
+            inbox = self._wanted.inbox
+            if self._early_size > inbox.max_size + inbox.overrun_size:
+                # Nobody can take it yet, and to read on is how the confirmation comes.
+                self._wanted.tell_overflow(len(self._take_early(entry)))
+                entry.has_missed = True
+
+    def _take_early(self, entry: Entry) -> list[Item]:
+        early, entry.early = entry.early, []
+        self._early_size -= sum(item.size + MESSAGE_COST for item in early)
+        return early
 
     def _confirm(self, entry: Entry, signal: Subscribed) -> None:
         if entry.is_there:
@@ -330,8 +340,7 @@ class Enrolment:
                 overlaps=entry.overlaps,
                 meets=meets,
             )
-        early, entry.early = entry.early, []
-        for item in early:
+        for item in self._take_early(entry):
             entry.subscription.publish(item)
 
     # What the server has.
@@ -358,9 +367,8 @@ class Enrolment:
             self._late.pop(tag, None)
 
     def _forget(self, entry: Entry) -> None:
-        if entry.early:
+        if self._take_early(entry):
             # What follows it is nobody's, also if the confirmation should come after all.
-            entry.early.clear()
             entry.has_missed = True
         self._pending.pop(entry, None)
         self._leaving.pop(entry, None)
@@ -467,7 +475,6 @@ class Enrolment:
             if bucket is not None and not bucket.take(now):
                 wake_at = bucket.free_at(now)
                 break
-            self._queue.remove_first()
             entry = await self._ask(subscription)
             if entry is not None:
                 asked.append(entry)

@@ -453,7 +453,7 @@ class Feed:
         if gap is not None:
             # Nothing can be brought from behind what was taken back.
             brings = self._snapshot or (None if goes_back else self._backfill)
-            if may_join and brings is not None and gap.after_position is not None:
+            if may_join and brings is not None:
                 self._continuity.raise_doubt(gap)
                 self._may_fill = not goes_back
                 self._hold()
@@ -490,7 +490,7 @@ class Feed:
                 self._ahead[item.source] = item.position
             return Repeated()
         self._has_met(item.source)
-        hole = verdict or self._hole("the connection was lost that was to bring what is between")
+        hole = self._hole("the connection was lost that was to bring what is between")
         return attrs.evolve(hole, after_position=continuity.last, before_position=item.position)
 
     def _has_met(self, source: object) -> None:
@@ -522,6 +522,9 @@ class Feed:
         forget_locals(error)
         self._error = error
         self._release(may_join=False)
+        if self._continuity.doubt is not None:
+            # Nothing comes any more that could remove it.
+            self._tell(self._continuity.doubt)
         self._finish(discard=discard)
 
     def _finish(self, *, discard: bool) -> None:
@@ -544,7 +547,7 @@ class Feed:
     @property
     def _joins(self) -> bool:
         """Whether :meth:`_join` is to be called."""
-        return self._held is not None and self._joining is None and not self._is_over
+        return self._held is not None and self._joining is None
 
     async def _join(self) -> None:
         """Bring what is missing; cancelled, it is begun anew on the next connection."""

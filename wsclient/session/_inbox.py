@@ -64,7 +64,7 @@ class Inbox(Mailbox[Message | Mark]):
     ) -> None:
         super().__init__(limits.inbox_messages, limits.inbox_size)
         self._size_of = size_of
-        self._overrun_size = limits.inbox_overrun
+        self.overrun_size: float = limits.inbox_overrun
         self._policy = limits.inbox_overflow
         self._drops = self._policy in (OverflowPolicy.DROP_OLDEST, OverflowPolicy.DROP_NEWEST)
         self._is_plain = self._policy is OverflowPolicy.BLOCK
@@ -127,7 +127,7 @@ class Inbox(Mailbox[Message | Mark]):
             self._is_within
             or self._drops
             or self._ended
-            or (len(self._waits) > 0 and self._cost <= self._edge + self._overrun_size)
+            or (len(self._waits) > 0 and self._cost <= self._edge + self.overrun_size)
         )
 
     def _find_full(self) -> Inbox | None:

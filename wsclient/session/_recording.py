@@ -9,7 +9,6 @@ are missing in the journal, which says how many, and the session feels nothing.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from wsclient import events
+from wsclient._discretion import forget_all_locals
 from wsclient.connection import open_background_nursery
 from wsclient.events import Event, Gap, Overflow
 from wsclient.options import file_path
@@ -129,17 +129,21 @@ class Replay:
         self._records = records
         self._speed = speed
         self._began: tuple[float, float] | None = None
+        self._next: JournalRecord | None = None
 
     def __aiter__(self) -> Replay:
         return self
 
     async def __anext__(self) -> str | bytes | Gap | Overflow:
-        """The next message, gap or overflow."""
-        for record in self._records:
-            await self._wait_until(record.time)
-            return record.item
-        await trio.lowlevel.checkpoint()
-        raise StopAsyncIteration
+        """The next message, gap or overflow; cancelling this loses nothing."""
+        # Kept until its time has come: whoever gives up waiting for it has not taken it.
+        self._next = self._next or next(self._records, None)
+        if self._next is None:
+            await trio.lowlevel.checkpoint()
+            raise StopAsyncIteration
+        await self._wait_until(self._next.time)
+        record, self._next = self._next, None
+        return record.item
 
     async def _wait_until(self, time: float) -> None:
         now = trio.current_time()
@@ -196,6 +200,7 @@ class Recorder:
         self._files = JournalFiles(journal.path, journal.max_size, journal.files)
         self._lines: list[bytes] = []
         self._missing = 0
+        self._told_missing = b"", 0
         self._time = 0.0
         self._redact_failed = False
 
@@ -223,10 +228,18 @@ class Recorder:
 
         def told(event: Event) -> None:
             if isinstance(event, events.GapDetected):
-                self._add_batch(_Batch(self._now(), event.gap.before, gap=event.gap))
+                self._put_gap(event.gap)
             observe(event)
 
         return told
+
+    def _put_gap(self, gap: Gap) -> None:
+        # A server that leaves positions out can make as many as there are messages.
+        if self._size + MESSAGE_COST > MAX_WAITING:
+            self._lose(1, gap.before)
+        else:
+            self._size += MESSAGE_COST
+            self._add_batch(_Batch(self._now(), gap.before, gap=gap))
 
     def _lose(self, messages: int, epoch: int) -> None:
         last = self._waiting[-1] if self._waiting else None
@@ -234,7 +247,9 @@ class Recorder:
             last.lost += messages
         else:
             self._add_batch(_Batch(self._now(), epoch, lost=messages))
-        self._tell("the disk is too slow: messages are missing in the journal")
+        # If it has failed, that is why, and is told already.
+        if not self._is_failing:
+            self._tell("the disk is too slow: messages are missing in the journal")
 
     def _add_batch(self, batch: _Batch) -> None:
         self._waiting.append(batch)
@@ -310,10 +325,9 @@ class Recorder:
         """
         failed = self._encode(batches)
         try:
-            left_out = self._files.write(self._lines, self._time)
+            self._files.write(self._lines, self._time)
         except OSError as error:
             return error, failed
-        self._missing += left_out
         return None, failed
 
     def _encode(self, batches: list[_Batch]) -> Exception | None:
@@ -329,7 +343,7 @@ class Recorder:
                     item = self._redacted(message)
                 except Exception as error:  # A user's function may raise anything.
                     # What was to be redacted is in there.
-                    traceback.clear_frames(error.__traceback__)
+                    forget_all_locals(error)
                     failed = error
                     self._missing += 1
                 else:
@@ -347,8 +361,15 @@ class Recorder:
 
     def _add_missing(self, time: float, epoch: int) -> None:
         if self._missing:
-            missing, self._missing = Overflow(self._missing), 0
-            self._lines.append(encode(JournalRecord(time=time, epoch=epoch, item=missing)))
+            line, told = self._told_missing
+            if self._lines and self._lines[-1] is line:
+                # A disk that stays full must not make a line each time that it is tried.
+                self._lines.pop()
+                self._missing += told
+            missing, self._missing = self._missing, 0
+            line = encode(JournalRecord(time=time, epoch=epoch, item=Overflow(missing)))
+            self._lines.append(line)
+            self._told_missing = line, missing
 
     def _redacted(self, message: Message) -> Message | None:
         if self._journal.redact is None:

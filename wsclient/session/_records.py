@@ -5,21 +5,25 @@ and one of ``text``, ``base64``, ``gap`` and ``lost``.  Each file begins with a 
 that it is a journal.
 
 - *Bounded.*  A file that would become too large is put aside: ``path`` becomes ``path.1``, that one
-  ``path.2``, and the oldest is removed.  A record that is larger than a file may be is not written,
-  and it is written that one is missing.
+  ``path.2``, and the oldest is removed.  Of a record that is larger than a file may be, it is
+  written that one is missing.
 - *Torn.*  A process that dies while it writes leaves half a line at the end.  A reader ignores what
   has no end of line; a writer cuts it off before it goes on.
-- *Never somebody else's.*  A file that does not begin as a journal does is neither cut nor written.
+- *Never somebody else's.*  A file that does not begin as a journal does is neither cut nor written,
+  and keeps its mode.
 - *One writer.*  The file is locked for as long as it is open, where the system can (``flock``).
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import importlib.util
 import itertools
 import json
+import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Final
@@ -83,7 +87,7 @@ def encode(record: JournalRecord) -> bytes:
         case Gap() as gap:
             values["gap"] = {
                 name: _plain(value)
-                for name, value in attrs.asdict(gap).items()
+                for name, value in attrs.asdict(gap, recurse=False).items()
                 if value is not None
             }
         case overflow:
@@ -102,14 +106,21 @@ def decode(line: bytes) -> JournalRecord | Head:
         if "journal" in values:
             if values["journal"] != VERSION:
                 raise ValueError(f"a journal of version {values['journal']}")
-            return Head(float(values["time"]), bool(values["opened"]))
+            return Head(_time(values), bool(values["opened"]))
         return JournalRecord(
-            time=float(values["time"]),
+            time=_time(values),
             epoch=int(values["epoch"]),
             item=_item(values),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("no line of a journal") from error
+
+
+def _time(values: dict[str, Any]) -> float:
+    time = float(values["time"])
+    if not math.isfinite(time):
+        raise ValueError("no time")
+    return time
 
 
 def _item(values: dict[str, Any]) -> str | bytes | Gap | Overflow:
@@ -124,7 +135,13 @@ def _item(values: dict[str, Any]) -> str | bytes | Gap | Overflow:
 
 def _plain(value: Any) -> Any:
     """A key or a position of the user's: what JSON has no word for becomes a text."""
-    return value if isinstance(value, (str, int, float)) else str(value)
+    if isinstance(value, (str, float)):
+        return value
+    try:
+        text = str(value)
+    except Exception:  # A user's; or an int of thousands of digits, which a server has sent.
+        return f"<{type(value).__name__}>"
+    return value if isinstance(value, int) else text
 
 
 def _line(values: dict[str, Any]) -> bytes:
@@ -155,16 +172,12 @@ class JournalFiles:
         self._size = 0
         self._was_opened = False
 
-    def write(self, lines: list[bytes], now: float) -> int:
+    def write(self, lines: list[bytes], now: float) -> None:
         """Write ``lines``, and take each from the list that is in the file.
-
-        Returns:
-            How many were left out, because they are larger than a file may be.
 
         Raises:
             OSError: Those that are still in the list were not written.
         """
-        left_out = 0
         try:
             while lines:
                 if self._file is None:
@@ -174,14 +187,12 @@ class JournalFiles:
                 if count:
                     self._append(lines, count)
                 elif len(lines[0]) > self._max_size - len(encode_head(Head(now, False))):
-                    del lines[0]
-                    left_out += 1
+                    lines[0] = _missing(lines[0])
                 else:
                     self._rotate(now)
         except BaseException:
             self.close()
             raise
-        return left_out
 
     def close(self) -> None:
         """Let go of the file."""
@@ -193,11 +204,16 @@ class JournalFiles:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
         self._file = file = os.open(self._path, flags | getattr(os, "O_BINARY", 0), _MODE)
         _lock(file, self._path)
-        if hasattr(os, "fchmod"):
-            os.fchmod(file, _MODE)
-        size = os.fstat(file).st_size
+        status = os.fstat(file)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_journal(self._path)
         if size:
             _check(file, self._path)
+        # Not before: it may be somebody else's.
+        if hasattr(os, "fchmod"):
+            os.fchmod(file, _MODE)
+        if size:
             size = _cut_torn_end(file, size)
         self._size = size
         if not self._was_opened:
@@ -245,6 +261,13 @@ class JournalFiles:
             os.remove(self._path)
 
 
+def _missing(line: bytes) -> bytes:
+    """What stands where a line has no room."""
+    found = decode(line)
+    assert isinstance(found, JournalRecord)
+    return encode(attrs.evolve(found, item=Overflow(1)))
+
+
 def _fitting(lines: list[bytes], room: int) -> int:
     """How many of the first lines have room."""
     for count, line in enumerate(lines):
@@ -258,10 +281,23 @@ def _lock(file: int, path: str) -> None:
     if _fcntl is not None:
         try:
             _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                error.errno, "another channel or program writes to it", path
-            ) from None
+        except BlockingIOError:
+            raise _busy(path) from None
+        # Whoever had the lock may have let go of it to put the file aside, after we had opened it.
+        if not _is_at(file, path):
+            raise _busy(path)
+
+
+def _busy(path: str) -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "another channel or program writes to it", path)
+
+
+def _is_at(file: int, path: str) -> bool:
+    """Whether ``path`` still names the file."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _check(file: int, path: str) -> None:
@@ -271,7 +307,11 @@ def _check(file: int, path: str) -> None:
     line, end, _ = data.partition(b"\n")
     is_torn = not end and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data))
     if not _is_head(line) and not is_torn:
-        raise NoJournal(None, "the file is no journal, or one of a later version", path)
+        raise _no_journal(path)
+
+
+def _no_journal(path: str) -> NoJournal:
+    return NoJournal(None, "the file is no journal, or one of a later version", path)
 
 
 def _is_head(line: bytes) -> bool:
@@ -302,10 +342,17 @@ def _numbered(path: str, number: int) -> str:
 
 
 def _numbers(path: str, first: int) -> Iterator[int]:
-    """The numbers, from ``first`` on, of the files that there are."""
-    number = first
-    while os.path.exists(_numbered(path, number)):
-        yield number
+    """The numbers, from ``first`` on, of the files that there are.
+
+    One is missing among them while they are put aside, or where a process has died of that.
+    """
+    number, missing = first, 0
+    while missing < 2:
+        if os.path.exists(_numbered(path, number)):
+            missing = 0
+            yield number
+        else:
+            missing += 1
         number += 1
 
 
@@ -324,13 +371,18 @@ def read_records(path: str) -> Iterator[JournalRecord]:
         # The newest first: one that is put aside meanwhile is there twice, and not never.
         files: dict[int, BinaryIO] = {}
         for number in itertools.chain((0,), _numbers(path, 1)):
-            file = opened.enter_context(open(_numbered(path, number), "rb"))
+            try:
+                file = opened.enter_context(open(_numbered(path, number), "rb"))
+            except FileNotFoundError:
+                continue  # It was put aside, and comes next.
             files.setdefault(os.fstat(file.fileno()).st_ino, file)
             try:
                 _check(file.fileno(), file.name)
             except NoJournal as error:
                 raise ValueError(f"{error.filename}: {error.strerror}") from None
             file.seek(0)
+        if not files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         yield from _join(line for file in reversed(files.values()) for line in _lines(file))
 
 

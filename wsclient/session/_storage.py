@@ -204,7 +204,7 @@ class SqliteStorage:
     def open(self) -> list[Stored]:
         """Lock the file, check it, and read what it holds; see :class:`Storage`."""
         with self._typed_errors():
-            self._inode = _make_private(self._path)
+            self._inode = _make(self._path)
             # `mode=rw`: only we make the file, with our mode.  The threads that use the connection
             # are many, one after the other.
             connection = sqlite3.connect(
@@ -216,6 +216,8 @@ class SqliteStorage:
             )
             try:
                 stored = self._prepare(connection)
+                # Not before: it may be somebody else's.
+                _make_private(self._path)
             except BaseException:
                 connection.close()
                 raise
@@ -359,7 +361,7 @@ class SqliteStorage:
             raise kind(f"{self._path}: {what}: {error.strerror}") from error
 
 
-def _make_private(path: str) -> int:
+def _make(path: str) -> int:
     """Make the file unless it is there, for its owner only; return its inode.
 
     It is never opened where it is there: closing it again would release the lock that another
@@ -367,11 +369,15 @@ def _make_private(path: str) -> int:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    return os.stat(path).st_ino
+
+
+def _make_private(path: str) -> None:
+    """Let its owner alone read a file that was there."""
     for file in (path, f"{path}-wal"):
         with contextlib.suppress(FileNotFoundError):
             if os.stat(file).st_mode & 0o077:
                 os.chmod(file, 0o600)
-    return os.stat(path).st_ino
 
 
 def _primary_code(error: sqlite3.Error) -> int:

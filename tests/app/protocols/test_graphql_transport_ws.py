@@ -153,6 +153,13 @@ def test_nothing_that_a_server_sends_hurts(hostile):
     assert not GRAPHQL.heartbeat.match(hostile)
 
 
+@pytest.mark.parametrize("payload", ['{"at": 1e999}', '{"at": NaN}'])
+def test_a_ping_is_answered_whatever_it_carries(payload):
+    ping = f'{{"type": "ping", "payload": {payload}}}'
+
+    assert Answer('{"type": "pong"}') == GraphqlTransportWs().recognise(ping)
+
+
 def test_the_own_ping_is_answered_by_a_pong():
     ping = GRAPHQL.heartbeat.build()
 

@@ -16,7 +16,7 @@ import trio
 from wsclient._discretion import made_forgetful
 from wsclient.app._codec import JsonCodec
 from wsclient.connection import WebSocketConnection
-from wsclient.errors import EstablishError, ProviderError, ReplyError
+from wsclient.errors import CodecError, EstablishError, ProviderError, ReplyError
 from wsclient.events import LossKind
 from wsclient.options import ApplicationPing
 from wsclient.session import (
@@ -190,7 +190,11 @@ class GraphqlTransportWs(_GraphqlTransportWs):
     def _pong(self, ping: dict[str, Any]) -> str | bytes:
         payload = ping.get("payload")
         more = {"payload": payload} if isinstance(payload, dict) else {}
-        return self.encode({"type": _PONG, **more})
+        try:
+            return self.encode({"type": _PONG, **more})
+        except CodecError:
+            # What can be read need not be writable: 1e999 is an infinity, which JSON has not.
+            return self.encode({"type": _PONG})
 
     def subscribe(self, wish: Wish) -> str | bytes:
         """A ``subscribe`` message, with an id that no other has on this connection.

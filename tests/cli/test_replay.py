@@ -135,6 +135,13 @@ def test_a_journal_that_was_cut_in_its_first_record_says_so(tmp_path, capsys):
     assert (0, [], ["* the journal ends inside of a record"]) == replay(str(path), capsys=capsys)
 
 
+def test_a_journal_whose_file_is_just_put_aside_is_printed_all_the_same(journal, capsys):
+    whole = replay(journal, capsys=capsys)
+    os.replace(journal, f"{journal}.1")
+
+    assert whole == replay(journal, capsys=capsys)
+
+
 @pytest.mark.parametrize("lines", [[], [encode(RECORDS[0])]])
 def test_a_journal_that_holds_nothing_says_so(tmp_path, capsys, lines):
     path = tmp_path / "empty"

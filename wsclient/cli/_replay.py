@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import trio
 
@@ -59,11 +60,12 @@ def prepare_replay(arguments: ListenArguments, printer: Printer) -> Command:
 
 def _ending(path: str, *, is_empty: bool) -> str:
     """What is to be said of a journal's end; nothing where it is whole."""
-    with open(path, "rb") as file:
+    # Whoever writes to it may just have put its file aside, which was whole then.
+    with suppress(FileNotFoundError), open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         # Each record is a line.
-        if end and file.read() != b"\n":
+        if end and file.read(1) != b"\n":
             return "the journal ends inside of a record"
     return "the journal holds nothing" if is_empty else ""
 

@@ -87,7 +87,7 @@ ARGUMENTS = {
     "a URL whose password has a slash": lambda: wsclient.open_channel(f"ws://u:{CANARY}/@x/"),
     "a URL that is not ASCII": lambda: wsclient.open_channel(f"ws://x/{CANARY}é"),
     "a good URL, and something else": lambda: wsclient.open_channel(URL, redundancy=2),
-    "several URLs": lambda: wsclient.open_channel([URL, f"http://{CANARY}/"]),
+    "several URLs": lambda: wsclient.open_channel([URL, f"http://x/{CANARY}"]),
     "headers that are no function": lambda: wsclient.open_channel(URL, headers=HEADERS),
     "credentials that are no function": lambda: wsclient.open_channel(URL, credentials=CANARY),
     "a bot's URL": lambda: wsclient.Bot(f"http://{CANARY}@x/{CANARY}"),

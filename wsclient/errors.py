@@ -12,7 +12,7 @@
     ├── ConnectionClosed           the connection is closed; ``reason`` says why
     ├── HeartbeatTimeout           the peer sent nothing for too long
     ├── ProviderError              the function for the URL, headers or credentials failed
-    ├── EstablishError             an ``on_connect`` hook failed or was late
+    ├── EstablishError             what comes first (a hook, a subscription) failed or was late
     ├── ChannelFailed              the channel gave up; its cause is the last failure
     ├── OutboxError                the outbox on disk cannot be used, or cannot keep a message
     │   ├── OutboxCorrupt          the file is damaged, or is no database at all
@@ -183,7 +183,11 @@ class ProviderError(WebSocketError):
 
 
 class EstablishError(WebSocketError):
-    """An ``on_connect`` hook raised (its exception is the cause) or missed its deadline."""
+    """What comes first on a connection has failed.
+
+    An ``on_connect`` hook raised (its exception is the cause) or missed its deadline, or the server
+    did not greet as the protocol has it, or confirmed no subscription.
+    """
 
 
 class ChannelFailed(WebSocketError):

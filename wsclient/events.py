@@ -167,7 +167,7 @@ class LossKind(Enum):
     NOT_PROVIDED = "not provided"
     """The function for the URL, the headers or the credentials failed."""
     NOT_ESTABLISHED = "not established"
-    """The ``on_connect`` hook failed or was late."""
+    """The ``on_connect`` hook failed or was late, or no subscription was confirmed."""
 
 
 @attrs.frozen(kw_only=True)

@@ -2147,7 +2147,7 @@ def test_an_option_that_cannot_work_is_refused_when_the_bot_is_made(options, tex
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"url": "http://server.test"}, ValueError, "scheme"),
+        ({"url": "http://server.test"}, ValueError, "try ws://server.test"),
         ({"url": None}, TypeError, "URL must be str"),
         ({"url": "ws://x", "retry": 3}, TypeError, "retry must be RetryPolicy"),
         ({"url": "ws://x", "name": 3}, TypeError, "name must be str"),

@@ -33,6 +33,7 @@ impatient = wsclient.RetryPolicy(wait=wait, stop=tenacity.stop_after_attempt(2))
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "settings_of_a_shop.py").write_text(MODULE)
+    (tmp_path / "settings_of_another_shop.py").write_text("retry = {}\n")
     (tmp_path / "broken_settings.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
@@ -146,8 +147,9 @@ def test_a_policy_that_gives_up_is_told(folder, capsys):
     [
         ("nowhere_at_all", 2, "no module 'nowhere_at_all'"),
         ("settings_of_a_shop:other", 2, "has no 'other'"),
-        ("settings_of_a_shop:number", 2, "is int, and neither a RetryPolicy nor a wait"),
-        ("settings_of_a_shop:Odd", 2, "is a class, and neither a RetryPolicy nor a wait"),
+        ("settings_of_a_shop:number", 2, "_shop:number is an int, and neither a RetryPolicy nor"),
+        ("settings_of_another_shop", 2, "settings_of_another_shop:retry is a dict, and neither"),
+        ("settings_of_a_shop:Odd", 2, "_shop:Odd is a class, and neither a RetryPolicy nor"),
         ("broken_settings", 1, "ZeroDivisionError"),
         ("settings_of_a_shop:fails", 1, "ZeroDivisionError"),
         ("settings_of_a_shop:nowhere", 1, "the policy fails: RetryPolicy.wait must give seconds"),

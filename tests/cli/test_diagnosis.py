@@ -133,7 +133,8 @@ def test_there_is_something_to_do_about_whatever_a_step_can_meet():
     ("of", "step", "is_secure", "text"),
     [
         (loss(LossKind.UNREACHABLE), "connect", True, "see that the server runs"),
-        (loss(LossKind.UNREACHABLE), "TLS", True, "whether it speaks TLS"),
+        (loss(LossKind.UNREACHABLE), "TLS", True, "it may not speak TLS: try ws://"),
+        (loss(LossKind.TLS_FAILED), "TLS", True, "it may not speak TLS: try ws://"),
         (loss(LossKind.UNREACHABLE), "upgrade", True, "whether it speaks WebSocket"),
         (loss(LossKind.UNREACHABLE), "upgrade", False, "WebSocket, without TLS"),
         (loss(LossKind.INVALID_UPGRADE), "upgrade", False, "the URL begins with wss://"),

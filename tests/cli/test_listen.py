@@ -202,8 +202,10 @@ async def test_what_came_before_a_fatal_end_is_printed(start):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["http://feed.example/"], 'scheme must be "ws:" or "wss:"'),
-        (["ws://"], "URL host"),
+        (["feed"], 'scheme must be "ws:" or "wss:"'),
+        (["http://feed.example/"], "'http://feed.example/' is no WebSocket URL: try ws://feed."),
+        (["127.0.0.1:8765"], "'127.0.0.1:8765' is no WebSocket URL: try ws://127.0.0.1:8765"),
+        (["ws://"], "the URL has no host"),
         (["ws://feed.example:port/"], "URL is malformed"),
         (["ws://feed.example/ /"], "spaces or control characters"),
         (["ws://feed.example/", "--header", "X-A: \r\nX-B: 1"], "control characters"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import attrs
 import pytest
 import trio
 
@@ -708,6 +709,18 @@ async def test_every_statistic_is_told_with_what_it_is():
         await channel.flush()
         lines = statistics_lines(channel.statistics())
 
-    assert "state             ready" in lines
-    assert "outcomes          1 received" in lines
-    assert any(re.fullmatch(r"latency minimum   (\S+ ms|–)", line) for line in lines)
+    table = dict(re.fullmatch(r"(\S+(?: \S+)*) +(\S.*)", line).groups() for line in lines)
+
+    assert len(attrs.fields(wsclient.ChannelStatistics)) == len(table)
+    assert ("ready", "1 received") == (table["state"], table["outcomes"])
+    assert re.fullmatch(r"\S+ ms|–", table["latency minimum"])
+
+
+async def test_statistics_stand_in_one_column_beside_whatever_they_are_called():
+    async with FaultServer() as server, wsclient.open_channel(server.url) as channel:
+        lines = statistics_lines(channel.statistics())
+    names = [field.name.replace("_", " ") for field in attrs.fields(wsclient.ChannelStatistics)]
+    column = max(map(len, names)) + 2
+
+    assert [f"{name:<{column}}" for name in names] == [line[:column] for line in lines]
+    assert " " not in {line[column] for line in lines}

@@ -94,7 +94,7 @@ async def test_speed_is_as_many_times_as_fast_as_it_came(autojump_clock, journal
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "the journal cannot be read: No such file or directory"),
+        (None, "other cannot be read: No such file or directory"),
         ("hello\n", "the file is no journal"),
     ],
 )
@@ -107,6 +107,53 @@ def test_what_is_no_journal_is_told(tmp_path, capsys, content, complaint):
     assert (2, []) == (status, out)
     assert err[0].startswith("wsclient listen: error: ")
     assert complaint in err[0]
+
+
+@pytest.mark.parametrize("style", [[], ["--json"]])
+def test_a_journal_that_ends_inside_of_a_record_says_so(journal, capsys, style):
+    whole = replay(journal, *style, capsys=capsys)
+    with open(journal, "rb+") as file:
+        file.truncate(os.path.getsize(journal) - 3)
+    cut = replay(journal, *style, capsys=capsys)
+
+    # The last record is "again".
+    assert (
+        0,
+        whole[1][:-1],
+        [*whole[2], "* the journal ends inside of a record"],
+    ) == cut
+    assert [] == replay(journal, "--quiet", *style, capsys=capsys)[2]
+
+
+def test_a_journal_that_was_cut_in_its_first_record_says_so(tmp_path, capsys):
+    path = tmp_path / "cut"
+    files = JournalFiles(str(path), 2**20, 1)
+    files.write([encode(RECORDS[0])], 1.0)
+    files.close()
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert (0, [], ["* the journal ends inside of a record"]) == replay(str(path), capsys=capsys)
+
+
+def test_a_journal_whose_file_is_just_put_aside_is_printed_all_the_same(journal, capsys):
+    whole = replay(journal, capsys=capsys)
+    os.replace(journal, f"{journal}.1")
+
+    assert whole == replay(journal, capsys=capsys)
+
+
+@pytest.mark.parametrize("lines", [[], [encode(RECORDS[0])]])
+def test_a_journal_that_holds_nothing_says_so(tmp_path, capsys, lines):
+    path = tmp_path / "empty"
+    path.touch()
+    if lines:  # A journal was begun, and nothing came.
+        files = JournalFiles(str(path), 2**20, 1)
+        files.write(lines, 1.0)
+        files.close()
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+
+    assert (0, [], ["* the journal holds nothing"]) == replay(str(path), capsys=capsys)
+    assert (0, [], []) == replay(str(path), "--quiet", capsys=capsys)
 
 
 def test_a_journal_that_cannot_be_read_on_fails(journal, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 
-from wsclient.connection import Target, parse_url
+from wsclient.connection import Target, mistake_in, parse_url
 
 
 @pytest.mark.parametrize(
@@ -167,3 +167,61 @@ def test_a_target_shows_scheme_host_and_port_and_no_more():
 )
 def test_an_endpoint_is_named_without_its_default_port(url, endpoint):
     assert endpoint == parse_url(url).endpoint
+
+
+# --- what is meant --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "meant"),
+    [
+        ("http://127.0.0.1:8765/", "http://127.0.0.1:8765/", "ws://127.0.0.1:8765/"),
+        ("HTTPS://Feed.example", "https://Feed.example", "wss://Feed.example"),
+        ("http://[::1]:81/", "http://[::1]:81/", "ws://[::1]:81/"),
+        ("127.0.0.1:8765", "127.0.0.1:8765", "ws://127.0.0.1:8765"),
+        ("127.0.0.1:8765/", "127.0.0.1:8765/", "ws://127.0.0.1:8765/"),
+        ("localhost:8765", "localhost:8765", "ws://localhost:8765"),
+        ("[::1]:8765", "[::1]:8765", "ws://[::1]:8765"),
+        ("feed.example:443", "feed.example:443", "wss://feed.example:443"),
+        ("http://user:canary@h/", "http://h/", "ws://h/"),
+        ("http://h/canary", "http://h/…", "ws://h/…"),
+        ("http://h/?canary", "http://h/…", "ws://h/…"),
+        ("http://h#canary", "http://h/…", "ws://h/…"),
+        ("feed.example:80/canary", "feed.example:80/…", "ws://feed.example:80/…"),
+        ("localhost:80?canary", "localhost:80/…", "ws://localhost:80/…"),
+    ],
+)
+def test_a_url_of_another_scheme_is_told_with_the_one_that_may_be_meant(url, shown, meant):
+    assert f"{shown!r} is no WebSocket URL: try {meant}" == mistake_in(url)
+
+
+@pytest.mark.parametrize("url", ["ws://", "wss:", "ws:///canary", "ws://:80/", "ws://canary@/"])
+def test_a_url_without_a_host_is_told(url):
+    assert "the URL has no host" == mistake_in(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "canary",
+        "canary:80",  # A user name and a password, perhaps.
+        "user:canary@h:80",
+        "feed.example:80/canary@h",
+        "localhost:canary",
+        "localhost:123456",
+        "http://user:12/canary@h/",  # The password has a slash in it.
+        "http://h:canary/",
+        "http://[canary/",
+        "http://canary /",
+        "http:///canary",
+        "http:canary",
+        "ftp://canary/",
+        "//canary/",
+        "ws://h/canary é",
+        None,
+        b"http://h/",
+    ],
+)
+def test_what_may_be_something_else_than_a_host_is_not_shown(url):
+    assert mistake_in(url) is None

@@ -119,6 +119,7 @@ OTHERS = (
     "logging_structlog.py",
     "metrics.py",
     "play.py",
+    "quotes_server.py",
     "replay.py",
     "server.py",
     "service.py",
@@ -203,6 +204,33 @@ async def test_a_subscription_is_received(tmp_path: Path) -> None:
         output, _ = await run_program("program.py", code, tmp_path)
 
     assert "{'price': 7}\n" == output
+
+
+async def test_a_subscription_is_received_from_the_server_of_the_examples(
+    tmp_path: Path,
+) -> None:
+    server = (ROOT / "examples/server.py").read_text(encoding="utf-8")
+    server = server.replace("default=8765", "default=0")
+    async with running("server.py", server, tmp_path) as (_, served):
+        url = (await read_until(served, "/feed$")).split()[0].removesuffix("/feed")
+        code = program("subscribe.py").replace(PLACEHOLDER, url)
+        async with running("subscribe.py", code, tmp_path) as (_, output):
+            await read_until(output, r"^\{'at': '\d\d:\d\d:\d\d'\}$", count=2)
+
+    assert f"{url}/feed" in code
+
+
+async def test_quotes_come_from_the_server_that_is_shown_and_a_gap_where_it_was_away(
+    tmp_path: Path, take_port: Callable[[], int]
+) -> None:
+    port = str(take_port())
+    server = program("quotes_server.py").replace("8765", port)
+    code = program("quotes.py").replace("8765", port)
+    async with running("quotes.py", code, tmp_path) as (_, output):
+        async with running("quotes_server.py", server, tmp_path):
+            await read_until(output, r"^1\.09$", count=2)
+        async with running("quotes_server.py", server, tmp_path):
+            await read_until(output, r"^Gap\(.*after_position=\d+.*\)\n1\.09$")
 
 
 async def test_what_is_wrong_with_a_message_is_as_shown(tmp_path: Path) -> None:
@@ -319,12 +347,12 @@ async def test_shown_tests_fail_without_the_subscription_as_shown(tmp_path: Path
 
 @asynccontextmanager
 async def running(
-    name: str, code: str, folder: Path
+    name: str, code: str, folder: Path, *command: str
 ) -> AsyncGenerator[tuple[trio.Process, trio.abc.ReceiveStream], None]:
     """A program that runs until the block ends, and its output."""
     (folder / name).write_text(code, encoding="utf-8")
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-u", name],
+        [sys.executable, "-u", *(command or [name])],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -462,6 +490,22 @@ async def test_tutorial_rolls_on_after_its_server_was_away_and_ends_without_a_wo
             assert 0 == await process.wait()
 
     assert (name == "dice_bot.py") == ("Hooray!" in told + again) == ("missed " in again)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process is replaced there")
+async def test_tutorial_bot_starts_anew_when_it_is_saved(tmp_path: Path) -> None:
+    command = ["-m", "wsclient", "run", "dice_bot", "--reload"]
+    async with FaultServer(handler=echo) as server:
+        bot = program("dice_bot.py").replace(PLACEHOLDER, server.url)
+        bot = bot.replace("every(1)", "every(0.1)")
+        async with running("dice_bot.py", bot, tmp_path, *command) as (process, output):
+            await read_until(output, r"^rolled \d$")
+            saved = bot.replace('"rolled"', '"saw a"')
+            (tmp_path / "dice_bot.py").write_text(saved, encoding="utf-8")
+            await read_until(output, r"^saw a \d$")
+            process.send_signal(signal.SIGINT)
+
+            assert 0 == await process.wait()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

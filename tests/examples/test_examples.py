@@ -168,7 +168,9 @@ async def test_bot_says_what_is_wrong_with_a_url(run_example: Any) -> None:
         assert [] == await program.rest()
 
     assert 1 == program.process.returncode
-    assert 'bot.py: WebSocket URL scheme must be "ws:" or "wss:"' == program.errors.strip()
+    told = "bot.py: 'http://127.0.0.1/' is no WebSocket URL: try ws://127.0.0.1/"
+
+    assert told == program.errors.strip()
 
 
 @pytest.mark.usefixtures("_chat_can_be_served")

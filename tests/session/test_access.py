@@ -115,7 +115,7 @@ async def test_an_endpoint_is_named_as_soon_as_its_function_has_told_it():
 
 def test_an_address_that_cannot_be_made_can_be_printed():
     """A traceback with its variables asks for it."""
-    with pytest.raises(ValueError, match="scheme") as caught:
+    with pytest.raises(ValueError, match="no WebSocket URL") as caught:
         Address("http://server.test/", None)
     made = caught.value.__traceback__.tb_next.tb_frame.f_locals["self"]
 

@@ -274,6 +274,21 @@ async def test_s6_1_a_server_that_confirms_nothing_is_given_up_for_another_attem
     assert (lost.cause, lost.ready) == ("the server confirmed no subscription within 3 s", False)
 
 
+async def test_s6_1_a_server_that_confirms_nothing_at_startup_is_told_and_no_hook_is_blamed(
+    autojump_clock, server, open_channel
+):
+    with pytest.raises(wsclient.ChannelFailed) as failed:
+        async with (
+            open_channel(subscriptions=SubscriptionOptions(timeout=3)) as channel,
+            channel.subscribe("a") as feed,
+        ):
+            await feed.receive()
+
+    assert str(failed.value).endswith(
+        ": not established, fatal at startup: the server confirmed no subscription within 3 s"
+    )
+
+
 async def test_s6_1_a_subscription_that_is_not_confirmed_is_in_nobodys_way(
     autojump_clock, server, open_channel, recorder
 ):

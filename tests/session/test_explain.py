@@ -37,8 +37,14 @@ def test_s3_4_a_channel_that_waits_says_for_what_and_why():
         " The last loss fell under the rule 'HTTP 408, 425, 429 or 5xx'."
         " The last of 2 endings kept: the server refused the upgrade: HTTP 503."
         " Endpoints: wss://a.test, wss://b.test."
-        " Of 60 attempts in 600 s, 56 are left."
+        " At most 60 attempts in 600 s; 56 are left, then it waits."
     ) == str(WAITING)
+
+
+def test_s3_4_a_channel_that_would_give_up_without_a_budget_says_so():
+    mortal = attrs.evolve(WAITING, budget_when_spent="fail")
+
+    assert str(mortal).endswith(" At most 60 attempts in 600 s; 56 are left, then it gives up.")
 
 
 def test_s3_4_a_channel_that_is_ready_says_so():
@@ -80,7 +86,7 @@ def test_s3_4_a_channel_that_was_never_ready_says_so():
         "feed has been CONNECTING for 3.2 s: it was opened."
         " It has never been ready."
         " An attempt at wss://b.test is under way."
-        " Of 60 attempts in 600 s, 56 are left."
+        " At most 60 attempts in 600 s; 56 are left, then it waits."
     ) == str(connecting)
 
 

@@ -952,6 +952,20 @@ async def test_s3_4_explain_says_why_a_channel_is_not_ready(autojump_clock, netw
     )
 
 
+@pytest.mark.parametrize(
+    ("when_spent", "then"), [("wait", "then it waits"), ("fail", "then it gives up")]
+)
+async def test_s3_4_explain_says_what_follows_the_last_attempt_of_the_budget(
+    autojump_clock, network, when_spent, then
+):
+    policy = RetryPolicy(budget=RetryBudget(attempts=9, seconds=60, when_spent=when_spent))
+    async with (
+        FaultServer(network=network) as server,
+        wsclient.open_channel(server.url, retry=policy, observers=()) as channel,
+    ):
+        assert f"At most 9 attempts in 60 s; 9 are left, {then}." in str(channel.explain())
+
+
 async def test_s3_4_explain_can_be_asked_in_every_state(autojump_clock, network):
     seen = []
 
@@ -1053,7 +1067,7 @@ async def test_s3_4_leaving_a_connection_is_an_outage_too(autojump_clock, networ
     ("options", "error", "text"),
     [
         ({"url": []}, ValueError, "url must not be an empty sequence"),
-        ({"url": [A, "http://b.test"]}, ValueError, 'scheme must be "ws:" or "wss:"'),
+        ({"url": [A, "http://b.test"]}, ValueError, "try ws://b.test"),
         ({"url": [A, 3]}, TypeError, "URL must be str, not int"),
         ({"url": b"ws://a.test"}, TypeError, "URL must be str, not bytes"),
         (

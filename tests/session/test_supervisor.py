@@ -834,7 +834,7 @@ async def test_s3_6_a_hook_that_raises_at_startup_is_fatal_with_its_cause(
     assert mine is failed.__cause__.__cause__
     assert EstablishError is type(failed.__cause__)
     assert (
-        "gave up on ws://server.test: hook failed, fatal at startup:"
+        "gave up on ws://server.test: not established, fatal at startup:"
         " the on_connect hook raised LookupError: no such subscription"
     ) == str(failed)
     assert 1 == len(server.connections)

@@ -2,12 +2,14 @@
 
 argparse quotes what it does not understand, and what it does not understand may be a URL with a
 password or a header with a token.  So nothing is left to it that it would quote: the command is
-looked up here, and unknown options are named without their values.
+looked up here, and unknown options are named without their values.  An unknown command is named
+where it is a plain word.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import re
 import sys
@@ -131,7 +133,7 @@ has failed, waits for the next change of any .py file below the current folder.
 
 Exit status: 0 when asked to stop, 1 when the channel gave up, or the bot or its module raised (the
 standard error says what), 2 for wrong usage, or where there is no such bot, 130 when ended by a
-second signal.
+second signal, or with --reload by SIGINT (Ctrl-C) while it waits for a change.
 """
 
 _BACKOFF_HELP: Final = """\
@@ -151,6 +153,9 @@ Ctrl-C).
 """
 
 _EXPLICIT: Final = re.compile("ignored explicit argument.*", re.DOTALL)
+
+# What somebody has mistyped; a host, a password and a token look otherwise.
+_WORD: Final = re.compile("[A-Za-z]{1,12}")
 
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -282,8 +287,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if "://" in given.command:
         parser.error("what shall be done with the URL? `wsclient listen URL` listens to it")
     if given.command not in _COMMANDS:
-        *names, last = _COMMANDS
-        parser.error(f"unknown command; there are {', '.join(names)} and {last}")
+        parser.error(_unknown(given.command))
     return _COMMANDS[given.command](given.rest)
 
 
@@ -528,6 +532,16 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], Arguments]]] = {
     "backoff": _parse_backoff,
     "doctor": _parse_doctor,
 }
+
+
+def _unknown(command: str) -> str:
+    *names, last = _COMMANDS
+    there_are = f"there are {', '.join(names)} and {last}"
+    if not _WORD.fullmatch(command):
+        return f"unknown command; {there_are}"
+    for near in difflib.get_close_matches(command.lower(), _COMMANDS, n=1):
+        return f"unknown command {command!r}: did you mean {near}?"
+    return f"unknown command {command!r}; {there_are}"
 
 
 def _known(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:

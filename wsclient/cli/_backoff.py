@@ -21,6 +21,9 @@ from ._text import count, escape_lines, seconds
 MOMENT: Final = 0.05
 """Seconds: what a server feels as one moment."""
 
+_DEFAULT: Final = "retry"
+"""What is looked for in a module that is given without a name."""
+
 _SHOWN: Final = 12
 """Waits of one client, in a line; whoever wants all looks at one client."""
 
@@ -64,12 +67,15 @@ def _policy(arguments: BackoffArguments) -> wsclient.RetryPolicy:
     if arguments.policy is None:
         wait = None if arguments.cap is None else wsclient.default_wait(arguments.cap)
         return wsclient.RetryPolicy(wait=wait)
-    found = find(arguments.policy, default="retry")
+    place = arguments.policy
+    found = find(place, default=_DEFAULT)
     if isinstance(found, wsclient.RetryPolicy):
         return found
     if isinstance(found, type) or not callable(found):
-        kind = "a class" if isinstance(found, type) else type(found).__name__
-        raise NotFoundError(f"what is there is {kind}, and neither a RetryPolicy nor a wait")
+        kind = "class" if isinstance(found, type) else type(found).__name__
+        article = "an" if kind[0] in "AEIOUaeiou" else "a"
+        name = place if ":" in place else f"{place}:{_DEFAULT}"
+        raise NotFoundError(f"{name} is {article} {kind}, and neither a RetryPolicy nor a wait")
     return wsclient.RetryPolicy(wait=found)
 
 

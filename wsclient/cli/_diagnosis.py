@@ -114,7 +114,8 @@ _BY_KIND: Final = {
         " ssl_context=ssl.create_default_context(cafile=…), or SSL_CERT_FILE=… in the environment"
     ),
     wsclient.LossKind.TLS_FAILED: (
-        "see that the port speaks TLS, in a version that is still in use; ws:// goes without"
+        "it may not speak TLS: try ws:// instead of wss://; or it speaks a version that is out of"
+        " use"
     ),
     wsclient.LossKind.INVALID_UPGRADE: (
         "see that the URL is that of a WebSocket endpoint, and that no proxy before the server"
@@ -150,8 +151,13 @@ def advice_for(loss: wsclient.Loss, *, step: str, is_secure: bool) -> str:
     if loss.kind is wsclient.LossKind.CLOSED and loss.code in (1008, 3000, 3003):
         return "see that the credentials are good, and may do this"
     is_plain = step == "upgrade" and not is_secure
-    if loss.kind is wsclient.LossKind.UNREACHABLE and step in ("TLS", "upgrade"):
-        protocol = "TLS" if step == "TLS" else "WebSocket, without TLS" if is_plain else "WebSocket"
+    if loss.kind is wsclient.LossKind.UNREACHABLE and step == "TLS":
+        return (
+            "something listens there and does not answer; it may not speak TLS: try ws:// instead"
+            " of wss://"
+        )
+    if loss.kind is wsclient.LossKind.UNREACHABLE and step == "upgrade":
+        protocol = "WebSocket, without TLS" if is_plain else "WebSocket"
         return f"something listens there and does not answer: see whether it speaks {protocol}"
     if loss.kind is wsclient.LossKind.INVALID_UPGRADE and is_plain:
         return f"{_BY_KIND[loss.kind]}; if the port speaks TLS, the URL begins with wss://"

@@ -484,6 +484,7 @@ def _reconnect(reason: str, screen: Screen, talk: Talk) -> None:
 def statistics_lines(statistics: wsclient.ChannelStatistics) -> list[str]:
     """What has been counted, one a line."""
     lines = []
+    width = max(len(field.name) for field in attrs.fields(wsclient.ChannelStatistics)) + 2
     for field in attrs.fields(wsclient.ChannelStatistics):
         value = getattr(statistics, field.name)
         if field.name == "outcomes":
@@ -494,7 +495,7 @@ def statistics_lines(statistics: wsclient.ChannelStatistics) -> list[str]:
             text = "" if value is None else milliseconds(value)
         else:
             text = f"{value:,}"
-        lines.append(f"{field.name.replace('_', ' '):<18}{text or '–'}")
+        lines.append(f"{field.name.replace('_', ' '):<{width}}{text or '–'}")
     return lines
 
 

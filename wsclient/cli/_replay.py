@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 import trio
 
 import wsclient
@@ -30,7 +33,8 @@ def prepare_replay(arguments: ListenArguments, printer: Printer) -> Command:
         # What a generator says of its files, it says when it begins.
         next(journal.records(), None)
     except OSError as error:
-        raise ValueError(f"the journal cannot be read: {error.strerror}") from None
+        path = error.filename or arguments.replay
+        raise ValueError(f"the journal {path} cannot be read: {error.strerror}") from None
 
     async def replay() -> int:
         began, first = trio.current_time(), None
@@ -42,13 +46,28 @@ def prepare_replay(arguments: ListenArguments, printer: Printer) -> Command:
                 if isinstance(record.item, (str, bytes)) or not arguments.quiet:
                     show(record, printer)
                 await printer.wait_room()
+            ending = _ending(journal.path, is_empty=first is None)
         except OSError as error:
             printer.tell(f"wsclient: the journal cannot be read on: {error.strerror}")
             return FAILED
+        if ending and not arguments.quiet:
+            printer.tell(f"* {ending}")
         await printer.wait_written()
         return OK
 
     return replay
+
+
+def _ending(path: str, *, is_empty: bool) -> str:
+    """What is to be said of a journal's end; nothing where it is whole."""
+    # Whoever writes to it may just have put its file aside, which was whole then.
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        # Each record is a line.
+        if end and file.read(1) != b"\n":
+            return "the journal ends inside of a record"
+    return "the journal holds nothing" if is_empty else ""
 
 
 def _show_line(record: wsclient.JournalRecord, printer: Printer) -> None:

@@ -30,7 +30,7 @@ from ._pings import Ping
 from ._proxy import find_proxy
 from ._round_trips import RoundTrips
 from ._socket import stream_opener
-from ._url import Target, parse_url
+from ._url import Target, mistake_in, parse_url
 from ._writer import Outgoing, Source
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "forget_ping",
     "has_unread",
     "is_deaf",
+    "mistake_in",
     "open_background_nursery",
     "open_websocket",
     "open_websocket_url",

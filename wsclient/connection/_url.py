@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -14,6 +15,14 @@ from ._endpoint import origin
 
 # Types that have a text of their own, which is no URL.
 _OTHER_TEXTS = (bytes.__str__, bytearray.__str__, int.__str__, float.__str__, type(None).__str__)
+
+# What is mistaken for a WebSocket URL, and what is meant.
+_MEANT = {"http": "ws", "https": "wss"}
+
+# A host and a port.  Without a dot it might be anybody's name and password.
+_PLACE = re.compile(
+    r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})(?=[/?#]|$)"
+)
 
 
 @attrs.frozen
@@ -88,6 +97,40 @@ def parse_url(url: object, ssl_context: ssl.SSLContext | None = None) -> Target:
         ssl_context=False if parts.scheme == "ws" else (ssl_context or True),
         authorization=_authorization(parts.username, parts.password),
     )
+
+
+def mistake_in(url: object) -> str | None:
+    """What is wrong with a URL that is meant for another scheme, or for none, in words.
+
+    Shows no more of it than scheme, host and port, and nothing where these are not beyond doubt.
+
+    Returns:
+        ``None`` if nothing is, or if :func:`parse_url` says all that may be said.
+    """
+    text = str(url) if isinstance(url, str) else ""
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme in ("ws", "wss"):
+        return None if host else "the URL has no host"
+    if parts.scheme in _MEANT and host:
+        begin, place = f"{parts.scheme}://", parts.netloc.rpartition("@")[2]
+        rest = text.partition("://")[2].removeprefix(parts.netloc)
+        meant = _MEANT[parts.scheme]
+    elif found := _PLACE.match(text):
+        begin, place, rest = "", found[0], text[found.end() :]
+        meant = "wss" if found["port"] == "443" else "ws"
+    else:
+        return None
+    # A password with a slash in it looks like a port and a path.
+    if "@" in rest:
+        return None
+    place += rest if rest in ("", "/") else "/…"
+    return f"{begin + place!r} is no WebSocket URL: try {meant}://{place}"
 
 
 def _has_query(url: str) -> bool:

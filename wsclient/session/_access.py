@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 import attrs
 
-from wsclient.connection import Target, failure_in, find_proxy, parse_url
+from wsclient.connection import Target, failure_in, find_proxy, mistake_in, parse_url
 from wsclient.errors import ProviderError
 from wsclient.options import ConnectionOptions, Headers
 
@@ -57,6 +57,10 @@ class Address:
             self._provider = url
             self.endpoint = f"{_name(url)}()"
         else:
+            # What a program is given by hand is told what may be meant; what a function gave is not
+            # shown.
+            if mistake := mistake_in(url):
+                raise ValueError(mistake)
             self.target = parse_url(url, ssl_context)
             self._url = str(url)
             self.endpoint = self.target.endpoint

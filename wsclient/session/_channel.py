@@ -297,6 +297,7 @@ class DurableChannel:
             budget_left=supervisor.budget.left,
             budget_attempts=supervisor.budget.settings.attempts,
             budget_seconds=supervisor.budget.settings.seconds,
+            budget_when_spent=supervisor.budget.settings.when_spent,
             outbox_trouble=None if self._outbox.trouble is None else str(self._outbox.trouble),
         )
 

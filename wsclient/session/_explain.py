@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import attrs
 
@@ -43,6 +44,8 @@ class Explanation:
     budget_attempts: float
     """Attempts that may begin within ``budget_seconds``."""
     budget_seconds: float
+    budget_when_spent: Literal["wait", "fail"] = "wait"
+    """What follows where no attempt is left."""
     outbox_trouble: str | None = None
     """Why what is sent cannot be kept on disk at present; ``None`` if it can."""
 
@@ -73,9 +76,10 @@ class Explanation:
             said.append(f"The last of {len(self.outcomes)} endings kept: {self.outcomes[-1]}.")
         if len(self.endpoints) > 1:
             said.append(f"Endpoints: {', '.join(self.endpoints)}.")
+        then = "waits" if self.budget_when_spent == "wait" else "gives up"
         if not self.state.is_final and math.isfinite(self.budget_attempts):
             said.append(
-                f"Of {self.budget_attempts:g} attempts in {self.budget_seconds:g} s,"
-                f" {self.budget_left:g} are left."
+                f"At most {self.budget_attempts:g} attempts in {self.budget_seconds:g} s;"
+                f" {self.budget_left:g} are left, then it {then}."
             )
         return said

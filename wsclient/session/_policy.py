@@ -152,7 +152,7 @@ RULES: Final[dict[str, Rule]] = {
         Rule("HTTP status", _NEVER, _FIVE_MINUTES),
         Rule("not a WebSocket server", _NEVER, _FIVE_MINUTES),
         Rule("function for URL, headers or credentials failed", _NEVER, _ALWAYS),
-        Rule("hook failed", _NEVER, _ALWAYS),
+        Rule("not established", _NEVER, _ALWAYS),
         # Not fatal: 1000, 1001, 1006, 1011…: a deployment, or a cut line.
         Rule("close code", _ALWAYS, _ALWAYS),
         Rule("close 1012", _ALWAYS, _ALWAYS),
@@ -181,7 +181,7 @@ def rule_for(loss: Loss) -> Rule:
         case LossKind.NOT_PROVIDED:
             name = "function for URL, headers or credentials failed"
         case LossKind.NOT_ESTABLISHED:
-            name = "hook failed"
+            name = "not established"
         case LossKind.REJECTED:
             name = _rule_for_status(loss.status or 0)
         case LossKind.CLOSED:

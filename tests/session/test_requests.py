@@ -28,6 +28,7 @@ from wsclient import (
 from wsclient.errors import ChannelFailed, InboxFull, NotConnected
 from wsclient.events import HandlerFailed
 from wsclient.session import _requests
+from wsclient.testing import Fault, FaultServer
 
 ASK = {"op": "ask"}
 JSON = JsonCorrelation()
@@ -487,6 +488,35 @@ async def test_s7_3_no_request_outlives_the_channel(
 
     assert isinstance(error, RequestLost)
     assert (Truth.UNKNOWN if is_written else Truth.CERTAINLY_NOT) is error.truth
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_request_that_is_lost_with_its_channel_says_why_that_has_given_up(
+    autojump_clock, network, nursery, is_stream
+):
+    caught = []
+
+    async def ask(channel):
+        try:
+            if is_stream:
+                async with channel.stream({"what": 1}, timeout=60) as replies:
+                    await anext(replies)
+            else:
+                await channel.request({"what": 1}, timeout=60)
+        except RequestLost as error:
+            caught.append(error)
+
+    delivery = DeliveryOptions(correlation=wsclient.JsonCorrelation())
+    with pytest.raises(ChannelFailed) as failed:
+        async with (
+            FaultServer([Fault.close(3003, after=1)], network=network) as server,
+            wsclient.open_channel(server.url, delivery=delivery, observers=[]) as channel,
+        ):
+            nursery.start_soon(ask, channel)
+            await channel.receive()
+
+    await settled()
+    assert [failed.value] == [error.__cause__ for error in caught]
 
 
 async def test_s7_3_an_idempotent_request_that_cannot_go_again_says_what_became_of_it(

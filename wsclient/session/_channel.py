@@ -159,7 +159,9 @@ class DurableChannel:
         self._dedupe = None if dedupe is None else Dedupe(dedupe, self._dedupe_failed)
         # What an earlier process has asked may go out, and be replied to, in this one; its numbers
         # must be none of ours.  There are enough of nine digits, and 32 bits hold them.
-        self._requests = Requests(1 if storage is None else random.randrange(10**8, 10**9))
+        self._requests = Requests(
+            1 if storage is None else random.randrange(10**8, 10**9), lambda: self._supervisor.failure
+        )
         if (
             dedupe is not None
             or delivery.acknowledgement is not None

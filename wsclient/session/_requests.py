@@ -101,24 +101,19 @@ class _Request:
         if self.receipt is not None:
             self.receipt._wake()
 
-    def failure(self, *, is_late: bool) -> RequestLost | RequestTimeout:
-        """Why there is no reply."""
-        assert self.receipt is not None
-        outcome = self.receipt.outcome
-        # It may be sent for as long as its reply is waited for, and no longer.
-        if is_late or outcome is Outcome.EXPIRED:
-            return RequestTimeout(outcome, self.truth)
-        return RequestLost(outcome, self.truth)
-
 
 class Requests:
     """The requests of one channel.
 
     Args:
         first: The number of the first one.
+        why_ended: Why the channel has ended, if it has given up.
     """
 
-    def __init__(self, first: int = 1) -> None:
+    def __init__(
+        self, first: int = 1, why_ended: Callable[[], BaseException | None] = lambda: None
+    ) -> None:
+        self._why_ended = why_ended
         self._numbers = itertools.count(first)
         self._waiting: dict[int, _Request] = {}
         self._over: OrderedDict[int, None] = OrderedDict()
@@ -171,7 +166,18 @@ class Requests:
         # Also where the time was over in the same moment.
         if request.reply is not None:
             return _value(request.reply)
-        raise request.failure(is_late=patience.cancelled_caught)
+        raise self.failure(request, is_late=patience.cancelled_caught)
+
+    def failure(self, request: _Request, *, is_late: bool) -> RequestLost | RequestTimeout:
+        """Why there is no reply."""
+        assert request.receipt is not None
+        outcome = request.receipt.outcome
+        # It may be sent for as long as its reply is waited for, and no longer.
+        if is_late or outcome is Outcome.EXPIRED:
+            return RequestTimeout(outcome, request.truth)
+        lost = RequestLost(outcome, request.truth)
+        lost.__cause__ = self._why_ended()
+        return lost
 
     def stream(
         self,
@@ -302,7 +308,7 @@ class Replies:
             with trio.move_on_after(self._within) as patience:
                 await send(self._request, self._offer(self._number), self._accept)
             if patience.cancelled_caught:
-                raise self._request.failure(is_late=True)
+                raise self._requests.failure(self._request, is_late=True)
         except BaseException:
             self._leave()
             raise
@@ -336,7 +342,7 @@ class Replies:
         if len(self._inbox):
             return self._inbox.take_nowait()
         if request.reply is None:
-            raise request.failure(is_late=patience.cancelled_caught)
+            raise self._requests.failure(request, is_late=patience.cancelled_caught)
         if request.reply.error is not None:
             raise request.reply.error
         raise StopAsyncIteration

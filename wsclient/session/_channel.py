@@ -160,7 +160,8 @@ class DurableChannel:
         # What an earlier process has asked may go out, and be replied to, in this one; its numbers
         # must be none of ours.  There are enough of nine digits, and 32 bits hold them.
         self._requests = Requests(
-            1 if storage is None else random.randrange(10**8, 10**9), lambda: self._supervisor.failure
+            1 if storage is None else random.randrange(10**8, 10**9),
+            lambda: self._supervisor.failure,
         )
         if (
             dedupe is not None

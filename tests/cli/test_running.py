@@ -70,6 +70,23 @@ def test_an_interrupt_before_anything_has_begun_is_no_traceback(printer, monkeyp
     assert 130 == run(trio.sleep_forever, printer)
 
 
+def test_an_interrupt_before_we_listen_for_it_is_no_traceback_either(printer, printed):
+    # trio raises it where the first task waits.
+    async def command():
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    assert 130 == run(command, printer)
+
+
+def test_what_is_raised_beside_an_interrupt_is_raised(printer):
+    async def command():
+        raise BaseExceptionGroup("both", [KeyboardInterrupt(), ZeroDivisionError("bang")])
+
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        run(command, printer)
+
+
 def test_a_reader_that_has_gone_ends_it_with_status_0(tmp_path, printed):
     reader, writer = os.pipe()
     os.close(reader)

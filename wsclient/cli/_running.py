@@ -32,10 +32,12 @@ _STATUSES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: OK}
 
 def run(command: Command, printer: Printer) -> int:
     """Run a command that prints to ``printer``; return the exit status of the process."""
+    status = INTERRUPTED
     try:
-        return trio.run(_run, command, printer)
-    except KeyboardInterrupt:  # Again, while we were on our way out.
-        return INTERRUPTED
+        status = trio.run(_run, command, printer)
+    except* KeyboardInterrupt:
+        pass  # Before we listened for it, or again, while we were on our way out.
+    return status
 
 
 async def _run(command: Command, printer: Printer) -> int:

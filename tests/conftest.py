@@ -40,6 +40,13 @@ if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Real servers are waited for, and other tests have the processor meanwhile; at the end there
+    # would be none.
+    items.sort(key=lambda item: item.get_closest_marker("servers") is None)
+
+
 def pytest_sessionfinish() -> None:
     # Else coverage saves at exit, and pytest-xdist kills a process that takes long to exit.
     if measured := coverage.Coverage.current():

@@ -646,7 +646,11 @@ async def test_no_secret_is_in_what_a_bot_logs(autojump_clock, handler):
 
 
 async def test_a_wrong_url_is_not_quoted():
-    for url in (f"http://{CANARY}", f"ws://server.test/{CANARY} {CANARY}", f"ws://x:{CANARY}/"):
+    for url in (
+        f"http://x:{CANARY}@server.test/{CANARY}",
+        f"ws://server.test/{CANARY} {CANARY}",
+        f"ws://x:{CANARY}/",
+    ):
         with pytest.raises(ValueError, match="URL") as caught:
             wsclient.open_channel(url)
         assert CANARY not in str(caught.value)

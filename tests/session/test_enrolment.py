@@ -1435,3 +1435,22 @@ async def test_where_nothing_is_confirmed_a_value_shows_that_it_is_there(
         with trio.fail_after(1):
             await say(first, 1)
             assert await feed.receive() == 1
+
+
+async def test_s6_3_messages_that_are_about_no_subscription_wait_as_values_do(
+    autojump_clock, two, nursery
+):
+    async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await second.say('{"second": 1}')
+        with trio.move_on_after(1) as patience:
+            await channel.receive()
+        assert patience.cancelled_caught
+        await first.say('{"first": 1}')
+        await two.cover(first)
+
+        assert ['{"first": 1}', '{"second": 1}'] == [
+            await channel.receive(),
+            await channel.receive(),
+        ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 import trio.testing
@@ -1887,6 +1889,58 @@ async def test_s6_3_what_is_ahead_is_not_let_in_by_waiting_for_a_backfill(
 
             assert [1, 2, 3, 4, 5, 6] == await take(feed, 6)
             assert past.asked == [(1, "a")]
+
+
+async def test_s6_2_the_server_is_asked_to_go_on_behind_what_waits_and_not_behind_what_is_ahead(
+    autojump_clock, two, nursery
+):
+    class Sparse(Positioned):
+        def position(self, value):
+            return value or None
+
+    past = Past(2)
+    async with two.open(Sparse(), redundancy=2) as channel, channel.subscribe("a"):
+        first = await two.accept(nursery)
+        second = await two.accept(nursery)
+        await two.cover(first)
+        async with channel.subscribe("a", backfill=past) as feed:
+            await say(first, 1, 3, 0)
+            await say(second, 6)
+            for heard in (first, second):
+                heard.die()
+            third = await two.by_hand.accept()
+            await third.hear(1)
+
+            assert json.loads(third.messages[0])["after"] == 3
+            await third.say('{"op": "subscribed", "key": "a", "resumed": true}')
+            past.may_go_on.set()
+            await say(third, 4)
+            assert [1, 2, 3, 0, 4] == await take(feed, 5)
+
+
+async def test_what_waits_may_come_again_and_what_is_missing_behind_it_is_asked_for(
+    autojump_clock, server, open_channel
+):
+    class Repeating(Positioned):
+        repeats = True
+
+    past = Past(6, 7, 8)
+    async with open_channel(Repeating()) as channel:
+        async with channel.subscribe("a", backfill=past) as feed:
+            await confirm(server)
+            await publish(server, 1)
+            await cut(server, channel)
+            await confirm(server)
+            await publish(server, 5, 5, 9)
+            await settle()
+            past.values, later = [], past.values
+            past.may_go_on.set()
+            await settle()
+            past.values = later
+
+            told = await take(feed, 3)
+            assert (told[0], told[2]) == (1, 5)
+    assert [(1, "a"), (5, "a")] == past.asked
 
 
 async def test_s6_3_where_the_second_is_lost_that_repeated_what_waits_nothing_is_missing(

@@ -593,8 +593,7 @@ class Enrolment:
             self._take_up(entry, meets=covers and entry in self._restored)
         for entry, item, message in room.values:
             if isinstance(item, SubscriptionEnded):
-                if self._entries.get(entry.wish.key) is entry:
-                    self._heed_end(entry, item)
+                self._heed_end(entry, item)
             elif not self._is_repeated(message):
                 self._bring(entry, item)
         inbox.put(*room.end())

@@ -81,6 +81,7 @@ def keys(count):
     return {str(number) for number in range(count)}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("first", range(0, 31, 3))
 async def test_i12_the_servers_set_is_what_is_wanted_wherever_restoring_was_cut_off(
     autojump_clock, network, first
@@ -111,6 +112,7 @@ async def test_i12_the_servers_set_is_what_is_wanted_wherever_restoring_was_cut_
             assert keys(30) == service.sets[-1]
 
 
+@pytest.mark.once
 @pytest.mark.timeout(1200)
 async def test_i12_a_thousand_subscriptions_come_back_wherever_restoring_is_cut_off(
     autojump_clock, network

@@ -41,6 +41,8 @@ from wsclient.testing import EventRecorder, _frames, memory_network, run_determi
 
 from .subscribing import PubSub
 
+pytestmark = pytest.mark.once
+
 KEYS = "abc"
 PEACE = 200
 """Seconds in which everything must be well again: the longest pauses are thirty."""

@@ -11,6 +11,8 @@ from wsclient.testing import FaultServer, memory_network
 
 from .subscribing import Positioned, Service
 
+pytestmark = pytest.mark.once
+
 ALL = list(range(1, 13))
 
 

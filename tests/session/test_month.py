@@ -22,6 +22,8 @@ from wsclient.testing import FaultServer, memory_network
 
 from .subscribing import Positioned
 
+pytestmark = pytest.mark.once
+
 HOUR = 3600.0
 DAY = 24 * HOUR
 DAYS = 30 if os.environ.get("WSCLIENT_SERVERS") == "all" else 2

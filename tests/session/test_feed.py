@@ -1652,22 +1652,29 @@ async def test_a_stream_without_positions_tells_a_loss_at_once(
 # Two connections, of which each says its part when the test lets it.
 
 
+async def both(two, nursery):
+    """Two connections; for what is subscribed to only then, nobody waits for the first's pong."""
+    heards = [await two.by_hand.accept() for _ in range(2)]
+    for heard in heards:
+        nursery.start_soon(two._listen, heard)
+    await two.cover(heards[0])
+    return heards
+
+
+async def confirm_on(*heards):
+    await settle()
+    for heard in heards:
+        await heard.say('{"op": "subscribed", "key": "a"}')
+        await settle()
+
+
 async def test_s6_3_a_second_connection_that_is_ahead_hides_nothing_that_the_first_has_to_bring(
     autojump_clock, two, nursery
 ):
     async with two.open(Growing(), redundancy=2) as channel:
-        first, second = await two.by_hand.accept(), await two.by_hand.accept()
-        nursery.start_soon(two._listen, first)
-        nursery.start_soon(two._listen, second)
-        await settle()
-        await first.pong()
-        await settle()
-        # Subscribed to only then: nobody waits for the first one's pong.
+        first, second = await both(two, nursery)
         async with channel.subscribe("a") as feed:
-            await settle()
-            for heard in (first, second):
-                await heard.say('{"op": "subscribed", "key": "a"}')
-                await settle()
+            await confirm_on(first, second)
             await say(first, 1)
             await say(second, 3)
             await say(first, 2, 3)
@@ -1683,17 +1690,9 @@ async def test_s6_3_where_the_one_is_lost_that_was_behind_a_gap_is_told(
     autojump_clock, two, nursery, was_ahead
 ):
     async with two.open(Growing(), redundancy=2) as channel:
-        first, second = await two.by_hand.accept(), await two.by_hand.accept()
-        nursery.start_soon(two._listen, first)
-        nursery.start_soon(two._listen, second)
-        await settle()
-        await first.pong()
-        await settle()
+        first, second = await both(two, nursery)
         async with channel.subscribe("a") as feed:
-            await settle()
-            for heard in (first, second):
-                await heard.say('{"op": "subscribed", "key": "a"}')
-                await settle()
+            await confirm_on(first, second)
             await say(first, 1)
             if was_ahead:
                 await say(second, 3)
@@ -1716,15 +1715,9 @@ async def test_s6_3_where_it_was_lost_a_third_connection_has_not_met_the_stream_
     autojump_clock, two, nursery
 ):
     async with two.open(Growing(), redundancy=2) as channel:
-        first, second = await two.by_hand.accept(), await two.by_hand.accept()
-        nursery.start_soon(two._listen, first)
-        nursery.start_soon(two._listen, second)
-        await two.cover(first)
+        first, second = await both(two, nursery)
         async with channel.subscribe("a") as feed:
-            await settle()
-            for heard in (first, second):
-                await heard.say('{"op": "subscribed", "key": "a"}')
-                await settle()
+            await confirm_on(first, second)
             await say(first, 1)
             await say(second, 3)
             first.die()

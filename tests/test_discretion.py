@@ -20,7 +20,7 @@ SECRET = "s3cret"
 def ours(source, **names):
     """Functions that count as a module of ours."""
     module = {"__name__": "wsclient.somewhere", **names}
-    exec(compile(source, "wsclient/somewhere.py", "exec"), module)
+    exec(compile(source, "<somewhere>", "exec"), module)
     return module
 
 

@@ -174,7 +174,7 @@ async def test_bot_says_what_is_wrong_with_a_url(run_example: Any) -> None:
 
 
 @pytest.mark.usefixtures("_chat_can_be_served")
-@pytest.mark.parametrize("name", ["chat_server.py", "server.py"])
+@pytest.mark.parametrize("name", ["chat_server.py", "exchange.py", "server.py"])
 async def test_servers_say_that_their_port_is_taken(run_example: Any, name: str) -> None:
     async with FaultServer() as server, run_example(name, "--port", str(server.port)) as program:
         assert [] == await program.rest()
@@ -183,6 +183,52 @@ async def test_servers_say_that_their_port_is_taken(run_example: Any, name: str)
     assert 1 == program.process.returncode
     assert said.startswith(f"{name}: [Errno ")
     assert "in use" in said
+
+
+# --- order_book.py, exchange.py -------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_chat_can_be_served")
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+async def test_order_book_is_the_exchanges_at_every_change_however_often_that_is_killed(
+    run_example: Any, take_port: Callable[[], int]
+) -> None:
+    port = str(take_port())
+    shown: list[str] = []
+    async with run_example("order_book.py", f"ws://127.0.0.1:{port}/", "ETH-EUR") as book:
+        for _ in range(4):
+            async with run_example("exchange.py", "--port", port, "--pause", "0.01") as exchange:
+                await exchange.line()
+                changes = 0
+                while changes < 50:
+                    shown.append(await book.line())
+                    changes += not shown[-1].startswith("--")
+                exchange.process.kill()
+        book.process.send_signal(signal.SIGINT)
+        shown += await book.rest()
+
+    assert 0 == book.process.returncode
+    assert "Traceback" not in book.errors
+    # The whole book, and from there on each change: the checksum of each was right.
+    numbers = [0 if row.startswith("--") else int(row.split()[0]) for row in shown]
+    gaps = [index for index, number in enumerate(numbers) if not number]
+    assert 3 == len(gaps)
+    for first, last in zip([0, *(gap + 1 for gap in gaps)], [*gaps, len(numbers)], strict=True):
+        life = numbers[first:last]
+        assert list(range(life[0], life[0] + len(life))) == life
+
+
+@pytest.mark.usefixtures("_chat_can_be_served")
+async def test_order_book_says_that_there_is_no_such_market(run_example: Any) -> None:
+    async with run_example("exchange.py", "--port", "0") as exchange:
+        url = await exchange.line()
+        async with run_example("order_book.py", url, "DOGE") as book:
+            assert [] == await book.rest()
+        exchange.process.kill()
+
+    assert 1 == book.process.returncode
+    told = "order_book.py: subscription 'DOGE': JsonRpcError: the peer refuses: no such method"
+    assert told in book.errors
 
 
 # --- feed.py, relay.py ----------------------------------------------------------------------------

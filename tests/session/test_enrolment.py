@@ -1190,6 +1190,22 @@ async def test_a_protocol_that_cannot_spell_unsubscribing_is_told_and_the_rest_g
 # Two connections.
 
 
+async def test_s6_3_what_is_refused_twice_while_it_waits_backs_off_once(
+    autojump_clock, two, nursery, recorder
+):
+    later = '{"op": "refused", "key": "a", "why": "busy", "later": true}'
+    async with two.open(Positioned(), redundancy=2, observers=[recorder]) as channel:
+        async with channel.subscribe("a"):
+            first = await two.accept(nursery)
+            second = await two.accept(nursery)
+            for _ in range(2):
+                await second.say(later)
+            await settle()
+            await two.cover(first)
+
+            assert len(recorder.of(SubscriptionRefused)) == 1
+
+
 async def test_s6_3_a_stream_that_waits_for_its_end_ends_once(autojump_clock, two, nursery):
     async with two.open(Positioned(), redundancy=2) as channel, channel.subscribe("a") as feed:
         first = await two.accept(nursery)

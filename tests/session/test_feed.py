@@ -1553,6 +1553,19 @@ async def test_s6_2_a_stream_that_ends_behind_a_loss_tells_what_may_be_missing_b
     assert gap in [event.gap for event in recorder.of(GapDetected)]
 
 
+async def test_a_channel_that_is_closed_behind_a_loss_tells_nothing_more(
+    autojump_clock, server, open_channel, recorder
+):
+    async with open_channel() as channel, channel.subscribe("a"):
+        await confirm(server)
+        await publish(server, 1)
+        await cut_and_confirm(server, channel)
+        told = len(recorder.of(GapDetected))
+        await channel.aclose()
+
+    assert told == len(recorder.of(GapDetected))
+
+
 async def test_gaps_that_still_wait_at_the_end_of_a_stream_are_told_before_it(
     autojump_clock, server, open_channel
 ):

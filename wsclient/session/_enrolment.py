@@ -110,7 +110,7 @@ class _Queue:
         heappush(self._ready, (subscription.rank, subscription))
 
     def first(self, now: float, is_due: Callable[[Subscription], bool]) -> Subscription | None:
-        """The first that is due, which stays where it is until it is not any more."""
+        """The first that is due; it is taken out once it is due no more: when it was asked for."""
         while self._waiting and self._waiting[0][0] <= now:
             subscription = heappop(self._waiting)[-1]
             if is_due(subscription):
@@ -593,7 +593,9 @@ class Enrolment:
             self._take_up(entry, meets=covers and entry in self._restored)
         for entry, item, message in room.values:
             if isinstance(item, SubscriptionEnded):
-                self._heed_end(entry, item)
+                # A server may say it twice.
+                if self._entries.get(entry.wish.key) is entry:
+                    self._heed_end(entry, item)
             elif not self._is_repeated(message):
                 self._bring(entry, item)
         inbox.put(*room.end())

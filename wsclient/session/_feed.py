@@ -522,7 +522,7 @@ class Feed:
         forget_locals(error)
         self._error = error
         self._release(may_join=False)
-        if self._continuity.doubt is not None:
+        if self._continuity.doubt is not None and not discard:
             # Nothing comes any more that could remove it.
             self._tell(self._continuity.doubt)
         self._finish(discard=discard)
